@@ -19,6 +19,7 @@ __all__ = [
     "child",
     "children",
     "chunk_coords",
+    "chunk_name",
     "flatten",
     "is_below",
     "is_chunk_name",
@@ -369,6 +370,17 @@ def chunk_coords(key: str, array: str, separator: str = ".") -> tuple[int, ...] 
     if all(part.isascii() and part.isdecimal() for part in parts):
         return tuple(map(int, parts))
     return None
+
+
+def chunk_name(coords: Iterable[int], separator: str = ".") -> str:
+    """Return the name of the chunk at a grid position; the one chunk of an array without axes is ``"0"``.
+
+    Examples
+    --------
+    >>> chunk_name((1, 20)), chunk_name((1, 20), "/"), chunk_name(())
+    ('1.20', '1/20', '0')
+    """
+    return separator.join(map(str, coords)) or "0"
 
 
 def nest(key: str) -> str:
