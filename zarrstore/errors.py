@@ -140,9 +140,7 @@ class UnsupportedOperation(ZarrStoreError, NotImplementedError):
 
     def __init__(self, operation: str, store: object, way_out: str = "") -> None:
         tail = f"; {way_out}" if way_out else ""
-        super().__init__(
-            f"{store} cannot {operation}{tail}", operation=operation, store=str(store), way_out=way_out
-        )
+        super().__init__(f"{store} cannot {operation}{tail}", operation=operation, store=str(store), way_out=way_out)
 
 
 class ClosedStoreError(ZarrStoreError, ValueError):
@@ -201,11 +199,11 @@ class ContainsGroupError(ZarrStoreError, ValueError):
 
 
 class MetadataError(ZarrStoreError, ValueError):
-    """A document that is not Zarr metadata. Fields: `key`, `member` (or None), `reason`.
+    r"""A document that is not Zarr metadata. Fields: `key`, `member` (or None), `reason`.
 
     Examples
     --------
-    >>> raise MetadataError("foo/.zarray", "chunks", "has 1 entry, \\"shape\\" has 2")
+    >>> raise MetadataError("foo/.zarray", "chunks", "has 1 entry, \"shape\" has 2")
     Traceback (most recent call last):
     zarrstore.errors.MetadataError: 'foo/.zarray' is not Zarr metadata: "chunks" has 1 entry, "shape" has 2
     """
@@ -259,7 +257,10 @@ class ValueTooLargeError(ZarrStoreError, ValueError):
 
 
 class StoreReadError(ZarrStoreError, OSError):
-    """A read failed and says nothing about absence: 403, 5xx, a time-out, a broken disk. Fields: `key`, `store`, `reason`."""
+    """A read failed and says nothing about absence: 403, 5xx, a time-out, a broken disk.
+
+    Fields: `key`, `store`, `reason`.
+    """
 
     key: str
     store: str

@@ -111,12 +111,14 @@ def check_key(key: object) -> str:
     Raises
     ------
     InvalidKeyError
-        `key` is not a ``str``, is empty, has an empty, ``.`` or ``..`` segment (so a leading or trailing slash too), NUL, a
+        `key` is not a ``str``, is empty, has an empty, ``.`` or ``..`` segment (so a leading or trailing slash too),
+        NUL, a
         lone surrogate, a backslash, a drive letter, or a segment reserved for the stores.
 
     Notes
     -----
-    About 50 ns for a key seen before, 300 ns for a new one; no I/O. Thread-safe. Deviation from zarr 2, which judges no key.
+    About 50 ns for a key seen before, 300 ns for a new one; no I/O. Thread-safe. Deviation from zarr 2, which judges
+    no key.
 
     Examples
     --------
@@ -333,7 +335,9 @@ def natural_order(key: str) -> tuple[tuple[tuple[bool, int, str], ...], ...]:
     ['a/.zarray', 'a/9.0', 'a/9.9', 'a/9.10', 'a/10.0', 'b']
     """
     return tuple(
-        tuple((part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in _NUMBERS.split(segment) if part)
+        tuple(
+            (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in _NUMBERS.split(segment) if part
+        )
         for segment in key.split("/")
     )
 

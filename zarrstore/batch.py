@@ -1,0 +1,144 @@
+"""Many values at once, without holding many values at once.
+
+What `getitems` returns is a mapping that reads when it is asked. A reader of whole arrays looks a chunk up, decodes
+it and
+lets it go; when every value is read before the first is used, each lands in fresh memory, and for chunks of 1 MB the
+page
+faults cost more than the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["AheadItems", "LazyItems", "MappedItems"]
+
+#: What a batch that fetches ahead may hold, in bytes, once the size of the values is known.
+BUDGET = 64 << 20
+#: Keys in the first batch, before any size is known.
+FIRST_BATCH = 128
+
+
+class _Items(Mapping[str, bytes]):
+    """Values by key; one just found by ``in`` is kept for the look-up that usually follows it."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._wanted = dict.fromkeys(keys)
+        self._held: tuple[str, bytes] | None = None
+
+    def _read(self, key: str) -> bytes:
+        raise NotImplementedError
+
+    def __getitem__(self, key: str) -> bytes:
+        held = self._held
+        if held is not None and held[0] == key:
+            self._held = None
+            return held[1]
+        if key not in self._wanted:
+            raise KeyError(key)
+        return self._read(key)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            value = self[key]  # type: ignore[index]
+        except KeyError:
+            return False
+        self._held = (key, value)  # type: ignore[assignment]
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._wanted if key in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {len(self._wanted)} keys>"
+
+
+class LazyItems(_Items):
+    """The values of `keys`, each read when it is asked for and not kept; absent ones are simply not there.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(key) -> bytes``; raises KeyError for absence.
+    keys : sequence of str
+        What may be asked for.
+
+    Notes
+    -----
+    One read per look-up (an ``in`` followed by ``[]`` is one). `len` and iteration read every value.
+    """
+
+    def __init__(self, read: Callable[[str], bytes], keys: Sequence[str]) -> None:
+        super().__init__(keys)
+        self._read = read  # type: ignore[method-assign,assignment]
+
+
+class AheadItems(_Items):
+    """The values of `keys`, fetched in batches ahead of the reader, within a budget of bytes.
+
+    Parameters
+    ----------
+    fetch : callable
+        ``fetch(keys) -> Mapping`` of those found, at once.
+    keys : sequence of str
+        What may be asked for, in the order in which it probably will be.
+    budget : int, bytes
+        What may be held unread. The first batch, of at most `first` keys, tells how large values are.
+
+    Notes
+    -----
+    A value is handed out once and then forgotten; asking again fetches again.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[Sequence[str]], Mapping[str, bytes]],
+        keys: Sequence[str],
+        budget: int = BUDGET,
+        first: int = FIRST_BATCH,
+    ) -> None:
+        super().__init__(keys)
+        self._fetch = fetch
+        self._order = list(self._wanted)
+        self._position = {key: index for index, key in enumerate(self._order)}
+        self._budget = budget
+        self._batch = max(1, first)
+        self._ready: dict[str, bytes | None] = {}
+        self._ready_bytes = 0
+
+    def _read(self, key: str) -> bytes:
+        if key not in self._ready:
+            self._fetch_from(key)
+        value = self._ready.pop(key)
+        if value is None:
+            self._ready[key] = None  # absence costs nothing to remember
+            raise KeyError(key)
+        self._ready_bytes -= len(value)
+        return value
+
+    def _fetch_from(self, key: str) -> None:
+        start = self._position[key]
+        count = self._batch if self._ready_bytes < self._budget else 1
+        batch = [key, *(k for k in self._order[start + 1 : start + count] if k not in self._ready)]
+        found = dict(self._fetch(batch))
+        for wanted in batch:
+            self._ready[wanted] = found.get(wanted)
+        size = sum(map(len, found.values()))
+        self._ready_bytes += size
+        if found:
+            self._batch = max(1, min(4096, self._budget // max(1, size // len(found))))
+
+
+class MappedItems(_Items):
+    """Items of a store below, under the keys of the store above."""
+
+    def __init__(self, inner: Mapping[str, bytes], keys: Mapping[str, str]) -> None:
+        super().__init__(tuple(keys))
+        self._inner = inner
+        self._inner_keys = keys
+
+    def _read(self, key: str) -> bytes:
+        return self._inner[self._inner_keys[key]]

@@ -1,0 +1,115 @@
+"""What every wrapper inherits: each driver method handed to the driver of the store it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from zarrstore.adapt import as_store
+from zarrstore.base import Store
+from zarrstore.batch import MappedItems
+
+__all__ = ["Wrapper"]
+
+
+class Wrapper(Store):
+    """A store around a store, that changes nothing; the base of those that change one thing.
+
+    Parameters
+    ----------
+    inner : MutableMapping
+        The store that is wrapped, or any mapping.
+
+    Notes
+    -----
+    Every driver method is forwarded to the driver of `inner`, so a key is judged once however many wrappers lie
+    between,
+    and the fast paths of the backend are reached. A wrapper that changes keys overrides `_to_inner` and
+    `_from_inner`. Thread, process and crash safety are those of `inner`. A pickled wrapper carries `inner`.
+
+    Examples
+    --------
+    >>> store = Wrapper({"a/b": b"1"})
+    >>> store["a/b"], store.listdir("a")
+    (b'1', ['b'])
+    """
+
+    inner: Store
+
+    def __init__(self, inner: Mapping[str, Any]) -> None:
+        self.inner = as_store(inner)
+        self.capabilities = self.inner.capabilities
+        self._dimension_separator = self.inner._dimension_separator
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    def _place(self) -> object:
+        place = self.inner._place()
+        return None if place is None else (type(self.inner), place)
+
+    def _to_inner(self, path: str) -> str:
+        """Return the key or path of `inner` that `path` stands for."""
+        return path
+
+    def _from_inner(self, key: str) -> str:
+        """Return the key under which a key of `inner` appears here."""
+        return key
+
+    def _get(self, key: str) -> bytes:
+        return self.inner._get(self._to_inner(key))
+
+    def _contains(self, key: str) -> bool:
+        return self.inner._contains(self._to_inner(key))
+
+    def _keys(self, path: str) -> Iterable[str]:
+        return map(self._from_inner, self.inner._keys(self._to_inner(path)))
+
+    def _count(self) -> int:
+        return self.inner._count()
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return self.inner._get_range(self._to_inner(key), start, stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        return self.inner._get_suffix(self._to_inner(key), n)
+
+    def _nbytes(self, key: str) -> int:
+        return self.inner._nbytes(self._to_inner(key))
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        below = {key: self._to_inner(key) for key in keys}
+        return MappedItems(self.inner._get_many(list(below.values())), below)
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        return self.inner._listdir(self._to_inner(path))
+
+    def _getsize(self, path: str) -> int:
+        return self.inner._getsize(self._to_inner(path))
+
+    def _set(self, key: str, value: bytes) -> None:
+        self.inner._set(self._to_inner(key), value)
+
+    def _delete(self, key: str) -> None:
+        self.inner._delete(self._to_inner(key))
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        self.inner._set_many((self._to_inner(key), value) for key, value in items)
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        self.inner._delete_many(map(self._to_inner, keys))
+
+    def _rmdir(self, path: str) -> None:
+        self.inner._rmdir(self._to_inner(path))
+
+    def _rename(self, source: str, destination: str) -> None:
+        self.inner._rename(self._to_inner(source), self._to_inner(destination))
+
+    def _clear(self) -> None:
+        self.inner._clear()
+
+    def _flush(self) -> None:
+        self.inner._flush()
+
+    def _close(self) -> None:
+        self.inner._close()
