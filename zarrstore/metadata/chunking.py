@@ -31,9 +31,10 @@ _LARGEST = 64 * 1024 * 1024
 
 
 def _size(value: Any, what: str, smallest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value // 1:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or value != value // 1:
         raise ValueError(f"{what} holds {value!r}: a whole number is expected")
-    size: int = math.floor(value)
+    size = int(value)
     if size < smallest:
         raise ValueError(f"{what} holds {size}: at least {smallest} is expected")
     if size > MAX_SIZE:

@@ -229,7 +229,7 @@ def encode_array(meta: ArrayMeta) -> bytes:
 
     Examples
     --------
-    >>> encode_array(build_array(shape=(), dtype="i1"))[:21]
+    >>> encode_array(build_array(shape=(), dtype="i1"))[:20]
     b'{\n    "chunks": [],\n'
     """
     return documents.dumps(meta.document())
