@@ -1,0 +1,113 @@
+"""What every test and every docstring example runs under."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+HERE = Path(__file__).parent
+
+# No database: an example found under one release of zarr would be replayed under another. No deadline: CI is small.
+hypothesis.settings.register_profile(
+    "zarrstore",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("zarrstore")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the examples of a module whose third party is not installed here; any other failure is shown."""
+    package = HERE / "zarrstore"
+    if collection_path.suffix != ".py" or package not in collection_path.parents:
+        return None
+    from zarrstore.errors import MissingDependencyError
+
+    if collection_path.name == "__main__.py":  # importing it runs the command line
+        return True
+    dotted = ".".join(collection_path.relative_to(HERE).with_suffix("").parts).removesuffix(".__init__")
+    try:
+        importlib.import_module(dotted)
+    except MissingDependencyError:
+        return True
+    except Exception:
+        return None
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _examples_write_nowhere_else(request: pytest.FixtureRequest) -> None:
+    """Run docstring examples in a folder of their own: nothing written by a relative path is left in the checkout."""
+    if type(request.node).__name__ == "DoctestItem":
+        request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))
+
+
+# Tests marked `alone` measure time, so no other xdist worker runs a test meanwhile. Everyone takes the turnstile before
+# the field: else a stream of ordinary tests, who share the field, would starve one who wants it empty.
+
+
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, how)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    field = Path(tempfile.gettempdir(), f"zarrstore-tests-{run}.lock")
+    with _locked(field.with_suffix(".turnstile"), fcntl.LOCK_EX) as turnstile, _locked(field, how):
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        return (yield)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return
+    run = getattr(session.config.pluginmanager.get_plugin("dsession"), "testrunuid", None)
+    for suffix in (".lock", ".turnstile") if run else ():
+        Path(tempfile.gettempdir(), f"zarrstore-tests-{run}.lock").with_suffix(suffix).unlink(missing_ok=True)
+
+
+# Where every peer is required, as in CI, a test that did not run for want of one did not pass.
+
+
+def _is_for_want(reason: object) -> bool:
+    return bool(os.environ.get("ZARRSTORE_REQUIRE_PEERS")) and any(
+        sign in str(reason) for sign in ("Skipped: needs ", "could not import")
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[None]:
+    report = yield
+    if report.skipped and _is_for_want(report.longrepr):
+        report.outcome = "failed"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report = yield
+    if report.skipped and _is_for_want(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = str(report.longrepr)
+    return report

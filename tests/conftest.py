@@ -1,0 +1,71 @@
+"""Fixtures that any test may ask for: servers, fences, other interpreters."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import peers
+from tests.servers import proxy as proxies
+from tests.servers import s3, static
+from tests.world import EscapeSentinel
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked ``needs_peer("zarr2")`` where that is not here."""
+    for marker in item.iter_markers("needs_peer"):
+        peers.require(*marker.args)
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path) -> Iterator[EscapeSentinel]:
+    """Armed over the test's own folder; the test fails if anything outside of it was touched."""
+    with EscapeSentinel(tmp_path) as watching:
+        yield watching
+    assert watching.escapes == []
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.S3Server]:
+    """Yield the real S3 server, shared by all workers and sessions of this machine."""
+    with s3.session() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: s3.S3Server) -> Iterator[str]:
+    """Yield the name of a fresh bucket, removed afterwards with all that is in it."""
+    name = s3_server.make_bucket()
+    yield name
+    s3_server.drop_bucket(name)
+
+
+@pytest.fixture
+def s3_counted(s3_server: s3.S3Server) -> Iterator[tuple[s3.S3Server, proxies.Proxy]]:
+    """Yield the S3 server as seen through a proxy, and the proxy, which counts and breaks requests."""
+    with proxies.Proxy(s3_server.endpoint) as proxy:
+        yield s3_server.at(proxy.url), proxy
+
+
+@pytest.fixture
+def nginx() -> Iterator[Callable[..., static.Nginx]]:
+    """Yield ``nginx(root, directives="")``, which serves a folder; all are stopped after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda root, directives="": stack.enter_context(static.nginx(Path(root), directives))
+
+
+@pytest.fixture
+def http_server() -> Iterator[Callable[[Path], str]]:
+    """Yield ``http_server(root)``, which serves a folder with Python's http.server and returns the URL."""
+    with contextlib.ExitStack() as stack:
+        yield lambda root: stack.enter_context(static.python_server(Path(root)))
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[str], proxies.Proxy]]:
+    """Yield ``proxy(url)``: a proxy in front of any of these servers, which counts and breaks requests."""
+    with contextlib.ExitStack() as stack:
+        yield lambda url: stack.enter_context(proxies.Proxy(url))
