@@ -1,0 +1,42 @@
+"""The table of every store, every wrapper and stacks of two, each of which goes through the conformance suite.
+
+A new backend or wrapper adds one line here. Makers take the test's folder and return a new, empty store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zarrstore import DictStore, KVStore
+from zarrstore.testing import CountingStore, SlowStore
+from zarrstore.wrappers.base import Wrapper
+
+Maker = Callable[[Path], Any]
+
+#: Backends: name -> maker. Keyword arguments of the suite (attributes to override) stand in OPTIONS.
+STORES: dict[str, Maker] = {
+    "dict": lambda path: {},
+    "DictStore": lambda path: DictStore(),
+    "DictStore-shared-root": lambda path: DictStore(root={}),
+    "KVStore": lambda path: KVStore({}),
+}
+
+#: Wrappers: name -> maker of a wrapper around a given store.
+WRAPPERS: dict[str, Callable[[Any, Path], Any]] = {
+    "Wrapper": lambda inner, path: Wrapper(inner),
+    "CountingStore": lambda inner, path: CountingStore(inner),
+    "SlowStore": lambda inner, path: SlowStore(inner, delay=0.0),
+}
+
+#: Backends under which every wrapper is run; stacks of two wrappers run over the first.
+UNDER_WRAPPERS = ("DictStore",)
+
+#: Attributes of the suite for backends that need others: name -> attributes.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dict": {"pickles": False},
+}
+
+#: How a store is opened again, for those that outlive their object: name -> reopen(store, path).
+REOPEN: dict[str, Callable[[Any, Path], Any]] = {}
