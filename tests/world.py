@@ -269,8 +269,8 @@ def run_readonly(script: str | Path, *args: object, timeout: float = 100) -> Any
 def run_tests_readonly(*selection: str, timeout: float = 110) -> str:
     """Run some of this checkout's tests (``"tests/test_x.py::test_y"``) in such a world; return what pytest printed.
 
-    Fails if they fail, or if none ran. Such tests begin with `require_inside`, and stand in files that are not collected
-    unless named (``tests/inside_*.py``).
+    Fails if they fail, or if none ran. Such tests begin with `require_inside`, and stand in files that nobody collects
+    unless they are named (``tests/inside_*.py``).
     """
     require_readonly()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]

@@ -1,0 +1,212 @@
+"""The walls of the house: who may import whom, told by the source and not by what happens to be loaded."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "zarrstore"
+
+
+class Room(NamedTuple):
+    """Modules that obey the same rule: what they may import of zarrstore, and why not more."""
+
+    modules: str
+    may_import: str
+    because: str
+
+
+# The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
+ALGEBRA = r"errors|keys|values|optional"
+CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|base|batch|adapt"
+WRAPPERS = r"wrappers(\..*)?"
+ROOMS = {
+    "the words": Room(r"errors", r"(?!)", "errors are the bottom of the house"),
+    "the algebra": Room(ALGEBRA, ALGEBRA, "keys and values know no metadata and no store"),
+    "metadata": Room(r"metadata(\..*)?", rf"{ALGEBRA}|metadata(\..*)?", "documents know no store"),
+    "the contract": Room(r"base|batch", rf"{ALGEBRA}|base|batch", "a Store knows nobody who implements or adapts it"),
+    "adapt": Room(r"adapt", CONTRACT, "an adapter knows the contract, and no store"),
+    "children of directory": Room(
+        r"stores\.(nested|temp)",
+        rf"{CONTRACT}|stores|stores\.(_.*|directory|nested|temp)",
+        "they refine DirectoryStore and know no other backend",
+    ),
+    "backends": Room(
+        r"stores(\..*)?",
+        rf"{CONTRACT}|stores|stores\._.*",
+        "a backend imports the contract and no neighbour (what several share begins with an underscore)",
+    ),
+    "bridges": Room(
+        r"bridges(\..*)?",
+        rf"{CONTRACT}|bridges(\..*)?|wrappers|wrappers\.base",
+        "a bridge joins the contract to another world, and never to a concrete store",
+    ),
+    "wrappers": Room(
+        WRAPPERS, rf"{CONTRACT}|{WRAPPERS}", "a wrapper goes round any store, so it knows no concrete one"
+    ),
+    "verbs": Room(
+        r"ops|hierarchy|tools(\..*)?|testing(\..*)?",
+        rf"{CONTRACT}|{WRAPPERS}|ops|hierarchy|tools(\..*)?|testing(\..*)?",
+        "a verb works over any mapping, so it knows no concrete store",
+    ),
+    "doors": Room(r"|registry|__main__|cli(\..*)?", r".*", "a door opens to everything"),
+}
+
+#: Third parties that may be imported at the head of a file: nobody meets these files by importing zarrstore.
+HEAD_IMPORTS = r"bridges\..*|testing\..*|cli\..*"
+#: Third parties that the lower layers may use at all, within functions.
+USES = {"metadata": {"numpy", "numcodecs"}}
+
+
+class Import(NamedTuple):
+    """One import: the module it names (below zarrstore, or a third party), where, and whether at the head."""
+
+    of: str
+    ours: bool
+    line: int
+    at_head: bool
+
+
+def modules() -> dict[str, Path]:
+    """Return every module below zarrstore by its dotted name, "" for the package."""
+    named = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        named[".".join(parts).removesuffix("__init__").rstrip(".")] = path
+    return named
+
+
+MODULES = modules()
+
+
+def room_of(module: str) -> str:
+    for name, room in ROOMS.items():
+        if re.fullmatch(room.modules, module):
+            return name
+    raise AssertionError(f"zarrstore/{module.replace('.', '/')}.py stands in no layer: give it one in {__file__}")
+
+
+def imports(source: str) -> Iterator[Import]:
+    """Yield what a file imports, but for what only type checkers see."""
+
+    def walk(node: ast.AST, at_head: bool) -> Iterator[Import]:
+        for part in ast.iter_child_nodes(node):
+            if isinstance(part, ast.If) and "TYPE_CHECKING" in ast.unparse(part.test):
+                for other in part.orelse:
+                    yield from walk(other, at_head)
+                continue
+            if isinstance(part, ast.Import):
+                for alias in part.names:
+                    yield from named(alias.name, "", part.lineno, at_head)
+            elif isinstance(part, ast.ImportFrom):
+                assert part.level == 0, f"line {part.lineno}: imports are absolute here"
+                for alias in part.names:
+                    yield from named(part.module or "", alias.name, part.lineno, at_head)
+            elif isinstance(part, ast.Call) and ast.unparse(part.func) in ("require", "optional.require"):
+                if part.args and isinstance(part.args[0], ast.Constant):
+                    yield from named(str(part.args[0].value), "", part.lineno, at_head)
+            within = isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from walk(part, at_head and not within)
+
+    def named(module: str, member: str, line: int, at_head: bool) -> Iterator[Import]:
+        top, _, below = module.partition(".")
+        if top == "zarrstore":
+            whole = f"{below}.{member}".strip(".")
+            yield Import(whole if whole in MODULES else below, True, line, at_head)
+        elif top not in sys.stdlib_module_names:
+            yield Import(top, False, line, at_head)
+
+    return walk(ast.parse(source), True)
+
+
+def faults(module: str, source: str) -> list[str]:
+    """Return one sentence for each import that climbs a wall."""
+    name = room_of(module)
+    room = ROOMS[name]
+    where = MODULES.get(module, Path(module)).name if module else "__init__.py"
+    found = []
+    for one in imports(source):
+        if one.ours and not re.fullmatch(room.may_import, one.of):
+            target = f"zarrstore.{one.of}".rstrip(".")
+            found.append(
+                f"{module or 'zarrstore'} ({where}, line {one.line}) belongs to {name} and imports {target}, "
+                f"which belongs to {room_of(one.of)}: {room.because}."
+            )
+        elif not one.ours and one.at_head and not re.fullmatch(HEAD_IMPORTS, module):
+            found.append(
+                f"{module or 'zarrstore'} ({where}, line {one.line}) imports {one.of} at its head: `import zarrstore`"
+                " loads no third party; import it where it is used, by zarrstore.optional.require if an extra brings it."
+            )
+        elif not one.ours and re.fullmatch(CONTRACT, module) and one.of not in USES.get(name, ()):
+            found.append(
+                f"{module} ({where}, line {one.line}) belongs to {name} and uses {one.of}: below the backends only "
+                "metadata uses third parties, and only numpy and numcodecs."
+            )
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(MODULES), ids=lambda module: module or "zarrstore")
+def test_imports_go_downwards_only(module):
+    found = faults(module, MODULES[module].read_text(encoding="utf-8"))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("errors", "from zarrstore.keys import join"),
+        ("keys", "from zarrstore.metadata import v2"),
+        ("keys", "def f():\n    import numpy"),
+        ("base", "from zarrstore import adapt"),
+        ("base", "def f():\n    from zarrstore.stores.dict import DictStore"),
+        ("metadata.v2", "import numpy"),
+        ("stores.zip", "from zarrstore.stores.directory import DirectoryStore"),
+        ("stores.lmdb", "import lmdb"),
+        ("wrappers.lru", "import zarrstore.stores.dict"),
+        ("wrappers.lru", "import zarrstore"),
+        ("tools.copy", "from zarrstore.stores.zip import ZipStore"),
+        ("ops", "from zarrstore.registry import open_store"),
+        ("adapt", "def f():\n    return require('fsspec', extra='fsspec', feature='this')"),
+    ],
+)
+def test_a_climbed_wall_is_seen(module, source):
+    assert len(faults(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("metadata.v2", "def f():\n    import numpy"),
+        ("base", "if TYPE_CHECKING:\n    from zarrstore.adapt import KVStore"),
+        ("stores.temp", "from zarrstore.stores.directory import DirectoryStore"),
+        ("stores.lmdb", "def f():\n    lmdb = require('lmdb', extra='lmdb', feature='LMDBStore')"),
+        ("bridges.zarr3", "import zarr\nfrom zarrstore.bridges.aio import run"),
+        ("cli.tree", "import click\nfrom zarrstore import open_store"),
+    ],
+)
+def test_a_door_is_no_wall(module, source):
+    assert faults(module, source) == []
+
+
+_ALGEBRA_ELSEWHERE = re.compile(r'split\("/"\)|\.[lr]?strip\([^)]*prefix|startswith\([^)]*prefix|\+ "/" \+')
+
+
+# Not testing/: a model that took keys apart with keys.py would share its mistakes.
+@pytest.mark.parametrize(
+    "module",
+    [module for module in sorted(MODULES) if not re.match(r"(keys|testing)\b", module)],
+    ids=lambda module: module or "zarrstore",
+)
+def test_keys_are_taken_apart_in_one_module_only(module):
+    lines = MODULES[module].read_text(encoding="utf-8").splitlines()
+    found = [f"line {at}: {line.strip()}" for at, line in enumerate(lines, 1) if _ALGEBRA_ELSEWHERE.search(line)]
+    assert not found, (
+        textwrap.indent("\n".join(found), "  ") + "\ndoes what a function of zarrstore.keys does, or should."
+    )
