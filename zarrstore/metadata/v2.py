@@ -264,7 +264,7 @@ def decode_array(data: bytes, key: str = documents.ZARRAY) -> ArrayMeta:
     Traceback (most recent call last):
     zarrstore.errors.MetadataError: 'foo/.zarray' is not Zarr metadata: "zarr_format" is 1, and 2 is expected
     """
-    return check_array(documents.loads(data, key, constants=False), key)
+    return check_array(documents.loads(data, key), key)
 
 
 def check_array(document: Mapping[str, Any], key: str = documents.ZARRAY) -> ArrayMeta:
@@ -275,6 +275,7 @@ def check_array(document: Mapping[str, Any], key: str = documents.ZARRAY) -> Arr
     MetadataError
         As `decode_array`.
     """
+    documents.refuse_constants(document, key)
     _check_format(document, key)
     for member in _MEMBERS:
         if member not in document:
@@ -370,11 +371,12 @@ def decode_group(data: bytes, key: str = documents.ZGROUP) -> dict[str, Any]:
     >>> decode_group(encode_group())
     {'zarr_format': 2}
     """
-    return check_group(documents.loads(data, key, constants=False), key)
+    return check_group(documents.loads(data, key), key)
 
 
 def check_group(document: Mapping[str, Any], key: str = documents.ZGROUP) -> dict[str, Any]:
     """Judge a ``.zgroup`` that is parsed already; raise MetadataError as `decode_group`."""
+    documents.refuse_constants(document, key)
     _check_format(document, key)
     return dict(document)
 
