@@ -142,7 +142,7 @@ def faults(module: str, source: str) -> list[str]:
         elif not one.ours and one.at_head and not re.fullmatch(HEAD_IMPORTS, module):
             found.append(
                 f"{module or 'zarrstore'} ({where}, line {one.line}) imports {one.of} at its head: `import zarrstore`"
-                " loads no third party; import it where it is used, by zarrstore.optional.require if an extra brings it."
+                " loads no third party; import it where it is used, by optional.require if an extra brings it."
             )
         elif not one.ours and re.fullmatch(CONTRACT, module) and one.of not in USES.get(name, ()):
             found.append(
