@@ -20,33 +20,40 @@ FIRST_BATCH = 128
 
 
 class _Items(Mapping[str, bytes]):
-    """Values by key; one just found by ``in`` is kept for the look-up that usually follows it."""
+    """Values by key; one found by ``in`` or by iteration is held, within the budget, for the look-up that follows."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._wanted = dict.fromkeys(keys)
-        self._held: tuple[str, bytes] | None = None
+        self._held: dict[str, bytes] = {}
+        self._held_bytes = 0
 
     def _read(self, key: str) -> bytes:
         raise NotImplementedError
 
     def __getitem__(self, key: str) -> bytes:
-        held = self._held
-        if held is not None and held[0] == key:
-            self._held = None
-            return held[1]
+        if self._held:
+            value = self._held.pop(key, None)
+            if value is not None:
+                self._held_bytes -= len(value)
+                return value
         if key not in self._wanted:
             raise KeyError(key)
         return self._read(key)
 
     def __contains__(self, key: object) -> bool:
+        if key in self._held:
+            return True
         try:
             value = self[key]  # type: ignore[index]
         except KeyError:
             return False
-        self._held = (key, value)  # type: ignore[assignment]
+        if self._held_bytes + len(value) <= BUDGET:
+            self._held[key] = value  # type: ignore[index]
+            self._held_bytes += len(value)
         return True
 
     def __iter__(self) -> Iterator[str]:
+        # dict(items) lists all keys before it looks the first one up.
         return (key for key in self._wanted if key in self)
 
     def __len__(self) -> int:

@@ -1,0 +1,66 @@
+"""What goes in as any buffer and comes out as bytes."""
+
+from __future__ import annotations
+
+import array
+import mmap
+
+import numpy as np
+import pytest
+
+from zarrstore.values import as_bytes, nbytes
+
+GRID = np.arange(24, dtype="<i2").reshape(2, 3, 4)
+BUFFERS = [
+    (b"abc", b"abc"),
+    (bytearray(b"abc"), b"abc"),
+    (memoryview(b"abcdef")[::-2], b"fdb"),
+    (memoryview(GRID), GRID.tobytes()),
+    (array.array("d", [1.5]), array.array("d", [1.5]).tobytes()),
+    (GRID, GRID.tobytes("C")),
+    (np.asfortranarray(GRID), GRID.tobytes("F")),
+    (GRID.transpose(1, 0, 2), GRID.transpose(1, 0, 2).tobytes("C")),
+    (GRID[:, ::2, ::-1], GRID[:, ::2, ::-1].tobytes("C")),
+    (np.array(["NaT", "2020"], "M8[ns]"), np.array(["NaT", "2020"], "M8[ns]").view("i8").tobytes()),
+    (np.array([5], "m8[s]"), (5).to_bytes(8, "little")),
+    (np.array(["é"]), "é".encode("utf-32-le")),
+    (np.array(b"ab"), b"ab"),
+    (np.float32(1), b"\0\0\x80?"),
+    (np.empty((0, 5)), b""),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), BUFFERS, ids=lambda v: type(v).__name__)
+def test_any_buffer_becomes_its_bytes_in_memory_order(value: object, expected: bytes) -> None:
+    result = as_bytes(value)
+    assert type(result) is bytes
+    assert result == expected
+    assert nbytes(value) == len(expected)
+
+
+def test_bytes_are_not_copied_and_their_subclasses_are() -> None:
+    class Mine(bytes):
+        pass
+
+    plain = b"abc"
+    assert as_bytes(plain) is plain
+    assert type(as_bytes(Mine(b"abc"))) is bytes
+
+
+def test_a_memory_map_is_a_buffer() -> None:
+    with mmap.mmap(-1, 10) as mapped:
+        mapped[:3] = b"abc"
+        assert as_bytes(mapped) == b"abc" + bytes(7)
+
+
+@pytest.mark.parametrize(
+    "value", ["text", None, 1, 1.5, [1], (1,), {}, np.array([None]), np.zeros(1, "O,i4"), memoryview(np.array([None]))]
+)
+def test_what_is_no_buffer_is_refused(value: object) -> None:
+    with pytest.raises(TypeError, match="cannot store"):
+        as_bytes(value)
+
+
+def test_an_unknown_size_is_minus_one() -> None:
+    assert nbytes("text") == -1
+    assert nbytes(None) == -1
