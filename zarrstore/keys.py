@@ -15,6 +15,7 @@ from zarrstore.errors import InvalidKeyError, InvalidPathError
 
 __all__ = [
     "RESERVED",
+    "beyond",
     "check_key",
     "child",
     "children",
@@ -228,6 +229,23 @@ def prefix(path: str) -> str:
     ('foo/', '')
     """
     return path + "/" if path else ""
+
+
+def beyond(path: str) -> str:
+    """Return the first text, in the order of code points, that sorts behind every key below `path`.
+
+    Notes
+    -----
+    The keys below `path` are those from ``prefix(path)`` up to it; nothing sorts behind all keys below the root.
+
+    Examples
+    --------
+    >>> sorted(["foo-", "foo.bar", "foo/x", "foo/é/y", beyond("foo"), "foobar"])
+    ['foo-', 'foo.bar', 'foo/x', 'foo/é/y', 'foo0', 'foobar']
+    """
+    if not path:
+        raise ValueError("nothing sorts behind all keys below the root")
+    return path + chr(ord("/") + 1)
 
 
 def parent(path: str) -> str:
