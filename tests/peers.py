@@ -59,7 +59,7 @@ class Programs:
 
 INTERPRETERS = {
     "zarr2": Interpreter(
-        "zarr 2.18.7 on Python 3.11",
+        "zarr 2.18.7",
         (
             "zarr==2.18.7",
             "numcodecs>=0.12,<0.16",
@@ -72,10 +72,10 @@ INTERPRETERS = {
             "distributed",
             *SUITE,
         ),
-        versions=("3.11",),
+        versions=("3.11", "3.12", "3.13"),
     ),
     "z34": Interpreter(
-        "zarr 3.4 on Python 3.12 or 3.13",
+        "zarr 3.4, which needs Python 3.12",
         ("zarr>=3.4,<3.5", *PACKAGE, "fsspec", "xarray", "obstore", "icechunk", *SUITE),
         versions=("3.12", "3.13"),
     ),
