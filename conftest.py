@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,13 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     except Exception:
         return None
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse ids that differ from process to process: xdist would refuse the whole run, and only there."""
+    for item in items:
+        if re.search(r" at 0x[0-9a-f]{6,}", item.nodeid):
+            raise pytest.UsageError(f"the id of {item.nodeid} holds an address: give its parameters ids of their own")
 
 
 @pytest.fixture(autouse=True)

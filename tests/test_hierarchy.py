@@ -137,7 +137,7 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD_ARGUMENTS, ids=str)
+@pytest.mark.parametrize("bad", BAD_ARGUMENTS, ids=lambda bad: next(iter(bad)))
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_bad_argument_changes_nothing_at_all(bad: dict[str, object], overwrite: bool) -> None:
     store: dict[str, bytes] = {}
