@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from zarrstore.metadata import v2
+from zarrstore import keys
+from zarrstore.errors import MetadataError
+from zarrstore.metadata import documents, dtypes, v2, v3codecs, v3types
 
-__all__ = ["Translation", "array_v2_to_v3", "array_v3_to_v2", "group_v2_to_v3", "group_v3_to_v2"]
+__all__ = [
+    "Translation",
+    "array_v2_to_v3",
+    "array_v3_to_v2",
+    "chunk_key_encoding",
+    "chunk_name",
+    "group_v2_to_v3",
+    "group_v3_to_v2",
+    "node_type",
+]
+
+#: Where xarray keeps the names of the axes in version 2.
+DIMENSIONS = "_ARRAY_DIMENSIONS"
+
+_ARRAY_MEMBERS = frozenset(
+    {
+        "zarr_format",
+        "node_type",
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "chunk_key_encoding",
+        "fill_value",
+        "codecs",
+        "attributes",
+        "dimension_names",
+        "storage_transformers",
+    }
+)
+_GROUP_MEMBERS = frozenset({"zarr_format", "node_type", "attributes", "consolidated_metadata"})
 
 
 @dataclass(frozen=True)
@@ -18,19 +49,19 @@ class Translation:
     Parameters
     ----------
     document : dict or None
-        The translated document; None if the other version cannot say it.
+        The translated document, for `documents.dumps`; None if the other version cannot say it.
     problems : list of str
         Why there is none. Empty where there is one.
     notes : list of str
-        What the other version says in other words (a null fill value becomes 0).
+        What the other version says in other words (a null fill value becomes 0), or not at all.
     attrs : dict
-        Attributes, where they live in a document of their own (version 2).
+        Attributes, where they live in a document of their own (version 2); empty for version 3.
     """
 
     document: dict[str, Any] | None
-    problems: list[str]
-    notes: list[str]
-    attrs: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    attrs: dict[str, Any] = field(default_factory=dict)
 
 
 def array_v2_to_v3(
@@ -46,20 +77,286 @@ def array_v2_to_v3(
         From `v2.decode_attrs`. ``_ARRAY_DIMENSIONS`` becomes ``dimension_names``.
     chunk_keys : {'v2', 'default'}
         'v2' keeps the names of the chunks; 'default' is version 3's own (``c/0/0``), for a view that renames them.
+
+    Returns
+    -------
+    Translation
+        Without a document where version 3, as zarr 3.1 reads it, cannot say: objects other than strings and bytes,
+        structures with subarrays, gaps, objects or big-endian fields, floats beyond 64 bits, codecs that zarr 3 lacks.
+
+    Notes
+    -----
+    Proven with zarr 3.1.6 and 3.4.2 on what zarr 2.18.7 wrote. ``null`` fill values become the dtype's zero.
+
+    Examples
+    --------
+    >>> meta = v2.build_array(shape=(4, 6), chunks=(2, 3), dtype="<f4", fill_value=float("nan"))
+    >>> made = array_v2_to_v3(meta, {"_ARRAY_DIMENSIONS": ["y", "x"], "units": "K"})
+    >>> made.document["dimension_names"], made.document["attributes"], made.document["fill_value"]
+    (['y', 'x'], {'units': 'K'}, 'NaN')
+    >>> array_v2_to_v3(v2.build_array(shape=3, dtype="O", object_codec={"id": "json2"})).problems
+    ["objects encoded by 'json2': version 3 knows strings and bytes only"]
     """
-    raise NotImplementedError
+    notes: list[str] = []
+    object_codec = meta.filters[0]["id"] if meta.filters else None
+    dtype = meta.numpy_dtype
+    try:
+        data_type = v3types.data_type_of(dtype, object_codec)
+        codecs = v3codecs.chain_to_v3(meta)
+        fill_value = v3types.fill_to_v3(meta.fill_value, dtype, notes, object_codec)
+    except v3types.Unsayable as exc:
+        return Translation(None, [str(exc)], notes)
+    names, attributes = _dimension_names(dict(attrs or {}), len(meta.shape), notes)
+    if meta.extra:
+        notes.append(f"left out, because version 3 knows no such members: {', '.join(sorted(meta.extra))}")
+    document: dict[str, Any] = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(meta.shape),
+        "data_type": data_type,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(meta.chunks)}},
+        "chunk_key_encoding": _encoding(chunk_keys, meta.separator),
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "attributes": _attributes(attributes, notes),
+        "storage_transformers": [],
+    }
+    if names is not None:
+        document["dimension_names"] = names
+    return Translation(document, [], notes)
 
 
-def group_v2_to_v3(attrs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the ``zarr.json`` of a group."""
-    raise NotImplementedError
+def _encoding(chunk_keys: str, separator: str) -> dict[str, Any]:
+    if chunk_keys == "default":
+        return {"name": "default", "configuration": {"separator": "/"}}
+    if chunk_keys != "v2":
+        raise ValueError(f"chunk_keys {chunk_keys!r}: 'v2' or 'default' is expected")
+    return {"name": "v2", "configuration": {"separator": separator}}
 
 
-def array_v3_to_v2(document: Mapping[str, Any], key: str = "zarr.json") -> Translation:
-    """Return the ``.zarray`` (as `document`) and ``.zattrs`` (as `attrs`) for a version 3 array."""
-    raise NotImplementedError
+def _dimension_names(attrs: dict[str, Any], ndim: int, notes: list[str]) -> tuple[list[str] | None, dict[str, Any]]:
+    if DIMENSIONS not in attrs:
+        return None, attrs
+    names = attrs[DIMENSIONS]
+    if isinstance(names, list) and len(names) == ndim and all(isinstance(name, str) for name in names):
+        return names, {name: value for name, value in attrs.items() if name != DIMENSIONS}
+    notes.append(f"{DIMENSIONS} {names!r} stays an attribute: it does not name the {ndim} axes of the array")
+    return None, attrs
 
 
-def group_v3_to_v2(document: Mapping[str, Any], key: str = "zarr.json") -> Translation:
-    """Return the ``.zgroup`` (as `document`) and ``.zattrs`` (as `attrs`) for a version 3 group."""
-    raise NotImplementedError
+def _attributes(attrs: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    try:
+        documents.refuse_constants(attrs, documents.ZARR_JSON)
+    except MetadataError as exc:
+        notes.append(f'attribute "{exc.member}" {exc.reason}, which readers not written in Python may refuse')
+    return attrs
+
+
+def group_v2_to_v3(attrs: Mapping[str, Any] | None = None) -> Translation:
+    """Return the ``zarr.json`` of a group; `consolidated.build_inline` gives what it may repeat.
+
+    Examples
+    --------
+    >>> group_v2_to_v3({"title": "survey"}).document
+    {'zarr_format': 3, 'node_type': 'group', 'attributes': {'title': 'survey'}}
+    """
+    notes: list[str] = []
+    attributes = _attributes(dict(attrs or {}), notes)
+    return Translation({"zarr_format": 3, "node_type": "group", "attributes": attributes}, [], notes)
+
+
+def node_type(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> str:
+    """Return what a ``zarr.json`` describes: 'array' or 'group'; raise MetadataError if neither.
+
+    Examples
+    --------
+    >>> node_type({"zarr_format": 3, "node_type": "group"})
+    'group'
+    """
+    version = document.get("zarr_format")
+    if version != 3 or isinstance(version, bool):
+        raise MetadataError(key, "zarr_format", f"is {version!r}, and 3 is expected")
+    found = document.get("node_type")
+    if found not in ("array", "group"):
+        raise MetadataError(key, "node_type", f"is {found!r}, and 'array' or 'group' is expected")
+    return str(found)
+
+
+def array_v3_to_v2(
+    document: Mapping[str, Any], key: str = documents.ZARR_JSON, *, separator: str | None = None
+) -> Translation:
+    """Return the ``.zarray`` (as `document`) and ``.zattrs`` (as `attrs`) for a version 3 array.
+
+    Parameters
+    ----------
+    document : mapping
+        A parsed ``zarr.json``.
+    key : str
+        Its full key, for the error.
+    separator : {'.', '/'}, optional
+        What parts the numbers of a chunk's name above the view; by default what the document says.
+
+    Returns
+    -------
+    Translation
+        Without a document where version 2 cannot say: sharding, irregular grids, other transpositions, other types.
+
+    Raises
+    ------
+    MetadataError
+        It is no version 3 array.
+
+    Examples
+    --------
+    >>> meta = v2.build_array(shape=(4, 6), chunks=(2, 3), dtype=">f4", fill_value=0, order="F")
+    >>> back = array_v3_to_v2(array_v2_to_v3(meta).document)
+    >>> back.document == meta.document()
+    True
+    """
+    if node_type(document, key) != "array":
+        raise MetadataError(key, "node_type", "is 'group', and 'array' is expected")
+    missing = _ARRAY_MEMBERS - document.keys() - {"attributes", "dimension_names", "storage_transformers"}
+    if missing:
+        raise MetadataError(key, min(missing), "is missing")
+    attrs = _attrs(document, key)
+    shape = document["shape"]
+    _, said = chunk_key_encoding(document, key)
+    codecs = document["codecs"]
+    if not isinstance(shape, list) or not isinstance(codecs, list):
+        raise MetadataError(key, "shape" if not isinstance(shape, list) else "codecs", "is no list")
+    notes: list[str] = []
+    problems = _not_understood(document, _ARRAY_MEMBERS)
+    if document.get("storage_transformers"):
+        problems.append("storage transformers: version 2 has none")
+    chunks = None
+    try:
+        chunks = _chunks(document["chunk_grid"])
+        chain = v3codecs.chain_of(codecs, len(shape))
+        dtype, object_codec = v3types.dtype_of(document["data_type"], chain.endian)
+        if chain.dtype is not None:
+            dtype = chain.dtype
+    except v3types.Unsayable as exc:
+        problems.append(str(exc))
+    if problems:
+        return Translation(None, problems, notes, attrs)
+    if object_codec is not None and [step["id"] for step in chain.filters[:1]] != [object_codec]:
+        return Translation(None, [f"strings that {object_codec!r} does not encode"], notes, attrs)
+    try:
+        fill_value = v3types.fill_of(document["fill_value"], dtype)
+    except Exception as exc:  # ValueError by us; NumPy, struct and base64 raise what they like.
+        raise MetadataError(key, "fill_value", str(exc)) from None
+    parted = said if separator is None else separator
+    zarray: dict[str, Any] = {
+        "zarr_format": 2,
+        "shape": shape,
+        "chunks": chunks,
+        "dtype": dtypes.encode_dtype(dtype),
+        "compressor": chain.compressor,
+        "fill_value": fill_value,
+        "order": chain.order,
+        "filters": chain.filters or None,
+    }
+    if parted != ".":
+        zarray["dimension_separator"] = parted
+    _dimensions_back(document.get("dimension_names"), len(shape), attrs, notes)
+    # Judged by the rules of version 2, with the key of this document.
+    return Translation(v2.check_array(zarray, key).document(), [], notes, attrs)
+
+
+def _attrs(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    attrs = document.get("attributes", {})
+    if not isinstance(attrs, dict):
+        raise MetadataError(key, "attributes", "is no object")
+    return dict(attrs)
+
+
+def _not_understood(document: Mapping[str, Any], known: Iterable[str]) -> list[str]:
+    return [
+        f"member {member!r}, which must be understood"
+        for member in sorted(document.keys() - set(known))
+        if not (isinstance(document[member], dict) and document[member].get("must_understand") is False)
+    ]
+
+
+def _chunks(grid: Any) -> Any:
+    if isinstance(grid, dict) and grid.get("name") == "regular" and isinstance(grid.get("configuration"), dict):
+        return grid["configuration"].get("chunk_shape")
+    raise v3types.Unsayable(f"chunk grid {grid!r}: version 2 knows regular ones only")
+
+
+def _dimensions_back(names: Any, ndim: int, attrs: dict[str, Any], notes: list[str]) -> None:
+    if names is None or names == [None] * ndim:
+        return
+    if isinstance(names, list) and len(names) == ndim and all(isinstance(name, str) for name in names):
+        attrs[DIMENSIONS] = names
+    else:
+        notes.append(f"dimension_names {names!r} were left out: {DIMENSIONS} names all axes or none")
+
+
+def group_v3_to_v2(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> Translation:
+    """Return the ``.zgroup`` (as `document`) and ``.zattrs`` (as `attrs`) for a version 3 group.
+
+    Raises
+    ------
+    MetadataError
+        It is no version 3 group.
+
+    Examples
+    --------
+    >>> made = group_v3_to_v2({"zarr_format": 3, "node_type": "group", "attributes": {"a": 1}})
+    >>> made.document, made.attrs
+    ({'zarr_format': 2}, {'a': 1})
+    """
+    if node_type(document, key) != "group":
+        raise MetadataError(key, "node_type", "is 'array', and 'group' is expected")
+    attrs = _attrs(document, key)
+    problems = _not_understood(document, _GROUP_MEMBERS)
+    return Translation(None if problems else {"zarr_format": 2}, problems, [], attrs)
+
+
+def chunk_key_encoding(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> tuple[str, str]:
+    """Return how a version 3 array names its chunks: ('default' or 'v2', separator).
+
+    Raises
+    ------
+    MetadataError
+        It says another way.
+
+    Examples
+    --------
+    >>> chunk_key_encoding({"chunk_key_encoding": {"name": "default"}})
+    ('default', '/')
+    """
+    encoding = document.get("chunk_key_encoding")
+    if isinstance(encoding, str):
+        encoding = {"name": encoding}
+    if isinstance(encoding, dict) and encoding.get("name") in ("default", "v2"):
+        name = str(encoding["name"])
+        configuration = encoding.get("configuration", {})
+        if isinstance(configuration, dict):
+            separator = configuration.get("separator", "/" if name == "default" else ".")
+            if separator in (".", "/"):
+                return name, separator
+    raise MetadataError(key, "chunk_key_encoding", f"is {encoding!r}, and 'default' or 'v2' is expected")
+
+
+def chunk_name(coords: Iterable[int], encoding: tuple[str, str]) -> str:
+    """Return the name of a chunk below its version 3 array.
+
+    Parameters
+    ----------
+    coords : iterable of int
+        Position in the grid.
+    encoding : tuple of str
+        From `chunk_key_encoding`.
+
+    Examples
+    --------
+    >>> chunk_name((1, 2), ("default", "/")), chunk_name((1, 2), ("v2", ".")), chunk_name((), ("default", "/"))
+    ('c/1/2', '1.2', 'c')
+    """
+    name, separator = encoding
+    if name == "v2":
+        return keys.chunk_name(coords, separator)
+    position = tuple(coords)
+    return f"c{separator}{keys.chunk_name(position, separator)}" if position else "c"

@@ -1,0 +1,236 @@
+"""Codec chains of version 3, to and from the filters and the compressor of version 2, for the same encoded bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from zarrstore.metadata import dtypes, v3types
+from zarrstore.metadata.v3types import Unsayable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from zarrstore.metadata.v2 import ArrayMeta
+
+__all__ = ["Chain", "chain_of", "chain_to_v3"]
+
+# Filters of numcodecs that map an array to an array, and the member that tells the dtype of what comes out.
+_ARRAY_FILTERS = {
+    "astype": "encode_dtype",
+    "bitround": None,
+    "delta": "astype",
+    "fixedscaleoffset": "astype",
+    "quantize": "astype",
+}
+# And the member that tells what goes in.
+_TAKES = {"astype": "decode_dtype", "delta": "dtype", "fixedscaleoffset": "dtype", "quantize": "dtype"}
+# Codecs of numcodecs that map bytes to bytes and are registered in zarr 3 under numcodecs.<name>.
+_CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"})
+_BYTES_CODECS = _CHECKSUMS | {"bz2", "lz4", "lzma", "shuffle", "zlib"}
+_FILTERS_ONLY = _CHECKSUMS | {"shuffle"}
+_SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
+_CNAMES = frozenset({"blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd"})
+_PREFIX = "numcodecs."
+
+
+def chain_to_v3(meta: ArrayMeta) -> list[dict[str, Any]]:
+    """Return the ``codecs`` member for a version 2 array.
+
+    Raises
+    ------
+    Unsayable
+        zarr 3 has no such codec, or not in that place.
+
+    Examples
+    --------
+    >>> from zarrstore.metadata.v2 import build_array
+    >>> meta = build_array(shape=(4, 4), dtype=">i2", order="F", compressor={"id": "gzip", "level": 1})
+    >>> [codec["name"] for codec in chain_to_v3(meta)]
+    ['transpose', 'bytes', 'gzip']
+    """
+    dtype = meta.numpy_dtype
+    steps = list(meta.filters or ())
+    chain: list[dict[str, Any]] = []
+    if meta.order == "F" and meta.shape:
+        # First of all: version 2 hands the filters a chunk in memory order.
+        chain.append(_named("transpose", order=list(range(len(meta.shape)))[::-1]))
+    if dtype.kind == "O":
+        # data_type_of has refused all but these.
+        chain.append(_named(steps.pop(0)["id"]))
+    else:
+        while steps and steps[0]["id"] in _ARRAY_FILTERS:
+            step = steps.pop(0)
+            chain.append(_numcodecs(step))
+            dtype = _after(step, dtype)
+        chain.append(_bytes(dtype))
+    for step in steps:
+        if step["id"] in _ARRAY_FILTERS:
+            raise Unsayable(f"filter {step['id']!r} after one that gives bytes: in version 3 it works on arrays")
+        chain.append(_bytes_codec(step, dtype))
+        dtype = dtypes.decode_dtype("|u1")
+    if meta.compressor is not None:
+        chain.append(_bytes_codec(meta.compressor, dtype))
+    return chain
+
+
+def _named(name: str, **configuration: Any) -> dict[str, Any]:
+    return {"name": name, "configuration": configuration}
+
+
+def _numcodecs(step: dict[str, Any]) -> dict[str, Any]:
+    return _named(_PREFIX + step["id"], **{name: value for name, value in step.items() if name != "id"})
+
+
+def _bytes(dtype: np.dtype[Any]) -> dict[str, Any]:
+    if not v3types.needs_endian(dtype):
+        return {"name": "bytes"}
+    return _named("bytes", endian="big" if dtype.str[0] == ">" else "little")
+
+
+def _after(step: dict[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that a filter gives, having made sure that version 3 will think the same."""
+    name = step["id"]
+    takes, gives = _TAKES.get(name), _ARRAY_FILTERS[name]
+    try:
+        taken = dtypes.decode_dtype(step[takes]) if takes and step.get(takes) is not None else dtype
+        given = dtypes.decode_dtype(step[gives]) if gives and step.get(gives) is not None else taken
+    except ValueError as exc:
+        raise Unsayable(f"filter {name!r}, whose dtype {exc}") from None
+    if taken != dtype:
+        raise Unsayable(f"filter {name!r} that takes {dtype} for {taken}: version 3 does not reinterpret items")
+    if name == "quantize" and given != taken:
+        raise Unsayable(f"filter 'quantize' that gives {given} for {taken}: zarr 3 overlooks the difference")
+    return given
+
+
+def _bytes_codec(step: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
+    name = step["id"]
+    if name == "blosc":
+        return _blosc(step, dtype.itemsize)
+    if name == "zstd":
+        return _named("zstd", level=step.get("level", 0), checksum=bool(step.get("checksum", False)))
+    if name == "gzip":
+        return _named("gzip", level=step.get("level", 1))
+    if name in _BYTES_CODECS:
+        return _numcodecs(step)
+    raise Unsayable(f"codec {name!r}: zarr 3 has none of that name that works on bytes")
+
+
+def _blosc(step: dict[str, Any], itemsize: int) -> dict[str, Any]:
+    shuffle = step.get("shuffle", 1)
+    if shuffle == -1:
+        # numcodecs' automatic choice.
+        shuffle = 2 if itemsize == 1 else 1
+    cname = step.get("cname", "lz4")
+    if shuffle not in (0, 1, 2) or cname not in _CNAMES:
+        raise Unsayable(f"blosc with cname {cname!r} and shuffle {shuffle!r}")
+    return _named(
+        "blosc",
+        # Blosc takes what is wider for single bytes.
+        typesize=itemsize if 1 <= itemsize <= 255 else 1,
+        cname=cname,
+        clevel=step.get("clevel", 5),
+        shuffle=_SHUFFLES[shuffle],
+        blocksize=step.get("blocksize", 0),
+    )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What a version 3 codec chain is in version 2: `dtype` is None where the ``data_type`` alone decides."""
+
+    order: str
+    filters: list[dict[str, Any]]
+    compressor: dict[str, Any] | None
+    endian: str | None
+    dtype: np.dtype[Any] | None
+
+
+def chain_of(codecs: list[Any], ndim: int) -> Chain:
+    """Return what a ``codecs`` member is in version 2.
+
+    Raises
+    ------
+    Unsayable
+        Version 2 has no such codec (sharding, another transposition ...).
+
+    Examples
+    --------
+    >>> chain_of([{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "zstd"}], 1).compressor
+    {'id': 'zstd', 'level': 0, 'checksum': False}
+    """
+    order, filters, endian, taken, at_bytes = "C", list[dict[str, Any]](), None, None, False
+    for codec in codecs:
+        name, configuration = _parts(codec)
+        if not at_bytes and name == "transpose" and not filters:
+            order = _order(configuration, ndim)
+        elif not at_bytes and name == "bytes":
+            at_bytes, endian = True, configuration.get("endian")
+        elif not at_bytes and name in v3types.STRINGS:
+            at_bytes = True
+            filters.append({"id": name})
+        elif not at_bytes:
+            step = _array_filter(name, configuration)
+            if not filters and (takes := _TAKES.get(step["id"])) and step.get(takes) is not None:
+                taken = dtypes.decode_dtype(step[takes])
+            filters.append(step)
+        else:
+            filters.append(_from_bytes_codec(name, configuration))
+    if not at_bytes:
+        raise Unsayable("a codec chain that never comes to bytes")
+    compressor = None
+    if filters and filters[-1]["id"] not in _FILTERS_ONLY | set(_ARRAY_FILTERS) | set(v3types.STRINGS):
+        compressor = filters.pop()
+    return Chain(order, filters, compressor, endian, taken)
+
+
+def _parts(codec: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(codec, str):
+        return codec, {}
+    if isinstance(codec, dict) and isinstance(codec.get("name"), str):
+        configuration = codec.get("configuration") or {}
+        if isinstance(configuration, dict):
+            return codec["name"], configuration
+    raise Unsayable(f"codec {codec!r}")
+
+
+def _order(configuration: dict[str, Any], ndim: int) -> str:
+    order = configuration.get("order")
+    if order in ("F", list(range(ndim))[::-1]):
+        return "F"
+    if order in ("C", list(range(ndim))):
+        return "C"
+    raise Unsayable(f"transposition {order!r}: version 2 knows orders C and F")
+
+
+def _array_filter(name: str, configuration: dict[str, Any]) -> dict[str, Any]:
+    short = name[len(_PREFIX) :]
+    if name[: len(_PREFIX)] != _PREFIX or short not in _ARRAY_FILTERS:
+        raise Unsayable(f"codec {name!r}: version 2 has none like it in that place")
+    return {"id": short, **configuration}
+
+
+def _from_bytes_codec(name: str, configuration: dict[str, Any]) -> dict[str, Any]:
+    if name == "blosc":
+        shuffle = configuration.get("shuffle", "shuffle")
+        if shuffle not in _SHUFFLES:
+            raise Unsayable(f"blosc with shuffle {shuffle!r}")
+        return {
+            "id": "blosc",
+            "cname": configuration.get("cname", "lz4"),
+            "clevel": configuration.get("clevel", 5),
+            "shuffle": _SHUFFLES.index(shuffle),
+            "blocksize": configuration.get("blocksize", 0),
+        }
+    if name == "zstd":
+        return {"id": "zstd", "level": configuration.get("level", 0), "checksum": configuration.get("checksum", False)}
+    if name == "gzip":
+        return {"id": "gzip", "level": configuration.get("level", 1)}
+    if name == "crc32c":
+        # numcodecs writes the sum behind the data, as version 3 does, only if told.
+        return {"id": "crc32c", "location": "end"}
+    short = name[len(_PREFIX) :]
+    if name[: len(_PREFIX)] == _PREFIX and short in _BYTES_CODECS | {"blosc", "zstd", "gzip"}:
+        return {"id": short, **configuration}
+    raise Unsayable(f"codec {name!r}: version 2 has none like it")
