@@ -2,6 +2,7 @@
 
 from zarrstore.adapt import KVStore, as_store
 from zarrstore.base import Capabilities, Store
+from zarrstore.hierarchy import contains_array, contains_group, delete_node, init_array, init_group
 from zarrstore.ops import (
     delitems,
     getitems,
@@ -15,6 +16,9 @@ from zarrstore.ops import (
     setitems,
 )
 from zarrstore.stores.dict import DictStore, MemoryStore
+from zarrstore.tools.migrate_1to2 import migrate_1to2
+from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.read import read_array
 
 __version__ = "0.1.0"
 
@@ -23,15 +27,24 @@ __all__ = [
     "DictStore",
     "KVStore",
     "MemoryStore",
+    "MigratedNode",
+    "MigrationReport",
     "Store",
     "as_store",
+    "contains_array",
+    "contains_group",
+    "delete_node",
     "delitems",
     "getitems",
     "getrange",
     "getsize",
     "getsuffix",
+    "init_array",
+    "init_group",
     "keys_below",
     "listdir",
+    "migrate_1to2",
+    "read_array",
     "rename",
     "rmdir",
     "setitems",

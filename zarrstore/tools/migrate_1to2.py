@@ -1,0 +1,166 @@
+"""Arrays that Zarr 1 wrote, made readable: new documents beside untouched chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.adapt import as_store
+from zarrstore.base import Store
+from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
+from zarrstore.metadata import documents, v1, v2
+from zarrstore.tools.migration import MigratedNode, MigrationReport
+
+__all__ = ["migrate_1to2"]
+
+
+def migrate_1to2(store: MutableMapping[str, Any], path: object = "", *, dry_run: bool = False) -> MigrationReport:
+    """Bring every version 1 array at or below a path to version 2, its chunks untouched.
+
+    Parameters
+    ----------
+    store : MutableMapping of str to bytes
+        Any mapping. Version 1 kept one array in a store; a directory of such directories works as well.
+    path : str
+        Where to look; ``""`` is the root.
+    dry_run : bool, default False
+        Judge everything and report, and write nothing.
+
+    Returns
+    -------
+    MigrationReport
+        One node per array, with notes on what is not a plain transcription and which codec cannot decode its chunks
+        today. Empty
+        where all is version 2 already.
+
+    Raises
+    ------
+    MetadataError
+        A document is no version 1 metadata, a version 2 document says something else, or neither version is there.
+        Nothing was written.
+    ReadOnlyError, UnsupportedOperation
+        The store cannot be written, or cannot erase. Nothing was written.
+
+    Notes
+    -----
+    All documents are computed and judged before the first is written. Per array the order is ``.zattrs``,
+    ``.zarray``, then ``attrs`` and at last
+    ``meta`` are removed: a crash leaves an array that reads in one version or both, and the next run goes on. Cost:
+    one listing, two reads, two
+    writes and two deletions an array. Source: zarr 2.2 ``migrate_1to2``, which deleted first, transposed order F,
+    and lost arrays of text, dates and
+    structures.
+
+    Examples
+    --------
+    >>> store = {
+    ...     "meta": b'{"zarr_format": 1, "shape": [4], "chunks": [2], "dtype": "<i4", "order": "C",'
+    ...     b' "compression": "zlib", "compression_opts": 1, "fill_value": 0}',
+    ...     "attrs": b"{}",
+    ...     "0": b"chunk",
+    ... }
+    >>> migrate_1to2(store).counts()
+    {'migrated': 1}
+    >>> sorted(store)
+    ['.zarray', '.zattrs', '0']
+    """
+    adapted = as_store(store)
+    at = k.normalize_path(path)
+    plans = [_plan(adapted, found) for found in sorted(_version_1_arrays(adapted, at))]
+    if not plans:
+        _check_version_2(adapted, at)
+    elif not dry_run:
+        if not adapted.capabilities.writable:
+            raise ReadOnlyError(plans[0].zarray_key, adapted)
+        if not adapted.capabilities.erasable:
+            raise UnsupportedOperation("remove version 1 documents", adapted, "copy it to another store first")
+        for plan in plans:
+            _apply(adapted, plan)
+    action = "planned" if dry_run else "migrated"
+    return MigrationReport(
+        1,
+        2,
+        dry_run,
+        tuple(
+            MigratedNode(plan.path, "array", action, tuple(plan.notes), (plan.zarray_key, plan.zattrs_key))
+            for plan in plans
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    path: str
+    zarray: bytes
+    zattrs: bytes
+    notes: list[str]
+
+    @property
+    def zarray_key(self) -> str:
+        return k.join(self.path, documents.ZARRAY)
+
+    @property
+    def zattrs_key(self) -> str:
+        return k.join(self.path, documents.ZATTRS)
+
+
+def _version_1_arrays(store: Store, path: str) -> Iterator[str]:
+    """Yield the paths of version 1 arrays. A key named ``meta`` may also be a value of a version 2 hierarchy."""
+    if not store.capabilities.listable:
+        candidates = [k.join(path, documents.META)]
+    else:
+        candidates = [key for key in store.keys_below(path) if k.name(key) == documents.META]
+    for key in candidates:
+        data = store.get(key)
+        if data is not None and _looks_like_version_1(data, key, at_path=k.parent(key) == path):
+            yield k.parent(key)
+
+
+def _looks_like_version_1(data: bytes, key: str, at_path: bool) -> bool:
+    try:
+        return documents.loads(data, key).get("zarr_format") is not None or at_path
+    except MetadataError:
+        if at_path:
+            raise
+        return False
+
+
+def _plan(store: Store, path: str) -> _Plan:
+    """Compute and judge the new documents of one array; write nothing."""
+    meta_key = k.join(path, documents.META)
+    meta, notes = v1.array_to_v2(store[meta_key], meta_key)
+    attrs_key = k.join(path, documents.ATTRS)
+    zattrs_key = k.join(path, documents.ZATTRS)
+    attrs = store.get(attrs_key)
+    written = store.get(zattrs_key)
+    if attrs is None and written is not None:
+        zattrs = written  # an earlier run was stopped after it had removed `attrs`
+    else:
+        zattrs = v1.attrs_to_v2(attrs, attrs_key)
+        if attrs is None:
+            notes = [*notes, "attrs was missing and is taken for empty"]
+    plan = _Plan(path, v2.encode_array(meta), zattrs, notes)
+    for key, planned in ((plan.zarray_key, plan.zarray), (zattrs_key, zattrs)):
+        there = store.get(key)
+        if there is not None and there != planned:
+            raise MetadataError(key, None, f"stands beside {meta_key!r} and says something else; remove one of them")
+    return plan
+
+
+def _apply(store: Store, plan: _Plan) -> None:
+    store.setitems([(plan.zattrs_key, plan.zattrs), (plan.zarray_key, plan.zarray)])
+    store.flush()
+    # `meta` last: while it is there, the next run knows that something is left to do.
+    for name in (documents.ATTRS, documents.META):
+        store.delitems([k.join(plan.path, name)])
+
+
+def _check_version_2(store: Store, path: str) -> None:
+    for name in (documents.ZARRAY, documents.ZGROUP, documents.ZARR_JSON):
+        if k.join(path, name) in store:
+            return
+    if store.capabilities.listable and any(k.name(key) in documents.DOCUMENTS for key in store.keys_below(path)):
+        return
+    raise MetadataError(k.join(path, documents.META), None, "it is not there, and nothing of version 2 or 3 is either")
