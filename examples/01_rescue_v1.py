@@ -68,7 +68,8 @@ def main() -> None:
     equal = sum(result == "equal" for result in results.values())
     right = sum(result.startswith("document right") for result in results.values())
     print(
-        f"{len(report)} arrays migrated, {len(before)} chunks untouched: {equal} equal, {right} that no codec decodes today"
+        f"{len(report)} arrays migrated, {len(before)} chunks untouched: "
+        f"{equal} equal, {right} that no codec decodes today"
     )
     assert (equal, right) == (29, 1)
 
