@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zarrstore import DictStore, KVStore
+from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.testing import CountingStore, SlowStore
 from zarrstore.wrappers.base import Wrapper
 
@@ -21,6 +22,7 @@ STORES: dict[str, Maker] = {
     "DictStore": lambda path: DictStore(),
     "DictStore-shared-root": lambda path: DictStore(root={}),
     "KVStore": lambda path: KVStore({}),
+    "LMDBStore": lambda path: LMDBStore(path / "data.lmdb"),
 }
 
 #: Wrappers: name -> maker of a wrapper around a given store.
@@ -39,4 +41,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 #: How a store is opened again, for those that outlive their object: name -> reopen(store, path).
-REOPEN: dict[str, Callable[[Any, Path], Any]] = {}
+REOPEN: dict[str, Callable[[Any, Path], Any]] = {
+    "LMDBStore": lambda store, path: (store.close(), LMDBStore(path / "data.lmdb"))[1],
+}
