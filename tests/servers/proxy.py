@@ -137,15 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
         faults = proxy._arrived(self.command, self.path)
         try:
             time.sleep(sum(fault.delay for fault in faults))
-            for fault in faults:
-                if fault.status is not None:
-                    self._answer(fault.status, fault.headers, b"")
-                    return
-            cuts = [fault.cut_after for fault in faults if fault.cut_after is not None]
-            status, headers, content = self._ask(proxy._target, body)
-            self._answer(status, headers, content, min(cuts) if cuts else None)
+            refused = next((fault for fault in faults if fault.status is not None), None)
+            if refused is not None and refused.status is not None:
+                status, headers, content = refused.status, refused.headers, b""
+            else:
+                status, headers, content = self._ask(proxy._target, body)
         finally:
+            # Before the answer: a client that has it may ask again at once, and that is not two at a time.
             proxy._left()
+        cuts = [fault.cut_after for fault in faults if fault.cut_after is not None]
+        self._answer(status, headers, content, min(cuts) if cuts else None)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_OPTIONS = do
 
