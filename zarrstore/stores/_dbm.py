@@ -1,0 +1,343 @@
+"""Open DBM databases: one handle per process and file, the lock on it, and what differs between implementations."""
+
+from __future__ import annotations
+
+import contextlib
+import dbm
+import errno
+import os
+import sqlite3
+import struct
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from zarrstore import keys as k
+from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreNotFoundError, UnsupportedOperation
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["ERRORS", "Handle", "Opener", "acquire", "as_key", "erase", "files", "give_back"]
+
+T = TypeVar("T")
+Opener = Callable[..., Any]
+
+#: Whatever an implementation raises of its own.
+ERRORS: tuple[type[Exception], ...] = (*dbm.error, sqlite3.Error)
+#: And at opening: dumb evaluates its index.
+_AT_OPENING: tuple[type[Exception], ...] = (*ERRORS, SyntaxError, ValueError)
+#: Name of the implementation by the module that defines its objects and its `open`.
+_NAMES = {"_gdbm": "dbm.gnu", "_dbm": "dbm.ndbm", "dbm.dumb": "dbm.dumb", "dbm.sqlite3": "dbm.sqlite3"}
+#: What one database may consist of: its name with each of these behind.
+_SUFFIXES = ("", ".db", ".dat", ".dir", ".pag")
+_GNU_RECOVERY = "gdbmtool's command 'recover' may bring it back; work on a copy"
+
+
+class Handle:
+    """An open database, the lock on it, and how many stores of this process use it."""
+
+    def __init__(self, path: str, flag: str, mode: int, opener: Opener | None, kwargs: dict[str, Any]) -> None:
+        self.key: object = None
+        self.users = 0
+        self.orphan = False  # in a forked child: the parent's, not to be touched
+        self.writable = flag[0] != "r"
+        self._lock = threading.RLock()
+        self._how: tuple[Opener | None, str, str, int, dict[str, Any]] = opener, path, flag, mode, kwargs
+        self._guard = _Guard(path, flag)
+        # Opened in a thread of its own, because an sqlite3 object refuses all others.
+        self.worker: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "zarrstore-dbm")
+        try:
+            self._db = self.worker.submit(_open, *self._how).result()
+        except BaseException:
+            self.worker.shutdown()
+            self._guard.release()
+            raise
+        self.implementation = _name(self._db)
+        if self.implementation != "dbm.sqlite3":
+            self.worker.shutdown()
+            self.worker = None
+        if self.implementation in ("dbm.sqlite3", "dbm.gnu"):
+            self._guard.release()  # these lock by themselves
+
+    def run(self, act: Callable[[Any], T], alone: bool = True) -> T:
+        """Do something with the database: in its own thread where it has one, else alone unless told otherwise."""
+        if self.worker is not None:
+            return self.worker.submit(lambda: act(self._db)).result()
+        if not alone:
+            return act(self._db)
+        with self._lock:
+            return act(self._db)
+
+    def sync(self) -> None:
+        """Hand to the system what the implementation still holds. Call it within `run`."""
+        if hasattr(self._db, "sync"):
+            self._db.sync()
+        elif self.implementation != "dbm.sqlite3":  # which commits at every set
+            self.reopen()
+
+    def reopen(self, after_failure: bool = False) -> None:
+        """Close and open again, never anew. Call it within `run`."""
+        opener, path, flag, mode, kwargs = self._how
+        self._db.close()
+        if after_failure and self.implementation == "dbm.gnu":
+            # The file has grown for a value that was not written; gnu takes that for damage. (199 of 199 failures
+            # healed so; after a kill it is not enough, 4 of 39.)
+            recorded = _gnu_length(path)
+            if recorded is not None and recorded < os.path.getsize(path):
+                os.truncate(path, recorded)
+        self._db = _open(opener, path, ("c" if flag[0] == "n" else flag[0]) + flag[1:], mode, kwargs)
+
+    def close(self) -> None:
+        """Close the database and let the next one in."""
+        try:
+            self.run(lambda db: db.close())
+        except (
+            RuntimeError
+        ):  # the interpreter ends and takes no more work for threads; sqlite3 has nothing left to write
+            pass
+        finally:
+            if self.worker is not None:
+                self.worker.shutdown()
+            self._guard.release()
+
+    def abandon(self) -> None:
+        """In a forked child: let the parent's lock and database be, and never run the database's own clean-up."""
+        self.orphan = True
+        self._guard.abandon()
+        # dumb's __del__ would write the index as it was at the fork, gnu's would give up the parent's lock.
+        with contextlib.suppress(ImportError):
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+
+
+_handles: dict[object, Handle] = {}
+_handles_lock = threading.RLock()
+
+
+def acquire(path: str, flag: str, mode: int, opener: Opener | None, kwargs: dict[str, Any]) -> Handle:
+    """Return the handle of a database for one user more, opening it for the first."""
+    key = os.path.realpath(path), opener, repr(sorted(kwargs.items()))
+    with _handles_lock:
+        handle = _handles.get(key)
+        if handle is None:
+            handle = Handle(path, flag, mode, opener, kwargs)
+            handle.key = key
+            _handles[key] = handle
+        elif flag[0] == "n":
+            raise LockedStoreError(path, "it is open in this process; close that store first")
+        elif flag[0] != "r" and not handle.writable:
+            raise LockedStoreError(path, "it is open for reading in this process; close that store first")
+        handle.users += 1
+        return handle
+
+
+def give_back(handle: Handle) -> None:
+    """Undo one `acquire`; the last one closes."""
+    with _handles_lock:
+        handle.users -= 1
+        if handle.users or handle.orphan:
+            return
+        _handles.pop(handle.key, None)
+        handle.close()
+
+
+def _after_fork() -> None:
+    global _handles_lock
+    _handles_lock = threading.RLock()
+    for handle in _handles.values():
+        handle.abandon()
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class _Guard:
+    """A lock on ``<path>.lock``, shared by readers; the file is gone when nobody holds it."""
+
+    def __init__(self, path: str, flag: str) -> None:
+        self._descriptor: int | None = None
+        self._file = path + ".lock"
+        if sys.platform == "win32" or "u" in flag[1:]:  # by which gnu is told to lock nothing
+            return
+        how = fcntl.LOCK_SH if flag[0] == "r" else fcntl.LOCK_EX
+        while self._descriptor is None:
+            try:
+                descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError:
+                if flag[0] == "r":  # on a medium that nobody can write
+                    return
+                raise
+            try:
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                # The last holder may have removed the file before it let go, and another may have made a new one.
+                if os.path.samestat(os.fstat(descriptor), os.stat(self._file)):
+                    self._descriptor = descriptor
+                    return
+            except BlockingIOError:
+                os.close(descriptor)
+                raise LockedStoreError(path, f"another store holds {self._file!r}") from None
+            except FileNotFoundError:
+                pass
+            os.close(descriptor)
+
+    def release(self) -> None:
+        if self._descriptor is not None and sys.platform != "win32":
+            with contextlib.suppress(OSError):  # the last one out removes it, while still holding it alone
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(self._file)
+        self.abandon()
+
+    def abandon(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _open(opener: Opener | None, path: str, flag: str, mode: int, kwargs: dict[str, Any]) -> Any:
+    found = None if flag[0] == "n" else _inspect(opener, path, flag)
+    try:
+        db: Any = (opener or dbm.open)(path, flag, mode, **kwargs)  # type: ignore[arg-type]
+    except _AT_OPENING as exc:
+        if getattr(exc, "errno", None) == errno.EAGAIN and found == "dbm.gnu":
+            raise LockedStoreError(path, "another store has it open") from exc
+        if found is None or isinstance(exc, PermissionError):
+            raise
+        way_out = _GNU_RECOVERY if found == "dbm.gnu" else ""
+        raise DamagedStoreError(path, f"cannot be opened by {found}: {exc}", way_out) from exc
+    try:
+        if found is not None:
+            _check(db, path)
+        if _name(db) == "dbm.ndbm":
+            _prime(db, flag)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _inspect(opener: Opener | None, path: str, flag: str) -> str | None:
+    """Return which implementation wrote what is at `path`, None if nothing is; refuse what would open as empty."""
+    if os.path.isdir(path):
+        raise DamagedStoreError(path, "is a directory, not a DBM database")
+    pinned = _NAMES.get(getattr(opener, "__module__", ""))
+    if opener not in (None, dbm.open) and pinned is None:
+        return "its implementation" if files(path) else None
+    if os.path.isfile(path + ".dat") and os.path.getsize(path + ".dat") and not os.path.exists(path + ".dir"):
+        way_out = f"{path + '.bak'!r} may be the index before; copy it there" if os.path.exists(path + ".bak") else ""
+        raise DamagedStoreError(path + ".dir", "is missing, the index of a dumb database", way_out)
+    found = dbm.whichdb(path)
+    if found is None:
+        others = files(path)
+        if others:
+            raise DamagedStoreError(others[0], "is there, and no DBM implementation of this Python knows it")
+        if flag[0] != "c":
+            raise StoreNotFoundError(path, "a DBM database of that name, or of that name and a suffix")
+        return None
+    if not found:
+        base = os.path.splitext(path)[0]
+        way_out = f"name it without its suffix: {base!r}" if base != path and dbm.whichdb(base) else ""
+        raise DamagedStoreError(path, "is empty, damaged, or no DBM database", way_out)
+    if pinned not in (None, found):
+        raise DamagedStoreError(path, f"is a {found} database, and `open` makes those of {pinned}", "leave `open` out")
+    try:
+        __import__(found)
+    except ImportError:
+        raise UnsupportedOperation(
+            f"open a {found} database", f"DBMStore({path!r})", "this Python was built without it; use one that has it"
+        ) from None
+    if found == "dbm.sqlite3":
+        _refuse_foreign_tables(path)
+    return found
+
+
+def _refuse_foreign_tables(path: str) -> None:
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as exc:
+        raise DamagedStoreError(path, f"is a damaged SQLite database: {exc}") from exc
+    if tables and "Dict" not in tables:
+        way_out = "SQLiteStore opens it" if "zarr" in tables else ""
+        raise DamagedStoreError(path, "is an SQLite database without the table Dict of dbm.sqlite3", way_out)
+
+
+def _check(db: Any, path: str) -> None:
+    """Refuse a database that opened, and would answer "no such key" for what it lost."""
+    name = _name(db)
+    if name == "dbm.gnu" and db.firstkey() is None:
+        # Killed while it grew: gnu then finds no key at all, and says nothing (after 15 of 150 kills).
+        if _gnu_length(path) not in (None, os.path.getsize(path)):
+            raise DamagedStoreError(path, "was not written to its end and needs recovery", _GNU_RECOVERY)
+    if name != "dbm.dumb":
+        return
+    index = getattr(db, "_index", None) or {}
+    size = os.path.getsize(path + ".dat")
+    for key, (position, length) in index.items():
+        if position + length > size:
+            raise DamagedStoreError(path + ".dat", f"ends before the value of {as_key(key)!r}")
+    if not index and os.path.exists(path + ".bak"):
+        # The old index becomes .bak before the new one is written. `erase` leaves one line there for the last key.
+        with open(path + ".bak", "rb") as file:
+            lost = sum(1 for _ in file)
+        if lost > 1:
+            way_out = f"{path + '.bak'!r} is the index before, of {lost:,} entries; copy it there"
+            raise DamagedStoreError(path + ".dir", "is empty, cut off while it was written", way_out)
+
+
+def _gnu_length(path: str) -> int | None:
+    """Return how long the header says that a gnu database is, None if it cannot be read."""
+    with open(path, "rb") as file:
+        header = file.read(40)
+    return int(struct.unpack_from("=q", header, 32)[0]) if len(header) == 40 else None
+
+
+def _prime(db: Any, flag: str) -> None:
+    """Let ndbm read a value that is not empty: before its first, Berkeley DB's finds empty values absent."""
+    if flag[0] == "r":
+        any(db.get(name) for name in db.keys())  # noqa: SIM118 - it cannot be iterated
+        return
+    probe = k.RESERVED.encode()  # no key, so nobody's
+    db[probe] = b"1"
+    assert db[probe] == b"1"
+    del db[probe]
+
+
+def erase(db: Any, names: Sequence[bytes]) -> None:
+    """Delete records that exist."""
+    if _name(db) == "dbm.dumb" and len(names) > 2:
+        # It rewrites its index at each delete: 3 ms at 10,000 keys. Done for the last two only: both, so that a .bak of
+        # several lines beside an empty index always means a crash.
+        db._commit = lambda: None
+        try:
+            for name in names[:-2]:
+                del db[name]
+        finally:
+            del db._commit
+        names = names[-2:]
+    for name in names:
+        del db[name]
+
+
+def files(path: str) -> list[str]:
+    """Return the files of the database at `path`."""
+    return [path + suffix for suffix in _SUFFIXES if os.path.isfile(path + suffix)]
+
+
+def as_key(name: bytes | str) -> str:
+    """Return a record's name as a key; if it is none, the empty string, which lies below nothing."""
+    try:
+        key = name if isinstance(name, str) else name.decode()
+    except UnicodeDecodeError:
+        return ""
+    return key if k.is_key(key) else ""
+
+
+def _name(db: Any) -> str:
+    module = type(db).__module__
+    return _NAMES.get(module) or f"{module}.{type(db).__qualname__}"
