@@ -132,9 +132,11 @@ class DictStore(Store):
                 above = k.parent(key)
                 names = index.get(above, {})
                 names.pop(k.name(key), None)
-                if names or above in self.root:
+                if names:
                     return
-                index.pop(above, None)
+                index.pop(above, None)  # also below a value: deleted in its turn, it must not be taken for a directory
+                if above in self.root:
+                    return
                 key = above
 
     @staticmethod
