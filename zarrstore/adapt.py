@@ -63,6 +63,9 @@ class KVStore(Store):
     def _place(self) -> object:
         return self.mapping
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.mapping,)
+
     def _own(self, name: str) -> Callable[..., Any] | None:
         """Return the mapping's own method of that name, if it has one that can be trusted."""
         method = getattr(self.mapping, name, None)
@@ -129,7 +132,7 @@ class KVStore(Store):
         own = self._own("delitems")
         if own is None:
             return super()._delete_many(keys)
-        own([key for key in keys if key in self.mapping])
+        own([key for key in dict.fromkeys(keys) if key in self.mapping])
 
     def _listdir(self, path: str) -> Iterable[str]:
         own = self._own("listdir")
