@@ -100,9 +100,7 @@ _WIDEST = 32
 _OBJECT_LIMIT = 2 << 30
 
 
-def decode_chunk(
-    data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None, allow_pickle: bool = False
-) -> np.ndarray[Any, Any]:
+def decode_chunk(data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None) -> np.ndarray[Any, Any]:
     """Return the items of one chunk, shaped as ``meta.chunks``; whatever is wrong with it is one ValueError.
 
     Parameters
@@ -113,8 +111,6 @@ def decode_chunk(
         The array's description.
     max_nbytes : int or None, bytes
         Refuse a chunk that needs more than this when decoded.
-    allow_pickle : bool, default False
-        Undo the codec ``pickle``, by which a chunk can run any program.
 
     Returns
     -------
@@ -124,7 +120,8 @@ def decode_chunk(
     Raises
     ------
     ValueError
-        No codec decodes it, the size is wrong, or it needs more than `max_nbytes`.
+        No codec decodes it, the size is wrong, or it needs more than `max_nbytes`. ``pickle`` is never undone, because
+        such a chunk can run any program.
 
     Notes
     -----
@@ -149,7 +146,7 @@ def decode_chunk(
     if max_nbytes is not None and expected > max_nbytes:
         raise ValueError(f"a chunk of {meta.chunks} {dtype} has {expected:,} bytes, and {max_nbytes:,} are allowed")
     steps = [*(meta.filters or ()), *([meta.compressor] if meta.compressor else ())]
-    _check_steps(steps, max(_WIDEST, dtype.itemsize), allow_pickle)
+    _check_steps(steps, max(_WIDEST, dtype.itemsize))
     limit = expected if not meta.filters else max(_WIDEST * nitems, expected) * 2 + 4096
     if dtype.hasobject:
         limit = _OBJECT_LIMIT if max_nbytes is None else max_nbytes
@@ -182,10 +179,10 @@ def decode_chunk(
         raise ValueError(f"it is no chunk of {dtype}: {exc}") from None
 
 
-def _check_steps(steps: list[dict[str, Any]], widest: int, allow_pickle: bool) -> None:
+def _check_steps(steps: list[dict[str, Any]], widest: int) -> None:
     for step in steps:
-        if step["id"] in _RUNS_CODE and not allow_pickle:
-            raise ValueError(f"{step['id']} runs programs from the chunk; pass allow_pickle=True if you trust them")
+        if step["id"] in _RUNS_CODE:
+            raise ValueError(f"{step['id']} is not decoded: such a chunk can run any program")
         for member in _DTYPE_MEMBERS:
             if member in step and dtypes.decode_dtype(step[member]).itemsize > widest:
                 raise ValueError(f'{step["id"]} has "{member}" {step[member]!r}, wider than {widest} bytes')

@@ -107,6 +107,11 @@ def array_v2_to_v3(
     except v3types.Unsayable as exc:
         return Translation(None, [str(exc)], notes)
     names, attributes = _dimension_names(dict(attrs or {}), len(meta.shape), notes)
+    if names is not None and meta.fill_value not in (None, "NaN", "") and "_FillValue" not in attributes:
+        notes.append(
+            f"xarray takes the fill value {meta.fill_value!r} for missing data in version 2, "
+            "and in version 3 only with use_zarr_fill_value_as_mask=True"
+        )
     if meta.extra:
         notes.append(f"left out, because version 3 knows no such members: {', '.join(sorted(meta.extra))}")
     document: dict[str, Any] = {
