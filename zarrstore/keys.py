@@ -25,6 +25,7 @@ __all__ = [
     "is_below",
     "is_chunk_name",
     "is_key",
+    "is_partial",
     "join",
     "judged",
     "name",
@@ -153,6 +154,20 @@ def is_key(key: object) -> bool:
     except InvalidKeyError:
         return False
     return True
+
+
+_PARTIAL = re.compile(r".*\.[0-9a-f]{32}\.partial", re.DOTALL)
+
+
+def is_partial(key: str) -> bool:
+    """Tell whether a key is named as the temporary files that zarr 2 and 3 leave when they are killed.
+
+    Examples
+    --------
+    >>> is_partial("foo/0.0.0123456789abcdef0123456789abcdef.partial"), is_partial("foo/x.partial")
+    (True, False)
+    """
+    return key.endswith(".partial") and _PARTIAL.fullmatch(key) is not None
 
 
 def normalize_path(path: object) -> str:
