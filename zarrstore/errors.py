@@ -18,6 +18,7 @@
     ├─ LockedStoreError      BlockingIOError         another writer has the file
     ├─ ValueTooLargeError    ValueError              a value above what the backend or the caller allows
     ├─ StoreReadError        OSError                 a read failed; absence was *not* established
+    ├─ RootIsFileError       ValueError              a directory is wanted where a file is
     ├─ StoreNotFoundError    FileNotFoundError       open_store found nothing to open
     └─ MissingDependencyError ImportError            an optional package is not installed
 
@@ -43,6 +44,7 @@ __all__ = [
     "MissingDependencyError",
     "ReadOnlyError",
     "RenameError",
+    "RootIsFileError",
     "StoreNotFoundError",
     "StoreReadError",
     "UnsupportedOperation",
@@ -279,6 +281,20 @@ class StoreNotFoundError(ZarrStoreError, FileNotFoundError):
     def __init__(self, target: object, looked_for: str) -> None:
         super().__init__(
             f"no store at {str(target)!r}: looked for {looked_for}", target=str(target), looked_for=looked_for
+        )
+
+
+class RootIsFileError(ZarrStoreError, ValueError):
+    """A store wants a directory where a file is. Fields: `path`, `store`."""
+
+    path: str
+    store: str
+
+    def __init__(self, path: object, store: str) -> None:
+        super().__init__(
+            f"cannot keep a {store} in {str(path)!r}: a file is there, not a directory; open_store opens files",
+            path=str(path),
+            store=store,
         )
 
 
