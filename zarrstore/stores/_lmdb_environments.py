@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError
+from zarrstore.stores._lmdb_files import compact, lacks_pages, lock_file
 
 __all__ = ["ClosedEnvironment", "SharedEnvironment", "acquire", "drop", "identity", "release"]
 
@@ -79,6 +80,9 @@ class SharedEnvironment:
         self._inherited: list[Any] = []
         self._bytes_since_check = self._writes_since_check = 0
         self._open()
+        if self._lacks_pages():
+            self._release()
+            raise DamagedStoreError(path, "is truncated: pages in use lie behind its end", "no value was read from it")
         self.shut = False
 
     # Open and closed -----------------------------------------------------------------------------------------------
@@ -96,6 +100,18 @@ class SharedEnvironment:
         self.identity = identity(self.path)
         if self.options["lock"] and not self.options["readonly"]:
             self.env.reader_check()
+
+    def _lacks_pages(self) -> bool:
+        """Tell whether the file ends too early. Not asked again later: LMDB writes pages before it names them."""
+        page_size = self.env.stat()["psize"]
+        while True:
+            txn = self.begin()
+            try:
+                info = self.env.info()
+                if info["last_txnid"] == txn.id():  # else another process has just written
+                    return lacks_pages(self.path, txn.id(), page_size, info["last_pgno"] + 1)
+            finally:
+                txn.abort()
 
     def _release(self) -> None:
         """Close; whoever has the turn may open it again."""
@@ -272,8 +288,8 @@ class SharedEnvironment:
             if self.env is not None and self.map_size <= seen:
                 self._reopen(max(2 * seen, seen + 2 * nbytes + (1 << 20)))
 
-    def compact(self, copy: Callable[[Any], None]) -> None:
-        """Run ``copy(environment)`` while neither this process nor another has the file open."""
+    def compact(self) -> None:
+        """Leave out the dead pages while neither this process nor another has the file open."""
         with _registry, self.alone():
             if self.dead:
                 raise ClosedStoreError(self.label)
@@ -282,7 +298,7 @@ class SharedEnvironment:
                 with self._locked_out():
                     arguments = {"subdir": False, "lock": False, "readonly": True, "map_size": self.map_size}
                     with self.lmdb.open(self.path, **arguments) as env:
-                        copy(env)
+                        compact(env, self.path)
             except self.lmdb.Error as exc:
                 self.fail(exc)
             finally:
@@ -310,12 +326,14 @@ class SharedEnvironment:
         damage = (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
         if isinstance(exc, damage):
             raise DamagedStoreError(self.path, f"is damaged, or no LMDB file: {exc}") from exc
-        code = getattr(exc, "code", 0)
+        code = max(0, getattr(exc, "code", 0))
+        reason = getattr(exc, "reason", None) or exc
         if isinstance(exc, lmdb.ReadersFullError):
             code = errno.EAGAIN
-        if code <= 0:
-            code = errno.EIO
-        raise OSError(code, f"{self.label}: {getattr(exc, 'reason', None) or exc}", self.path) from exc
+        elif code == errno.EIO and _disk_is_full(self.path):
+            # LMDB calls it an I/O error when the disk took only a part of a write.
+            code, reason = errno.ENOSPC, os.strerror(errno.ENOSPC)
+        raise OSError(code or errno.EIO, f"{self.label}: {reason}", self.path) from exc
 
 
 class ClosedEnvironment:
@@ -453,6 +471,8 @@ def _allocated(path: str) -> int:
     return found.st_size if blocks is None else min(found.st_size, blocks * 512)
 
 
-def lock_file(path: str, subdir: bool) -> str:
-    """Return where LMDB keeps the lock of a data file."""
-    return os.path.join(os.path.dirname(path), "lock.mdb") if subdir else path + "-lock"
+def _disk_is_full(path: str) -> bool:
+    if not hasattr(os, "statvfs"):
+        return False
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize < 1 << 20

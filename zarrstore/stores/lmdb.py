@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-import uuid
 import weakref
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -25,6 +23,7 @@ from zarrstore.errors import (
 )
 from zarrstore.optional import require
 from zarrstore.stores import _lmdb_environments as environments
+from zarrstore.stores._lmdb_files import create
 
 __all__ = ["LMDBStore"]
 
@@ -34,8 +33,6 @@ BATCH_BYTES, BATCH_KEYS = 1 << 20, 1000
 SCAN = 1000
 #: LMDB counts the bytes of a value in 32 bits.
 LARGEST_VALUE = 0xFFFFFFFF
-#: Temporary files that nobody has written to for so long, in seconds, are swept.
-STALE = 3600
 
 _DEFAULTS: dict[str, Any] = {
     "map_size": None,
@@ -158,39 +155,13 @@ class LMDBStore(Store):
         self._finalizer.atexit = False
 
     def _create(self, options: dict[str, Any]) -> None:
-        """Make an empty file, all at once: whoever finds a file finds a whole one."""
         if options["readonly"] or not options["create"]:
             raise StoreNotFoundError(self.path, "an LMDB file, or a directory with data.mdb")
-        directory = os.path.dirname(self._data)
-        if options["subdir"] and os.path.isdir(directory):
-            foreign = [name for name in os.listdir(directory) if name != "lock.mdb" and k.is_key(name)]
-            if foreign:
-                raise DamagedStoreError(
-                    directory,
-                    f"is a directory without data.mdb that holds {min(foreign)!r}",
-                    "name an empty or new one",
-                )
-        new = not os.path.isdir(directory)
-        os.makedirs(directory, exist_ok=True)
-        temporary = _temporary(directory)
         try:
-            small = {"map_size": 1 << 20, "subdir": False, "lock": False, "mode": options["mode"]}
-            if "lib_version" in options:
-                small["lib_version"] = options["lib_version"]
-            with self._lmdb.open(temporary, **small) as env:
-                env.sync(True)
-            # A link, not a rename: it never replaces what another process has made meanwhile.
-            with suppress(FileExistsError):
-                os.link(temporary, self._data)
+            create(self._lmdb, self._data, options)
         except self._lmdb.Error as exc:
             code = getattr(exc, "code", 0)
             raise OSError(code if code > 0 else errno.EIO, f"cannot make {self!r}: {exc}", self._data) from exc
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-        _sync_directory(directory)
-        if new:
-            _sync_directory(os.path.dirname(directory))
 
     def __repr__(self) -> str:
         readonly = ", readonly=True" if self.kwargs.get("readonly") else ""
@@ -348,7 +319,8 @@ class LMDBStore(Store):
         last: bytes | None = None
         while True:
             names = self._env.read(lambda txn: _some_keys(txn, start, end, last))  # noqa: B023
-            yield from filter(k.is_key, map(_text, names))
+            keys = list(map(_text, names))
+            yield from keys if k.are_keys(keys) else filter(k.is_key, keys)
             if len(names) < SCAN:
                 return
             last = names[-1]
@@ -487,25 +459,8 @@ class LMDBStore(Store):
         """
         if not self._writable:
             raise ClosedStoreError(self) if not self._finalizer.alive else ReadOnlyError("", self)
-        directory = os.path.dirname(self._data)
-        _sweep(directory)
-        temporary = _temporary(directory)
         before = os.path.getsize(self._data)
-
-        def copy(env: Any) -> None:
-            # The copy takes the rights of the old file, and is durable before it takes its place.
-            env.copy(temporary, compact=True)
-            os.chmod(temporary, os.stat(self._data).st_mode & 0o7777)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, self._data)
-            _sync_directory(directory)
-
-        try:
-            self._env.compact(copy)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+        self._env.compact()
         return max(0, before - os.path.getsize(self._data))
 
 
@@ -565,24 +520,3 @@ def _some_children(txn: Any, at: bytes, end: bytes, path: str) -> tuple[list[tup
             found.append((name, None))
         here = cursor.set_range(_bytes(k.beyond(whole)))
     return found, b""
-
-
-def _temporary(directory: str) -> str:
-    return os.path.join(directory, f"{k.RESERVED}-{uuid.uuid4().hex}.tmp")
-
-
-def _sweep(directory: str) -> None:
-    """Remove what a killed process left behind."""
-    for entry in os.scandir(directory):
-        if entry.name[: len(k.RESERVED)] == k.RESERVED and time.time() - entry.stat().st_mtime > STALE:
-            os.unlink(entry.path)
-
-
-def _sync_directory(path: str) -> None:
-    """Make the names in a directory durable, where the system can."""
-    with suppress(PermissionError):  # Windows opens no directory
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

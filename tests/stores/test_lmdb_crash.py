@@ -1,0 +1,89 @@
+"""LMDBStore when its process is killed, when system calls fail, and when the disk is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import crash
+from tests.world import run_readonly
+from zarrstore.stores.lmdb import LMDBStore
+
+HERE = f"{__name__}:opened"
+
+
+def opened(folder: Path) -> LMDBStore:
+    return LMDBStore(folder / "data.lmdb")
+
+
+def with_every_call_synced(folder: Path) -> LMDBStore:
+    return LMDBStore(folder / "data.lmdb", sync=True, metasync=True)
+
+
+def test_a_kill_loses_nothing_that_was_set(tmp_path):
+    found = crash.kills(HERE, tmp_path, rounds=40)
+    assert found["bad"] == []
+    assert found["acknowledged"] > 400
+
+
+@pytest.mark.nightly
+def test_300_kills_lose_nothing_that_was_set(tmp_path):
+    found = crash.kills(HERE, tmp_path, rounds=300, seed=1)
+    assert found["bad"] == []
+    assert found["acknowledged"] > 3000
+
+
+@pytest.mark.needs_peer("strace")
+@pytest.mark.parametrize("where", [HERE, f"{__name__}:with_every_call_synced"], ids=["default", "sync"])
+def test_any_system_call_may_fail_or_be_the_last(tmp_path, where):
+    found = crash.failing_calls(where, tmp_path)
+    assert found["bad"] == []
+    assert found["silent"] == []
+    assert found["calls"].get("fdatasync", 0) >= 2, "flush and close sync"
+    assert found["calls"].get("pwrite64", 0) + found["calls"].get("writev", 0) >= 10
+
+
+FULL_DISK = """
+import json, os, subprocess, sys
+from tests import crash
+from zarrstore.stores.lmdb import LMDBStore
+
+os.mkdir("small")
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", "small"], check=True)
+told = {"acknowledged": 0, "refused": 0, "bad": []}
+child = os.fork()
+if child == 0:  # a SIGBUS would be its end, and not the test's
+    store = LMDBStore("small/data.lmdb")
+    held = {}
+    for version in range(1, 400):
+        key = version % 40
+        new = crash.value(key, version, 4000 * (version % 60))
+        try:
+            store[f"k/{key}"] = new
+            held[f"k/{key}"] = new
+            told["acknowledged"] += 1
+        except OSError as exc:
+            assert exc.errno == 28, exc
+            told["refused"] += 1
+    if dict(store) != held:
+        told["bad"].append("the open store differs")
+    size = os.path.getsize("small/data.lmdb/data.mdb")
+    store.close()
+    if os.path.getsize("small/data.lmdb/data.mdb") < size:
+        told["bad"].append("the file was truncated")
+    with LMDBStore("small/data.lmdb") as store:
+        if dict(store) != held:
+            told["bad"].append("the store opened again differs")
+    print(json.dumps(told), flush=True)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, f"ended with {status}"
+"""
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing():
+    told = run_readonly(FULL_DISK)
+    assert told["bad"] == []
+    assert told["acknowledged"] > 40
+    assert told["refused"] > 40
