@@ -22,6 +22,7 @@ __all__ = [
     "children",
     "chunk_coords",
     "chunk_name",
+    "flat_spellings",
     "flatten",
     "from_name",
     "is_below",
@@ -474,6 +475,23 @@ def nest(key: str) -> str:
     if _FLAT_CHUNK_NAME.fullmatch(last) is None:
         return key
     return directory + slash + last.replace(".", "/")
+
+
+def flat_spellings(key: str) -> Iterator[str]:
+    """Yield every key that `nest` turns into `key`, the one with the fewest coordinates first; `key` itself is none.
+
+    Examples
+    --------
+    >>> list(flat_spellings("foo/0/1/2")), list(flat_spellings("foo/7")), list(flat_spellings("foo/.zarray"))
+    (['foo/0/1.2', 'foo/0.1.2'], [], [])
+    """
+    directory, _, last = key.rpartition("/")
+    while directory and last.replace(".", "").isdecimal() and last.isascii():
+        directory, _, number = directory.rpartition("/")
+        if not (number.isascii() and number.isdecimal()):
+            return
+        last = f"{number}.{last}"
+        yield f"{directory}/{last}" if directory else last
 
 
 def flatten(key: str, array: str) -> str:
