@@ -10,6 +10,7 @@ A call is text, so that the very same text is evaluated there and in the test.
 from __future__ import annotations
 
 import json
+import random
 import warnings
 from pathlib import Path
 
@@ -133,6 +134,19 @@ def calls() -> list[str]:
     return [line for line in CALLS.splitlines() if line]
 
 
+def shapes() -> list[tuple[tuple[int, ...], int]]:
+    """Return shapes of all sizes, each with the size of an item, the same ones each time."""
+    rng = random.Random(1)
+    found = []
+    for _ in range(1000):
+        ndim = rng.randint(0, 5)
+        shape = [
+            2 ** rng.randint(0, 20) if rng.random() < 0.1 else int(10 ** rng.uniform(-0.3, 5)) for _ in range(ndim)
+        ]
+        found.append((tuple(shape), rng.choice([0, 1, 2, 3, 4, 8, 16, 100, 2**27])))
+    return found
+
+
 def main() -> None:
     import numcodecs
     import numpy as np
@@ -147,9 +161,15 @@ def main() -> None:
             zarr.storage.init_array(store, path="foo", **parameters)
         # A document with NaN as a bare token would not survive the fixture's own JSON; text does.
         found.append({"call": call, "zarray": store["foo/.zarray"].decode("ascii")})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        guesses = [[shape, typesize, zarr.util.guess_chunks(shape, typesize)] for shape, typesize in shapes()]
     writer = f"zarr {zarr.__version__}, numcodecs {numcodecs.__version__}, numpy {np.__version__}"
     target = Path(__file__).with_name("zarr2_documents.json")
-    target.write_text(json.dumps({"writer": writer, "documents": found}, indent=1) + "\n")
+    lines = ",\n  ".join(map(json.dumps, guesses))
+    head = json.dumps({"writer": writer, "documents": found}, indent=1)
+    # One guess a line.
+    target.write_text(f'{head[:-2]},\n "guesses": [\n  {lines}\n ]\n}}\n')
     print(len(found), "documents by", writer)
 
 

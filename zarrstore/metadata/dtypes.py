@@ -52,7 +52,7 @@ def decode_dtype(described: Any) -> np.dtype[Any]:
     """
     if isinstance(described, str):
         return _named(described)
-    if not isinstance(described, list):
+    if not isinstance(described, list) or not described:
         raise ValueError(f"is {described!r}, and a string or a list of fields is expected")
     return _parsed([_field(field) for field in described], described)
 

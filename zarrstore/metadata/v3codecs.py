@@ -30,7 +30,7 @@ _CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "jenkins_loo
 _BYTES_CODECS = _CHECKSUMS | {"bz2", "lz4", "lzma", "shuffle", "zlib"}
 _FILTERS_ONLY = _CHECKSUMS | {"shuffle"}
 _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
-_CNAMES = frozenset({"blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd"})
+_CNAMES = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
 _PREFIX = "numcodecs."
 
 
@@ -91,17 +91,23 @@ def _bytes(dtype: np.dtype[Any]) -> dict[str, Any]:
 def _after(step: dict[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that a filter gives, having made sure that version 3 will think the same."""
     name = step["id"]
-    takes, gives = _TAKES.get(name), _ARRAY_FILTERS[name]
-    try:
-        taken = dtypes.decode_dtype(step[takes]) if takes and step.get(takes) is not None else dtype
-        given = dtypes.decode_dtype(step[gives]) if gives and step.get(gives) is not None else taken
-    except ValueError as exc:
-        raise Unsayable(f"filter {name!r}, whose dtype {exc}") from None
+    taken = _told(step, _TAKES.get(name)) or dtype
+    given = _told(step, _ARRAY_FILTERS[name]) or taken
     if taken != dtype:
         raise Unsayable(f"filter {name!r} that takes {dtype} for {taken}: version 3 does not reinterpret items")
     if name == "quantize" and given != taken:
         raise Unsayable(f"filter 'quantize' that gives {given} for {taken}: zarr 3 overlooks the difference")
     return given
+
+
+def _told(step: dict[str, Any], member: str | None) -> np.dtype[Any] | None:
+    """Return the dtype that a member of a filter's configuration tells, None if it tells none."""
+    if member is None or step.get(member) is None:
+        return None
+    try:
+        return dtypes.decode_dtype(step[member])
+    except ValueError as exc:
+        raise Unsayable(f'filter {step["id"]!r}, whose "{member}" {exc}') from None
 
 
 def _bytes_codec(step: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def _blosc(step: dict[str, Any], itemsize: int) -> dict[str, Any]:
         # numcodecs' automatic choice.
         shuffle = 2 if itemsize == 1 else 1
     cname = step.get("cname", "lz4")
-    if shuffle not in (0, 1, 2) or cname not in _CNAMES:
+    if type(shuffle) is not int or shuffle not in (0, 1, 2) or cname not in _CNAMES:
         raise Unsayable(f"blosc with cname {cname!r} and shuffle {shuffle!r}")
     return _named(
         "blosc",
@@ -167,13 +173,15 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
             order = _order(configuration, ndim)
         elif not at_bytes and name == "bytes":
             at_bytes, endian = True, configuration.get("endian")
+            if endian not in (None, "little", "big"):
+                raise Unsayable(f"byte order {endian!r}")
         elif not at_bytes and name in v3types.STRINGS:
             at_bytes = True
             filters.append({"id": name})
         elif not at_bytes:
             step = _array_filter(name, configuration)
-            if not filters and (takes := _TAKES.get(step["id"])) and step.get(takes) is not None:
-                taken = dtypes.decode_dtype(step[takes])
+            if not filters:
+                taken = _told(step, _TAKES.get(step["id"]))
             filters.append(step)
         else:
             filters.append(_from_bytes_codec(name, configuration))
@@ -208,7 +216,7 @@ def _array_filter(name: str, configuration: dict[str, Any]) -> dict[str, Any]:
     short = name[len(_PREFIX) :]
     if name[: len(_PREFIX)] != _PREFIX or short not in _ARRAY_FILTERS:
         raise Unsayable(f"codec {name!r}: version 2 has none like it in that place")
-    return {"id": short, **configuration}
+    return {**configuration, "id": short}
 
 
 def _from_bytes_codec(name: str, configuration: dict[str, Any]) -> dict[str, Any]:
@@ -232,5 +240,5 @@ def _from_bytes_codec(name: str, configuration: dict[str, Any]) -> dict[str, Any
         return {"id": "crc32c", "location": "end"}
     short = name[len(_PREFIX) :]
     if name[: len(_PREFIX)] == _PREFIX and short in _BYTES_CODECS | {"blosc", "zstd", "gzip"}:
-        return {"id": short, **configuration}
+        return {**configuration, "id": short}
     raise Unsayable(f"codec {name!r}: version 2 has none like it")
