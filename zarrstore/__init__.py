@@ -15,26 +15,44 @@ from zarrstore.ops import (
     rmdir,
     setitems,
 )
+from zarrstore.registry import open_store
+from zarrstore.stores.dbm import DBMStore
 from zarrstore.stores.dict import DictStore, MemoryStore
+from zarrstore.stores.directory import DirectoryStore
+from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata, open_consolidated
+from zarrstore.tools.copy import CopyError, CopyResult, copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.tools.read import read_array
+from zarrstore.tools.tree import du, tree
+from zarrstore.wrappers.lru import LRUStoreCache
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Capabilities",
+    "CopyError",
+    "CopyResult",
+    "DBMStore",
     "DictStore",
+    "DirectoryStore",
     "KVStore",
+    "LMDBStore",
+    "LRUStoreCache",
     "MemoryStore",
     "MigratedNode",
     "MigrationReport",
     "Store",
     "as_store",
+    "check_consolidated",
+    "consolidate_metadata",
     "contains_array",
     "contains_group",
+    "copy_store",
     "delete_node",
     "delitems",
+    "du",
     "getitems",
     "getrange",
     "getsize",
@@ -44,8 +62,11 @@ __all__ = [
     "keys_below",
     "listdir",
     "migrate_1to2",
+    "open_consolidated",
+    "open_store",
     "read_array",
     "rename",
     "rmdir",
     "setitems",
+    "tree",
 ]

@@ -99,6 +99,10 @@ class KVStore(Store):
         found = below(path) if below is not None else self._snapshot()
         return (key for key in found if isinstance(key, str) and k.is_below(key, path) and k.is_key(key))
 
+    def foreign_names(self) -> Iterable[object]:
+        """Yield the names in the mapping that are no keys, which listings leave out."""
+        return (name for name in self._snapshot() if not k.is_key(name))
+
     def _snapshot(self) -> Iterable[Any]:
         # A dict must not change while it is iterated; list() of one is a single step of the interpreter.
         return list(self.mapping) if isinstance(self.mapping, dict) else self.mapping.keys()
