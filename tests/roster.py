@@ -13,6 +13,14 @@ from zarrstore import DictStore, KVStore
 from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.testing import CountingStore, SlowStore
 from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers.filter import FilterStore
+from zarrstore.wrappers.metrics import MetricsStore
+from zarrstore.wrappers.overlay import OverlayStore
+from zarrstore.wrappers.prefix import PrefixStore
+from zarrstore.wrappers.readonly import ReadOnlyStore
+from zarrstore.wrappers.retry import RetryStore
+from zarrstore.wrappers.split import SplitStore
+from zarrstore.wrappers.usagelog import UsageLogStore
 
 Maker = Callable[[Path], Any]
 
@@ -30,6 +38,14 @@ WRAPPERS: dict[str, Callable[[Any, Path], Any]] = {
     "Wrapper": lambda inner, path: Wrapper(inner),
     "CountingStore": lambda inner, path: CountingStore(inner),
     "SlowStore": lambda inner, path: SlowStore(inner, delay=0.0),
+    "FilterStore": lambda inner, path: FilterStore(inner),
+    "MetricsStore": lambda inner, path: MetricsStore(inner),
+    "OverlayStore": lambda inner, path: OverlayStore(inner, DictStore()),
+    "PrefixStore": lambda inner, path: PrefixStore(inner, "part/of it"),
+    "ReadOnlyStore": lambda inner, path: ReadOnlyStore(inner),
+    "RetryStore": lambda inner, path: RetryStore(inner),
+    "SplitStore": lambda inner, path: SplitStore(PrefixStore(inner, "documents"), PrefixStore(inner, "chunks")),
+    "UsageLogStore": lambda inner, path: UsageLogStore(inner, path.with_suffix(".log")),
 }
 
 #: Backends under which every wrapper is run; stacks of two wrappers run over the first.

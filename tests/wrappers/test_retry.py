@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+
+from zarrstore import DictStore, Store
+from zarrstore.errors import DamagedStoreError, ReadOnlyError, StoreReadError
+from zarrstore.testing import CountingStore, FailingStore
+from zarrstore.wrappers.retry import PERMANENT_ERRNOS, RetryStore
+
+
+class Pauses(list):
+    """A sleep that only takes notes."""
+
+    def __call__(self, seconds):
+        self.append(seconds)
+
+
+TREE = {"a/0": b"1", "a/1": b"22", "b": b"333"}
+
+CALLS = {
+    "_get": lambda store: store["b"],
+    "_contains": lambda store: "b" in store,
+    "_keys": lambda store: sorted(store),
+    "_count": len,
+    "_get_range": lambda store: store.getrange("b", 1),
+    "_get_suffix": lambda store: store.getsuffix("b", 1),
+    "_nbytes": lambda store: store._nbytes("b"),
+    "_get_many": lambda store: dict(store.getitems(["a/0", "b", "absent"])),
+    "_listdir": lambda store: store.listdir("a"),
+    "_getsize": lambda store: store.getsize("a"),
+    "_set": lambda store: store.__setitem__("c", b"4"),
+    "_delete": lambda store: store.__delitem__("b"),
+    "_set_many": lambda store: store.setitems((f"n/{n}", b"x") for n in range(10)),
+    "_delete_many": lambda store: store.delitems(iter(["a/0", "absent"])),
+    "_rmdir": lambda store: store.rmdir("a"),
+    "_rename": lambda store: store.rename("a", "z"),
+    "_clear": lambda store: store.clear(),
+    "_flush": lambda store: store.flush(),
+}
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_a_passing_error_is_not_seen(method):
+    plain = DictStore(dict(TREE))
+    expected = CALLS[method](plain)
+    pauses = Pauses()
+    inner = FailingStore(DictStore(dict(TREE)), ConnectionResetError("gone"), methods=[method], times=3)
+    store = RetryStore(inner, attempts=4, sleep=pauses)
+    assert CALLS[method](store) == expected
+    assert dict(inner.inner) == dict(plain)
+    assert pauses == [0.1, 0.2, 0.4]
+
+
+@pytest.mark.parametrize("method", CALLS)
+def test_an_error_that_stays_is_raised_as_it_is_after_the_last_attempt(method):
+    inner = FailingStore(DictStore(dict(TREE)), ConnectionResetError("gone"), methods=[method])
+    with pytest.raises(ConnectionResetError, match="gone") as caught:
+        CALLS[method](RetryStore(inner, attempts=3, sleep=Pauses()))
+    assert inner.failures == 3
+    assert caught.value.__notes__[-1] == "after 3 attempts"
+
+
+def forbidden():
+    try:
+        raise PermissionError("403")
+    except PermissionError as exc:
+        error = StoreReadError("b", "remote", "403 Forbidden")
+        error.__cause__ = exc
+        return error
+
+
+PERMANENT = [
+    *(OSError(number, "permanent") for number in sorted(PERMANENT_ERRNOS)),
+    PermissionError("refused"),
+    FileExistsError(errno.EEXIST, "exists"),
+    ReadOnlyError("b", "store"),
+    DamagedStoreError("b", "is cut off"),
+    forbidden(),
+    ValueError("not asked for"),
+    KeyError("b"),
+]
+
+
+@pytest.mark.parametrize("error", PERMANENT, ids=lambda error: f"{type(error).__name__} {getattr(error, 'errno', '')}")
+def test_what_a_second_attempt_cannot_cure_is_raised_at_once(error):
+    pauses = Pauses()
+    inner = FailingStore(DictStore(dict(TREE)), error, methods=["_get", "_set"])
+    store = RetryStore(inner, sleep=pauses)
+    for act in (lambda: store["b"], lambda: store.__setitem__("b", b"new")):
+        with pytest.raises(type(error)):
+            act()
+    assert (inner.failures, pauses) == (2, [])
+
+
+def test_a_missing_key_is_an_answer_even_if_all_errors_are_to_be_tried_again():
+    pauses = Pauses()
+    inner = CountingStore(DictStore(dict(TREE)))
+    store = RetryStore(inner, retry_on=(Exception,), sleep=pauses)
+    assert store.get("absent") is None
+    assert dict(store.getitems(["absent", "b"])) == {"b": b"333"}
+    with pytest.raises(KeyError):
+        del store["absent"]
+    assert pauses == []
+
+
+def test_errors_of_your_own_can_be_named():
+    class Throttled(Exception):
+        pass
+
+    inner = FailingStore({"a": b"1"}, Throttled(), methods=["_get"], times=1)
+    with pytest.raises(Throttled):
+        RetryStore(inner, sleep=Pauses())["a"]
+    inner.failures = 0
+    assert RetryStore(inner, retry_on=(Throttled, OSError), sleep=Pauses())["a"] == b"1"
+
+
+def test_pauses_double_up_to_a_limit():
+    pauses = Pauses()
+    inner = FailingStore({"a": b"1"}, TimeoutError(), methods=["_get"], times=6)
+    RetryStore(inner, attempts=7, backoff=1, max_backoff=5, sleep=pauses)["a"]
+    assert pauses == [1, 2, 4, 5, 5, 5]
+
+
+def test_a_value_of_a_batch_that_fails_late_is_tried_again():
+    class Late(CountingStore):
+        """Its batches are read when they are asked, and fail then."""
+
+        def _get_many(self, keys):
+            return Store._get_many(self, keys)
+
+    inner = Late(FailingStore(DictStore(dict(TREE)), TimeoutError(), methods=["_get"], times=2))
+    assert dict(RetryStore(inner, sleep=Pauses()).getitems(TREE)) == TREE
+
+
+def test_a_listing_that_breaks_off_is_begun_again_and_gives_no_key_twice():
+    class Breaking(CountingStore):
+        breaks = 2
+
+        def _keys(self, path):
+            for n, key in enumerate(self.inner._keys(path)):
+                if n == 2 and self.breaks:
+                    self.breaks -= 1
+                    raise ConnectionResetError("page 2")
+                yield key
+
+    assert sorted(RetryStore(Breaking(DictStore(dict(TREE))), sleep=Pauses())) == sorted(TREE)
+
+
+class LostAnswer(CountingStore):
+    """Does what it is told, once, and loses the answer."""
+
+    lost = False
+
+    def _then_lose(self, method, *args):
+        getattr(self.inner, method)(*args)
+        if not self.lost:
+            self.lost = True
+            raise TimeoutError("no answer")
+
+    def _delete(self, key):
+        self._then_lose("_delete", key)
+
+    def _rename(self, source, destination):
+        if self.lost and not self.inner._stands(source):
+            raise FileNotFoundError(errno.ENOENT, source)
+        self._then_lose("_rename", source, destination)
+
+
+def test_what_happened_although_its_answer_was_lost_has_happened():
+    store = RetryStore(LostAnswer(DictStore(dict(TREE))), sleep=Pauses())
+    del store["b"]
+    assert sorted(store) == ["a/0", "a/1"]
+    store = RetryStore(LostAnswer(DictStore(dict(TREE))), sleep=Pauses())
+    store.rename("a", "z")
+    assert sorted(store) == ["b", "z/0", "z/1"]
+
+
+def test_a_large_batch_is_passed_on_in_parts():
+    inner = CountingStore(DictStore())
+    value = bytes(1 << 20)
+    RetryStore(inner).setitems((f"k/{n}", value) for n in range(40))
+    assert [len(call[1]) for call in inner.log] == [16, 16, 8]
+    inner.reset()
+    RetryStore(inner).setitems((f"s/{n}", b"") for n in range(5000))
+    assert [len(call[1]) for call in inner.log] == [4096, 904]
+
+
+def test_nonsense_is_refused_and_the_configuration_pickles():
+    for arguments in ({"attempts": 0}, {"backoff": -1}):
+        with pytest.raises(ValueError, match=r"is -?\d"):
+            RetryStore({}, **arguments)
+    copy = pickle.loads(pickle.dumps(RetryStore(DictStore(dict(TREE)), attempts=7, retry_on=(TimeoutError,))))
+    assert (copy.attempts, copy.retry_on, dict(copy)) == (7, (TimeoutError,), TREE)

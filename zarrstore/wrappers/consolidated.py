@@ -1,0 +1,248 @@
+"""Documents from the one that repeats them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.batch import LazyItems
+from zarrstore.errors import MetadataError, ReadOnlyError
+from zarrstore.metadata import consolidated, documents
+from zarrstore.metadata.consolidated import Staleness
+from zarrstore.wrappers.base import Wrapper
+
+__all__ = ["ConsolidatedStore"]
+
+
+class ConsolidatedStore(Wrapper):
+    """`inner`, whose documents are read once, from its consolidated metadata; chunks are read from `inner`.
+
+    Parameters
+    ----------
+    inner : Mapping
+        A hierarchy that was consolidated.
+    metadata_key : str, default '.zmetadata'
+        The document that repeats all others: version 2's, or a ``zarr.json`` with inline ``consolidated_metadata``.
+        Where ``.zmetadata`` is absent, ``zarr.json`` is tried.
+    write_chunks : bool, default False
+        Let values that are no documents be set and deleted in `inner`. Documents never can: the next reader would not
+        see the change.
+
+    Raises
+    ------
+    KeyError
+        There is no consolidated metadata.
+    MetadataError
+        It cannot be parsed, or names what is no key or no document.
+
+    Notes
+    -----
+    One read of `inner` at the start; then no document costs a request, present or absent. Where `inner` cannot be
+    listed (HTTP), listings show the documents only, which is what a reader of hierarchies looks for. What others change
+    is seen after `reload`. Threads: safe as far as `inner` is. Source: zarr 2.18 ConsolidatedMetadataStore, with the
+    chunks in one mapping; the documents' bytes are written anew, as zarr writes them.
+
+    Examples
+    --------
+    >>> held = {".zmetadata": b'{"zarr_consolidated_format": 1, "metadata": {".zgroup": {"zarr_format": 2}}}'}
+    >>> store = ConsolidatedStore(held)
+    >>> store[".zgroup"], store.listdir()
+    (b'{\\n    "zarr_format": 2\\n}', ['.zgroup', '.zmetadata'])
+    """
+
+    def __init__(
+        self, inner: Mapping[str, Any], metadata_key: str = documents.ZMETADATA, write_chunks: bool = False
+    ) -> None:
+        super().__init__(inner)
+        self.metadata_key = k.check_key(metadata_key)
+        self.write_chunks = write_chunks
+        below = self.inner.capabilities
+        self.capabilities = replace(
+            below,
+            listable=True,
+            writable=below.writable and write_chunks,
+            erasable=below.erasable and write_chunks,
+        )
+        self.reload()
+
+    def _place(self) -> object:
+        place = super()._place()
+        return None if place is None else (place, self.metadata_key)
+
+    def reload(self) -> None:
+        """Read the consolidated metadata again. If that fails, what was read before stays."""
+        key, data = self._read()
+        found = dict(_inline(data, key) if k.name(key) == documents.ZARR_JSON else _format_1(data, key))
+        found[key] = data
+        children: dict[str, set[str]] = {}
+        for name in found:
+            for above in k.parents(name):
+                children.setdefault(above, set()).add(k.child(name, above) or "")
+        self._documents, self._children, self._source = found, children, key
+
+    def _read(self) -> tuple[str, bytes]:
+        inline = k.join(k.parent(self.metadata_key), documents.ZARR_JSON)
+        for key in dict.fromkeys((self.metadata_key, inline)):
+            try:
+                data = self.inner._get(key)
+            except KeyError:
+                continue
+            if key == self.metadata_key or b'"consolidated_metadata"' in data:
+                return key, data
+        raise KeyError(f"{self.inner!r} has no {self.metadata_key!r}; consolidate_metadata(store) writes it")
+
+    def staleness(self) -> Staleness:
+        """Return how the consolidated metadata differs from the documents that `inner` holds now; false if it does not.
+
+        Notes
+        -----
+        Cost: one listing of `inner`, and one read for each document.
+        """
+        root = k.parent(self._source)
+        said = {key: data for key, data in self._documents.items() if key != self._source}
+        if k.name(self._source) != documents.ZARR_JSON:
+            keys = [key for key in self.inner._keys(root) if consolidated.is_repeated(key)]
+            parsed = {key: documents.loads(data, key) for key, data in said.items()}
+            return consolidated.compare(parsed, dict(self.inner._get_many(keys)))
+        keys = [key for key in self.inner._keys(root) if k.name(key) == documents.ZARR_JSON and key != self._source]
+        found = {key: _as_repeated(data, key) for key, data in self.inner._get_many(keys).items()}
+        return Staleness(
+            missing=tuple(sorted(found.keys() - said.keys())),
+            extra=tuple(sorted(said.keys() - found.keys())),
+            different=tuple(sorted(key for key in found.keys() & said.keys() if found[key] != said[key])),
+        )
+
+    def _is_document(self, key: str) -> bool:
+        return k.name(key) in documents.DOCUMENTS
+
+    def _refuse_documents(self, key: str) -> None:
+        if not self.write_chunks or self._is_document(key):
+            raise ReadOnlyError(key, self)
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        return self._documents[key] if self._is_document(key) else self.inner._get(key)
+
+    def _contains(self, key: str) -> bool:
+        return key in self._documents if self._is_document(key) else self.inner._contains(key)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        for key in self._documents:
+            if k.is_below(key, path):
+                yield key
+        if self.inner.capabilities.listable:
+            for key in self.inner._keys(path):
+                if not self._is_document(key):
+                    yield key
+
+    def _count(self) -> int:
+        return sum(1 for _ in self._keys(""))
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if self._is_document(key):
+            return self._documents[key][start:stop]
+        return self.inner._get_range(key, start, stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if self._is_document(key):
+            value = self._documents[key]
+            return value[max(0, len(value) - n) :]
+        return self.inner._get_suffix(key, n)
+
+    def _nbytes(self, key: str) -> int:
+        return len(self._documents[key]) if self._is_document(key) else self.inner._nbytes(key)
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        chunks = [key for key in keys if not self._is_document(key)]
+        found = self.inner._get_many(chunks)
+        if len(chunks) == len(keys):
+            return found
+        return LazyItems(lambda key: (self._documents if self._is_document(key) else found)[key], keys)
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        names = set(self._children.get(path, ()))
+        if self.inner.capabilities.listable:
+            # A document that only inner has is out of sight.
+            names.update(name for name in self.inner._listdir(path) if name not in documents.DOCUMENTS)
+        return names
+
+    def _getsize(self, path: str) -> int:
+        if not self._children.get(path) and not self._is_document(path):
+            return self.inner._getsize(path)
+        return Store._getsize(self, path)
+
+    # Writes: chunks if allowed, documents never ----------------------------------------------------------------------
+
+    def _set(self, key: str, value: bytes) -> None:
+        self._refuse_documents(key)
+        self.inner._set(key, value)
+
+    def _delete(self, key: str) -> None:
+        self._refuse_documents(key)
+        self.inner._delete(key)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        def chunks() -> Iterator[tuple[str, bytes]]:
+            for key, value in items:
+                self._refuse_documents(key)
+                yield key, value
+
+        if not self.write_chunks:
+            raise ReadOnlyError(next((key for key, _ in items), ""), self)
+        self.inner._set_many(chunks())
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        wanted = list(keys)
+        for key in wanted or [""]:
+            self._refuse_documents(key)
+        self.inner._delete_many(wanted)
+
+    def _rmdir(self, path: str) -> None:
+        self._refuse_subtree(path)
+        self.inner._rmdir(path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        self._refuse_subtree(source)
+        self._refuse_documents(destination)
+        self.inner._rename(source, destination)
+
+    def _clear(self) -> None:
+        self._refuse_subtree("")
+        self.inner._clear()
+
+    def _refuse_subtree(self, path: str) -> None:
+        """Refuse to touch what holds a document, or is one."""
+        self._refuse_documents(path)
+        for name in self._children.get(path, ()):
+            raise ReadOnlyError(k.join(path, name), self)
+
+
+def _format_1(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    for name, document in consolidated.parse(data, key).items():
+        yield k.join(k.parent(key), name), documents.dumps(document)
+
+
+def _inline(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the documents that a version 3 group repeats."""
+    nodes = consolidated.parse_inline(documents.loads(data, key), key)
+    if nodes is None:
+        raise MetadataError(key, "consolidated_metadata", "is missing")
+    for path, document in nodes.items():
+        yield k.join(k.parent(key), path, documents.ZARR_JSON), documents.dumps(_alone(document))
+
+
+def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
+    # Groups below carry an empty member of the name, which would say that they hold nothing.
+    return {name: value for name, value in document.items() if name != "consolidated_metadata"}
+
+
+def _as_repeated(data: bytes, key: str) -> bytes | None:
+    """Return a document of version 3 as `_inline` would; None if it cannot be parsed."""
+    try:
+        return documents.dumps(_alone(documents.loads(data, key)))
+    except MetadataError:
+        return None

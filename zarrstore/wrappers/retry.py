@@ -1,0 +1,236 @@
+"""Try again what failed for the moment."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from zarrstore.batch import LazyItems
+from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError, ReadOnlyError
+from zarrstore.wrappers.base import Wrapper
+
+__all__ = ["PERMANENT_ERRNOS", "RetryStore"]
+
+T = TypeVar("T")
+
+#: Errors of the operating system that a second attempt cannot cure.
+PERMANENT_ERRNOS = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ENOENT,
+        errno.EEXIST,
+        errno.EXDEV,
+    }
+)
+_PERMANENT = (
+    KeyError,
+    PermissionError,
+    ReadOnlyError,
+    DamagedStoreError,
+    LockedStoreError,
+    DestinationExistsError,
+)
+
+# A batch is tried again as a whole, so it is held meanwhile: this much of it, in bytes and in keys.
+_BATCH_NBYTES = 16 << 20
+_BATCH_KEYS = 4096
+
+
+class RetryStore(Wrapper):
+    """`inner`, whose passing errors are tried again, and whose last error is raised as it is.
+
+    Parameters
+    ----------
+    inner : Mapping
+        The store that fails now and then, or any mapping.
+    attempts : int, default 4
+        How often a call is tried in all.
+    backoff : float, seconds, default 0.1
+        Pause after the first failure; doubled after each further one.
+    retry_on : tuple of exception classes, default (OSError,)
+        What is tried again, unless it is permanent.
+    max_backoff : float, seconds, default 10
+        Longest pause.
+    sleep : callable, default time.sleep
+        ``sleep(seconds)``.
+
+    Notes
+    -----
+    Never tried again: KeyError, which is an answer; a refused permission, a full disk or quota, a read-only, damaged or
+    locked store, whether it was raised or is the cause of what was raised. A write that failed after it took effect is
+    simply done twice; a delete that finds nothing on a later attempt has happened. A listing that breaks off is begun
+    again, and keys already given are not given twice (they are remembered until then). `setitems` writes in batches of
+    at most 16 MiB. Threads: safe, as far as `inner` is. Source: zarrstore; ``OSError`` covers time-outs, broken
+    connections and StoreReadError.
+
+    Examples
+    --------
+    >>> from zarrstore.testing import FailingStore
+    >>> flaky = FailingStore({"a": b"1"}, TimeoutError("slow today"), times=2)
+    >>> RetryStore(flaky, sleep=lambda seconds: None)["a"], flaky.failures
+    (b'1', 2)
+    """
+
+    def __init__(
+        self,
+        inner: Mapping[str, Any],
+        attempts: int = 4,
+        backoff: float = 0.1,
+        retry_on: tuple[type[Exception], ...] = (OSError,),
+        *,
+        max_backoff: float = 10.0,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        super().__init__(inner)
+        if attempts < 1:
+            raise ValueError(f"attempts is {attempts}: the first one counts")
+        if backoff < 0:
+            raise ValueError(f"backoff is {backoff}: a pause in seconds is not negative")
+        self.attempts = attempts
+        self.backoff = backoff
+        self.retry_on = tuple(retry_on)
+        self.max_backoff = max_backoff
+        self.sleep = sleep
+        self.capabilities = replace(self.inner.capabilities, blocking=True)  # it may sleep
+
+    def is_permanent(self, exc: BaseException) -> bool:
+        """Tell whether another attempt cannot help: by the error, or by what caused it."""
+        if not isinstance(exc, self.retry_on):
+            return True
+        at: BaseException | None = exc
+        while at is not None:
+            if isinstance(at, _PERMANENT) or (isinstance(at, OSError) and at.errno in PERMANENT_ERRNOS):
+                return True
+            at = at.__cause__
+        return False
+
+    def _pause(self, failures: int, exc: Exception) -> None:
+        """Wait before the next attempt; raise `exc` if there is none."""
+        if self.is_permanent(exc):
+            raise exc
+        if failures >= self.attempts:
+            if self.attempts > 1:
+                exc.add_note(f"after {self.attempts} attempts")
+            raise exc
+        self.sleep(min(self.max_backoff, self.backoff * 2 ** (failures - 1)))
+
+    def _again(self, act: Callable[..., T], *args: Any) -> T:
+        failures = 0
+        while True:
+            try:
+                return act(*args)
+            except Exception as exc:
+                failures += 1
+                self._pause(failures, exc)
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        return self._again(self.inner._get, key)
+
+    def _contains(self, key: str) -> bool:
+        return self._again(self.inner._contains, key)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        given: set[str] = set()
+        failures = 0
+        while True:
+            try:
+                for key in self.inner._keys(path):
+                    if key not in given:
+                        given.add(key)
+                        yield key
+                return
+            except Exception as exc:
+                failures += 1
+                self._pause(failures, exc)
+
+    def _count(self) -> int:
+        return self._again(self.inner._count)
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return self._again(self.inner._get_range, key, start, stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        return self._again(self.inner._get_suffix, key, n)
+
+    def _nbytes(self, key: str) -> int:
+        return self._again(self.inner._nbytes, key)
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        found = self._again(self.inner._get_many, keys)
+        # A batch is read late: the error comes when the value is asked for.
+        return LazyItems(lambda key: self._again(found.__getitem__, key), keys)
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        # list(): the backend may list as it is iterated.
+        return self._again(lambda: list(self.inner._listdir(path)))
+
+    def _getsize(self, path: str) -> int:
+        return self._again(self.inner._getsize, path)
+
+    # Writes --------------------------------------------------------------------------------------------------------
+
+    def _set(self, key: str, value: bytes) -> None:
+        self._again(self.inner._set, key, value)
+
+    def _delete(self, key: str) -> None:
+        failures = 0
+        while True:
+            try:
+                return self.inner._delete(key)
+            except KeyError:
+                if failures:  # the attempt that failed had deleted it
+                    return None
+                raise
+            except Exception as exc:
+                failures += 1
+                self._pause(failures, exc)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        batch: list[tuple[str, bytes]] = []
+        size = 0
+        for key, value in items:
+            batch.append((key, value))
+            size += len(value)
+            if size >= _BATCH_NBYTES or len(batch) >= _BATCH_KEYS:
+                self._again(self.inner._set_many, batch)
+                batch, size = [], 0
+        if batch:
+            self._again(self.inner._set_many, batch)
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        self._again(self.inner._delete_many, list(keys))
+
+    def _rmdir(self, path: str) -> None:
+        self._again(self.inner._rmdir, path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        failures = 0
+        while True:
+            try:
+                return self.inner._rename(source, destination)
+            except Exception as exc:
+                if failures and not self._stands(source) and self._stands(destination):
+                    return None  # the attempt that failed had moved it
+                failures += 1
+                self._pause(failures, exc)
+
+    def _clear(self) -> None:
+        self._again(self.inner._clear)
+
+    def _flush(self) -> None:
+        self._again(self.inner._flush)

@@ -1,0 +1,217 @@
+"""Documents here, chunks there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.adapt import as_store
+from zarrstore.base import Store
+from zarrstore.batch import LazyItems
+from zarrstore.errors import ConflictError
+from zarrstore.metadata.documents import DOCUMENTS
+from zarrstore.wrappers.base import Wrapper
+
+__all__ = ["SplitStore"]
+
+
+class SplitStore(Wrapper):
+    """One store out of two: metadata documents live in one, everything else in the other.
+
+    Parameters
+    ----------
+    metadata : Mapping
+        Holds ``.zarray``, ``.zgroup``, ``.zattrs``, ``.zmetadata`` and ``zarr.json``: small, local, fast.
+    chunks : Mapping
+        Holds the rest.
+
+    Notes
+    -----
+    Each is to hold only its own kind: keys of the other kind are neither read nor counted, though their directories may
+    be listed. Cost: that of the store concerned; listings ask both.
+    A rename moves the documents and then the chunks; if the second fails, the first is undone, and a crash between the
+    two leaves them apart. `rmdir` removes documents first, so that a crash leaves chunks that nobody sees and no array
+    that reads as empty. `close` closes both. Thread and process safety are those of the weaker. Source: zarr 2's
+    ``chunk_store=`` argument, as a store.
+
+    Examples
+    --------
+    >>> documents, chunks = {}, {}
+    >>> store = SplitStore(documents, chunks)
+    >>> store.update({"a/.zarray": b"{}", "a/0.0": b"1"})
+    >>> documents, chunks, store.listdir("a")
+    ({'a/.zarray': b'{}'}, {'a/0.0': b'1'}, ['.zarray', '0.0'])
+    """
+
+    def __init__(self, metadata: Mapping[str, Any], chunks: Mapping[str, Any]) -> None:
+        super().__init__(metadata)
+        self.chunks = as_store(chunks)
+        ours, theirs = self.inner.capabilities, self.chunks.capabilities
+        self._dimension_separator = self.chunks._dimension_separator or self.inner._dimension_separator
+        self.capabilities = replace(
+            theirs,
+            writable=ours.writable and theirs.writable,
+            erasable=ours.erasable and theirs.erasable,
+            listable=ours.listable and theirs.listable,
+            durable_flush=ours.durable_flush and theirs.durable_flush,
+            thread_safe=ours.thread_safe and theirs.thread_safe,
+            process_safe=ours.process_safe and theirs.process_safe,
+            blocking=ours.blocking or theirs.blocking,
+        )
+
+    @property
+    def metadata(self) -> Store:
+        """The store of the documents."""
+        return self.inner
+
+    def __repr__(self) -> str:
+        return f"SplitStore({self.inner!r}, {self.chunks!r})"
+
+    def _place(self) -> object:
+        places = [(type(store), store._place()) for store in (self.inner, self.chunks)]
+        return None if any(place is None for _, place in places) else places
+
+    def _side(self, key: str) -> Store:
+        return self.inner if k.name(key) in DOCUMENTS else self.chunks
+
+    def _sorted_out(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Return which of `keys` are the documents and which the rest."""
+        ours: list[str] = []
+        theirs: list[str] = []
+        for key in keys:
+            (ours if k.name(key) in DOCUMENTS else theirs).append(key)
+        return ours, theirs
+
+    def _refuse_conflicts(self, key: str) -> None:
+        """Refuse what a hierarchical store would, where one of the two alone does not see it."""
+        if not self.capabilities.hierarchical:
+            return
+        side = self._side(key)
+        for store in (self.inner, self.chunks):
+            if store is side and store.capabilities.hierarchical:
+                continue  # it sees for itself
+            for above in k.parents(key):
+                # Above a chunk only a document can be the other's: no name, no question.
+                if above and self._side(above) is store and store._contains(above):
+                    raise ConflictError(key, self, above)
+            for name in store._listdir(key):
+                raise ConflictError(key, self, k.join(key, name))
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        return self._side(key)._get(key)
+
+    def _contains(self, key: str) -> bool:
+        return self._side(key)._contains(key)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        for store in (self.inner, self.chunks):
+            for key in store._keys(path):
+                if self._side(key) is store:
+                    yield key
+
+    def _count(self) -> int:
+        # Not the sum of two counts: each may hold what is the other's.
+        return sum(1 for _ in self._keys(""))
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return self._side(key)._get_range(key, start, stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        return self._side(key)._get_suffix(key, n)
+
+    def _nbytes(self, key: str) -> int:
+        return self._side(key)._nbytes(key)
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        ours, theirs = self._sorted_out(keys)
+        if not ours:
+            return self.chunks._get_many(theirs)
+        if not theirs:
+            return self.inner._get_many(ours)
+        documents, chunks = self.inner._get_many(ours), self.chunks._get_many(theirs)
+        return LazyItems(lambda key: (documents if self._side(key) is self.inner else chunks)[key], keys)
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        names = set(self.chunks._listdir(path))
+        for name in names & DOCUMENTS:
+            # A document among the chunks is out of sight; a directory of that name is not.
+            if not any(True for _ in self.chunks._listdir(k.join(path, name))):
+                names.discard(name)
+        names.update(self.inner._listdir(path))
+        return names
+
+    def _getsize(self, path: str) -> int:
+        if path and self._contains(path):
+            return self._side(path)._getsize(path)
+        sizes = [store._getsize(path) for store in (self.inner, self.chunks)]
+        return -1 if -1 in sizes else sum(sizes)
+
+    # Writes --------------------------------------------------------------------------------------------------------
+
+    def _set(self, key: str, value: bytes) -> None:
+        self._refuse_conflicts(key)
+        self._side(key)._set(key, value)
+
+    def _delete(self, key: str) -> None:
+        self._side(key)._delete(key)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        documents: list[tuple[str, bytes]] = []
+
+        def chunks() -> Iterator[tuple[str, bytes]]:
+            for key, value in items:
+                if self._side(key) is self.inner:
+                    documents.append((key, value))  # few, and small
+                else:
+                    self._refuse_conflicts(key)
+                    yield key, value
+
+        # Chunks first: whoever sees the document sees what it describes.
+        self.chunks._set_many(chunks())
+        for key, _ in documents:
+            self._refuse_conflicts(key)
+        self.inner._set_many(documents)
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        ours, theirs = self._sorted_out(keys)
+        if ours:
+            self.inner._delete_many(ours)
+        if theirs:
+            self.chunks._delete_many(theirs)
+
+    def _rmdir(self, path: str) -> None:
+        self.inner._rmdir(path)
+        self.chunks._rmdir(path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        if self._side(source) is not self._side(destination) and self._contains(source):
+            return Store._rename(self, source, destination)  # a document becomes none, or the other way round
+        moved: list[Store] = []
+        try:
+            for store in (self.inner, self.chunks):
+                if store._stands(source):
+                    store._rename(source, destination)
+                    moved.append(store)
+        except BaseException:
+            for store in moved:
+                store._rename(destination, source)
+            raise
+
+    def _clear(self) -> None:
+        self.inner._clear()
+        self.chunks._clear()
+
+    def _flush(self) -> None:
+        # Chunks first, for the same reason as above.
+        self.chunks._flush()
+        self.inner._flush()
+
+    def _close(self) -> None:
+        try:
+            self.inner._close()
+        finally:
+            self.chunks._close()
