@@ -1,0 +1,319 @@
+"""An open zip archive that grows: entries appended behind the last directory, and listed by a new one.
+
+What is written stays where it is: an append never touches a byte that a directory on the disk speaks of. So there is
+always one whole directory in the file, and what came after it is found by `recover`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from zarrstore import keys as k
+from zarrstore.errors import InvalidKeyError, StoreReadError, UnsupportedOperation, ValueTooLargeError
+from zarrstore.stores import _zip_format as fmt
+from zarrstore.stores._zip_archive import Archive, Limits
+from zarrstore.stores._zip_codec import pack
+from zarrstore.stores._zip_directory import Directory, find_end
+from zarrstore.stores._zip_file import OSFile, read_fully
+
+__all__ = ["Writer"]
+
+#: Space asked for ahead of what is written, in bytes, so that most writes need not ask.
+_LEAST_SPARE, _MOST_SPARE = 1 << 16, 1 << 22
+#: Bytes copied at a time.
+_PIECE = 1 << 20
+
+
+class Prepared(NamedTuple):
+    """An entry ready to be written."""
+
+    name: str
+    header: bytes
+    data: bytes
+    record: bytes
+
+
+class Writer(Archive):
+    """An archive open for writing, by one thread at a time (the store holds the lock).
+
+    Parameters
+    ----------
+    file : OSFile
+        The file, locked.
+    compression : int
+        The method by which values are packed.
+    stop : int
+        Where the archive ends now, in bytes: what comes next is written there.
+
+    Attributes
+    ----------
+    changed : bool
+        Whether a flush has something to do.
+    """
+
+    file: OSFile
+
+    def __init__(
+        self, file: OSFile, name: str, directory: Directory, limits: Limits, compression: int, stop: int, changed: bool
+    ) -> None:
+        super().__init__(file, name, directory, limits)
+        self.compression = compression
+        self.stop = stop
+        self.changed = changed
+        #: Up to where the disk has what was written, as far as a sync has told.
+        self._synced = stop
+        self._sync_failed = False
+        #: Up to where the file's space is sure.
+        self._reserved = stop
+        #: Length of the directory that a flush would write; None until the first write.
+        self._listing: int | None = None
+        #: What closes the archive beside the records: the mark of the root, and the end.
+        self._closing = len(fmt.root_mark(directory.root)) + fmt.LONGEST_END
+        epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+        self._fixed_stamp = _stamp(int(epoch), utc=True) if epoch.isdecimal() else None
+        self._stamp = 0, 0
+
+    @classmethod
+    def create(cls, file: OSFile, name: str, limits: Limits, compression: int, root: str = "") -> Writer:
+        """Begin a new archive in an empty file."""
+        return cls(file, name, Directory(file.label, b"", None, root), limits, compression, 0, True)
+
+    @classmethod
+    def resume(cls, file: OSFile, name: str, limits: Limits, compression: int, root: str | None) -> Writer:
+        """Open the archive in `file` to append to it; NotAnArchiveError if it does not end as one."""
+        end, raw = find_end(file)
+        return cls(file, name, Directory(file.label, raw, end, root), limits, compression, file.size(), False)
+
+    # Appending -----------------------------------------------------------------------------------------------------
+
+    def set(self, key: str, value: bytes) -> None:
+        """Append one entry."""
+        entry = self._prepare(key, value, self.stop)
+        self._write((entry.header, entry.data), len(entry.record))
+        self._note(entry)
+
+    def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Append entries in one write: all of them or none."""
+        if not self.limits.zip64:  # so that entries are counted as they come
+            for key, value in items:
+                self.set(key, value)
+            return
+        stop = self.stop
+        entries = []
+        for key, value in items:
+            entry = self._prepare(key, value, stop)
+            stop += len(entry.header) + len(entry.data)
+            entries.append(entry)
+        self._append(entries)
+
+    def _append(self, entries: Sequence[Prepared]) -> None:
+        self._write([part for entry in entries for part in entry[1:3]], sum(len(entry.record) for entry in entries))
+        for entry in entries:
+            self._note(entry)
+
+    def _prepare(self, key: str, value: bytes, offset: int) -> Prepared:
+        size = len(value)
+        method = self.compression
+        data = value
+        if method:
+            limit = self.limits.of(method)
+            if limit is not None and size > limit:
+                raise ValueTooLargeError(key, size, limit, "pass a larger max_value_size, to the reader too")
+            data = pack(method, value)
+        elif self.limits.value is not None and size > self.limits.value:
+            raise ValueTooLargeError(key, size, self.limits.value, "pass a larger max_value_size, to the reader too")
+        return self._make(k.join(self.directory.root, key), method, self.crc32(value), data, size, offset)
+
+    def _make(self, name: str, method: int, crc: int, data: bytes, size: int, offset: int) -> Prepared:
+        raw, flags = fmt.encode_name(name)
+        if len(raw) > 0xFFFF:
+            raise InvalidKeyError(name, "a name in a zip archive has at most 65,535 bytes")
+        csize = len(data)
+        if method == fmt.LZMA:
+            flags |= fmt.END_MARKED
+        offset -= self._shift
+        if not self.limits.zip64:
+            self._refuse_zip64(name, max(size, csize), offset + csize)
+        if offset:
+            header = fmt.local_header(raw, flags, method, self._now(), crc, csize, size)
+            return Prepared(name, header, data, fmt.central_record(header, raw, csize, size, offset))
+        # The first entry says whose the archive is, should no directory get written.
+        root = self.directory.root
+        header = fmt.local_header(raw, flags, method, self._now(), crc, csize, size, fmt.root_mark(root))
+        return Prepared(name, header, data, fmt.marked(fmt.central_record(header, raw, csize, size, 0), root))
+
+    def _refuse_zip64(self, name: str, size: int, reached: int) -> None:
+        """Raise if this entry, or the directory behind it, would need Zip64."""
+        if size >= fmt.LIMIT:
+            raise ValueTooLargeError(name, size, fmt.LIMIT - 1, "pass allowZip64=True")
+        if reached + len(name) + (self._listing or 0) + (1 << 17) >= fmt.LIMIT:
+            raise UnsupportedOperation("grow to 4 GiB", self.name, "pass allowZip64=True")
+        index = self.directory.index
+        if len(index) >= fmt.MOST_ENTRIES - 1 and name not in index:
+            raise UnsupportedOperation(
+                f"hold more than {fmt.MOST_ENTRIES - 1:,} entries", self.name, "pass allowZip64=True"
+            )
+
+    def _note(self, entry: Prepared) -> None:
+        """Let the index say what the file now has."""
+        directory, record = self.directory, entry.record
+        old = directory.index.get(entry.name)
+        directory.index[entry.name] = record
+        assert self._listing is not None
+        if old is None:
+            directory.version += 1
+            self._listing += len(record)
+        else:
+            self._listing += len(record) - len(old)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Drop entries by their names in the archive, which are there, and say so behind them."""
+        gone = list(names)
+        now = self._now()
+        self._write([fmt.tombstone(*fmt.encode_name(name), now) for name in gone], 0)
+        self._forget(gone)
+
+    def delete_below(self, path: str) -> None:
+        """Drop all entries below a path, with one mark for all."""
+        gone = self.directory.names_below(path)
+        if not gone:
+            return
+        at = k.prefix(k.join(self.directory.root, path))
+        self._write([fmt.tombstone(*fmt.encode_name(at), self._now())], 0)
+        self._forget(gone)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        index = self.directory.index
+        assert self._listing is not None
+        for name in names:
+            self._listing -= len(index.pop(name))
+        self.directory.version += 1
+
+    def move(self, names: Iterable[tuple[str, str]]) -> None:
+        """Give entries other names (pairs of old and new): their data is copied as it is, then the old ones dropped.
+
+        All or none: what was copied before a failure is cut off again.
+        """
+        start, copies, pairs = self.stop, list[Prepared](), list(names)
+        index, listed = self.directory.index, 0
+        try:
+            for old, new in pairs:
+                made = self._copy(self, new, index[old], listed)
+                listed += len(made.record)
+                copies.append(made)
+            now = self._now()
+            self._write([fmt.tombstone(*fmt.encode_name(old), now) for old, _ in pairs], listed)
+        except BaseException:
+            self.stop = start
+            self._roll_back()
+            raise
+        for copy in copies:
+            self._note(copy)
+        self._forget(old for old, _ in pairs)
+
+    def copy_in(self, source: Archive, name: str, record: bytes) -> None:
+        """Append an entry of an archive under a name, its data as it is, unpacked nowhere."""
+        self._note(self._copy(source, name, record, 0))
+
+    def _copy(self, source: Archive, name: str, record: bytes, listed: int) -> Prepared:
+        entry = fmt.entry_of(record)
+        if entry.flags & fmt.ENCRYPTED:
+            raise StoreReadError(entry.name, source.name, "the entry is encrypted; decrypt the archive first")
+        data = source.packed(entry.name, entry)
+        made = self._make(name, entry.method, entry.crc, data, entry.size, self.stop)
+        self._write((made.header, made.data), listed + len(made.record))
+        return made._replace(data=b"")
+
+    def _write(self, parts: Sequence[bytes], listed: int) -> None:
+        """Append bytes, whole or not at all. `listed` is by how much the directory may grow."""
+        if self._listing is None:
+            self.directory.check_names()
+            self._listing = sum(map(len, self.directory.index.values()))
+        size = sum(map(len, parts))
+        # A value is taken only if there is space for the directory that will list it: a flush must not fail for that.
+        needed = self.stop + size + self._listing + listed + self._closing
+        self.changed = True
+        try:
+            if needed > self._reserved:
+                spare = min(max(needed >> 3, _LEAST_SPARE), _MOST_SPARE)
+                self._reserved = self.file.reserve(self.stop, needed, spare)
+            self.file.write(parts, self.stop)
+        except BaseException:
+            self._roll_back()
+            raise
+        self.stop += size
+
+    def _roll_back(self) -> None:
+        """Cut off what came behind the last good entry. If even that fails, the next write or flush covers it."""
+        self._reserved = self.stop
+        with suppress(OSError):
+            self.file.truncate(self.stop)
+
+    def _now(self) -> int:
+        if self._fixed_stamp is not None:
+            return self._fixed_stamp
+        second = int(time.time())
+        if second != self._stamp[0]:
+            self._stamp = second, _stamp(second)
+        return self._stamp[1]
+
+    # Flushing ------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Write a directory of all entries behind them, and return when the disk has both.
+
+        The end, which makes the directory count, is written only after all before it is on the disk. Until then
+        the file has no proper end, and the last directory is whole.
+        """
+        if not self.changed:
+            return
+        if self._sync_failed:
+            self._write_again()
+        records = self._records()
+        directory = b"".join(records)
+        end = fmt.end_records(len(records), len(directory), self.stop - self._shift)
+        end_at = self.stop + len(directory)
+        try:
+            self.file.write((directory,), self.stop)
+            # The length is final before the first sync, and what was reserved and is not needed goes back.
+            self.file.truncate(end_at + len(end))
+            self._sync()
+            self.file.write((end,), end_at)
+            self._sync()
+        except BaseException:
+            self._roll_back()
+            raise
+        self.stop = self._synced = self._reserved = end_at + len(end)
+        self.changed = False
+
+    def _records(self) -> list[bytes]:
+        records = list(self.directory.index.values())
+        if records:
+            records[0] = fmt.marked(records[0], self.directory.root)
+        return records
+
+    def _sync(self) -> None:
+        try:
+            self.file.sync()
+        except OSError:
+            self._sync_failed = True
+            raise
+
+    def _write_again(self) -> None:
+        """Write what the disk may lack once more: after a failed sync the system may take it for written."""
+        for at in range(self._synced, self.stop, _PIECE):
+            self.file.write((read_fully(self.file, min(_PIECE, self.stop - at), at),), at)
+        self._sync_failed = False
+
+
+def _stamp(second: float, utc: bool = False) -> int:
+    """Return a time as MS-DOS has it, local time in steps of two seconds from 1980 on."""
+    year, month, day, hour, minute, sec, *_ = time.gmtime(second) if utc else time.localtime(second)
+    if year < 1980:
+        return 1 << 21 | 1 << 16
+    date = min(year - 1980, 127) << 9 | month << 5 | day
+    return date << 16 | hour << 11 | minute << 5 | sec // 2
