@@ -120,7 +120,9 @@ def copy_store(
         Number of threads if no executor is given. Not given, as many as the stores profit from: one, where both are
         on this machine.
     resume : path-like, optional
-        A journal: what it names is not copied again. Created if missing, deleted when all is copied.
+        A journal: what it names, and is at the destination, is not copied again. Created if missing, deleted when
+        all is copied. Where it continues an
+        earlier run, `if_exists` 'raise' is taken for 'replace', since what is there is that run's.
     verify : bool, default False
         Read every value back and compare.
     progress : callable or True, optional
@@ -179,12 +181,9 @@ def copy_store(
     with ExitStack() as stack:
         say = stack.enter_context(_logger(log))
         job = _Job(say=say, dry_run=dry_run, verify=verify)
-        todo = _todo(pairs, above, to_path, if_exists, job)
         if resume is not None and not dry_run:
-            described = {"source": [from_path, repr(below)], "dest": [to_path, repr(above)]}
-            job.journal = stack.enter_context(Journal(resume, described))
-        if job.journal is not None:
-            todo = job.without_done(todo)
+            job.journal = stack.enter_context(Journal(resume, {"source_path": from_path, "dest_path": to_path}))
+        todo = _todo(pairs, above, to_path, if_exists, job)
         job.report = stack.enter_context(reporter(progress, len(todo)))
         if not dry_run:
             chosen = stack.enter_context(_executor(executor, workers, below, above))
@@ -227,18 +226,23 @@ def _patterns(given: str | Sequence[str] | None) -> Sequence[str]:
 
 
 def _todo(pairs: list[Pair], dest: Store, path: str, if_exists: str, job: _Job) -> list[Pair]:
-    if if_exists == "replace":
+    """Return what is left to do, given what is at the destination and what the journal says."""
+    journal = job.journal
+    resumed = journal is not None and journal.resumed
+    if if_exists == "replace" and not resumed:
         return pairs
     there = _those_there(dest, path, [dest_key for _, dest_key in pairs])
-    if not there:
-        return pairs
-    if if_exists == "raise":
+    # A key that was recorded and is not there any more is copied again, whatever became of it.
+    done = journal.done & there if journal is not None else set()
+    if if_exists == "raise" and not resumed and there:
         key, dest_key = next(pair for pair in pairs if pair[1] in there)
         raise DestinationExistsError(key, dest_key, "pass if_exists='skip' or if_exists='replace'")
+    # After an interruption, what is there without a record is the last work of the run before: it is done again.
+    skipped = there if if_exists == "skip" else done
     for pair in pairs:
-        if pair[1] in there:
+        if pair[1] in skipped:
             job.skipped_one(pair)
-    return [pair for pair in pairs if pair[1] not in there]
+    return [pair for pair in pairs if pair[1] not in skipped]
 
 
 def _those_there(dest: Store, path: str, keys: list[str]) -> set[str]:
@@ -275,13 +279,6 @@ class _Job:
     def copied_one(self, pair: Pair) -> None:
         self.say(f"copy {_described(pair)}")
         self.n_copied += 1
-
-    def without_done(self, pairs: list[Pair]) -> list[Pair]:
-        assert self.journal is not None
-        for pair in pairs:
-            if pair[1] in self.journal.done:
-                self.skipped_one(pair)
-        return [pair for pair in pairs if pair[1] not in self.journal.done]
 
     def take(self, moved: Moved, pairs: Sequence[Pair], dest: Store, flushed: bool) -> None:
         """Count a finished batch."""

@@ -60,6 +60,8 @@ class Journal:
             raise
         self._file.seek(whole)
         self._file.truncate()
+        #: Whether earlier work is continued.
+        self.resumed = whole > 0
         if not whole:
             self._write(header)
 
