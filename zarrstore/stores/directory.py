@@ -38,6 +38,7 @@ __all__ = ["DirectoryStore"]
 _READ = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)  # else a FIFO would wait for a writer
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_KIND, _REGULAR, _LINK = 0o170000, stat.S_IFREG, stat.S_IFLNK
 
 #: How often a write begins again because others prune, sweep or rename meanwhile.
 _ATTEMPTS = 64
@@ -217,7 +218,7 @@ class DirectoryStore(Store):
     def _contains(self, key: str) -> bool:
         try:
             return self._regular(key) is not None
-        except KeyError:
+        except InvalidKeyError:
             return False
 
     def _regular(self, key: str) -> os.stat_result | None:
@@ -230,20 +231,15 @@ class DirectoryStore(Store):
         try:
             folders[parent(key)]
             found = self._stat(self._base + key)
-            kind = found.st_mode & 0o170000
-            if kind == stat.S_IFREG:
+            if found.st_mode & _KIND == _REGULAR:
                 return found
-            if kind != stat.S_IFLNK:
-                return None
-            real = folders.real(key)
-            if real is None:
-                return None
-            found = os.stat(real)
-            return found if stat.S_ISREG(found.st_mode) else None
+            if found.st_mode & _KIND == _LINK and (real := folders.real(key)) is not None:
+                found = os.stat(real)
+                return found if found.st_mode & _KIND == _REGULAR else None
         except OSError as exc:
-            if exc.errno in ABSENT:
-                return None
-            raise self._not_read(key, exc) from exc
+            if exc.errno not in ABSENT:
+                raise self._not_read(key, exc) from exc
+        return None
 
     def _nbytes(self, key: str) -> int:
         found = self._regular(key)
@@ -278,6 +274,10 @@ class DirectoryStore(Store):
     # Writing ------------------------------------------------------------------------------------------------------
 
     def _set(self, key: str, value: bytes) -> None:
+        self._write(key, value)
+        self._settle()
+
+    def _write(self, key: str, value: bytes) -> None:
         if self.normalize_keys or key[-8:] == ".partial":
             key = self._own(key)
         try:
@@ -354,13 +354,14 @@ class DirectoryStore(Store):
         return OSError(exc.errno, f"cannot {verb} {key!r} in {self}: {exc.strerror or exc}")
 
     def _delete(self, key: str) -> None:
-        if self.normalize_keys or key[-8:] == ".partial":
-            key = self._own(key)
-        self._unlink(key)
-        self._tree.prune(parent(key))
+        for directory in self._unlink(key):
+            self._tree.prune(directory)
         self._settle()
 
-    def _unlink(self, key: str) -> None:
+    def _unlink(self, key: str) -> Iterable[str]:
+        """Remove the file of a value and return the directories that may be empty now."""
+        if self.normalize_keys or key[-8:] == ".partial":
+            key = self._own(key)
         # Looked at first: a FIFO, or a link that leaves the root, is no key and stays.
         if self._regular(key) is None:
             raise KeyError(key)
@@ -370,9 +371,11 @@ class DirectoryStore(Store):
             if exc.errno in ABSENT:
                 raise KeyError(key) from exc
             raise self._failure("delete", key, exc) from exc
-        self._changed(parent(key))
+        directory = parent(key)
         if self._unsynced is not None:
             self._unsynced.failed.discard(key)
+            self._changed(directory)
+        return (directory,)
 
     # Listing ------------------------------------------------------------------------------------------------------
 
@@ -461,6 +464,7 @@ class DirectoryStore(Store):
             self._unsynced.folders.add(path)
 
     def _written(self, key: str) -> None:
+        """Note that a value was set."""
         unsynced = self._unsynced
         assert unsynced is not None
         unsynced.folders.add(parent(key))
@@ -469,7 +473,6 @@ class DirectoryStore(Store):
             unsynced.failed.discard(key)
             if len(unsynced.files) > MOST:
                 self._flush()
-        self._settle()
 
     def _settle(self) -> None:
         if self.durability == "always":
@@ -488,16 +491,14 @@ class DirectoryStore(Store):
     # Batches ------------------------------------------------------------------------------------------------------
 
     def _delete_many(self, keys: Iterable[str]) -> None:
-        emptied = set()
+        emptied: set[str] = set()
         try:
             for key in keys:
                 with suppress(KeyError):
-                    key = self._own(key)
-                    self._unlink(key)
-                    emptied.add(parent(key))
+                    emptied.update(self._unlink(key))
         finally:
-            for path in emptied:  # once for all its keys
-                self._tree.prune(path)
+            for directory in emptied:  # once for all its keys
+                self._tree.prune(directory)
         self._settle()
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
@@ -507,14 +508,5 @@ class DirectoryStore(Store):
         with ThreadPoolExecutor(THREADS, "zarrstore-set") as pool:
             # Of the same key twice, the last counts; syncs that overlap cost little more than one.
             while batch := dict(islice(pairs, _BATCH)):
-                list(pool.map(self._set_one, batch.items()))
+                list(pool.map(self._write, batch.keys(), batch.values()))
                 self._flush()
-
-    def _set_one(self, item: tuple[str, bytes]) -> None:
-        key, value = item
-        key = self._own(key)
-        try:
-            self._put(key, value)
-        except OSError as exc:
-            self._put_again(key, value, exc)
-        self._changed(parent(key))
