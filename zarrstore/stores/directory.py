@@ -435,6 +435,8 @@ class DirectoryStore(Store):
                     self._make_way_for_move(source, destination, exc, attempt)
                 except OSError as failed:
                     self._tree.prune(parent(destination))
+                    if isinstance(failed, DestinationExistsError):
+                        raise
                     raise self._failure("rename", source, failed) from failed
         if self._unsynced is not None:
             self._unsynced.moved(source, destination)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.errors import InvalidKeyError, MetadataError
+from zarrstore.errors import DestinationExistsError, InvalidKeyError, MetadataError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY, loads
 from zarrstore.stores.directory import DirectoryStore
@@ -207,12 +207,12 @@ class NestedDirectoryStore(DirectoryStore):
             nested = k.nest(flat)
             if nested == flat:
                 continue
-            if self._regular(nested) is not None:
-                super()._unlink(flat)
-                continue
             try:
                 super()._rename(flat, nested)
-            except KeyError:  # a value in the way, or deleted meanwhile; a flat file is found too
+            except DestinationExistsError:  # which is read first
+                with suppress(KeyError):
+                    super()._unlink(flat)
+            except KeyError:  # deleted meanwhile, or a value is in the way; a flat file is found too
                 self._tree.prune(parent(nested))
 
     # Listing ------------------------------------------------------------------------------------------------------
