@@ -56,7 +56,7 @@ ROOMS = {
         rf"{CONTRACT}|{WRAPPERS}|ops|hierarchy|tools(\..*)?|testing(\..*)?",
         "a verb works over any mapping, so it knows no concrete store",
     ),
-    "doors": Room(r"|registry|__main__|cli(\..*)?", r".*", "a door opens to everything"),
+    "doors": Room(r"|registry|packing|__main__|cli(\..*)?", r".*", "a door opens to everything"),
 }
 
 #: Third parties that may be imported at the head of a file: nobody meets these files by importing zarrstore.

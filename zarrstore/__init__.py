@@ -15,35 +15,61 @@ from zarrstore.ops import (
     rmdir,
     setitems,
 )
+from zarrstore.packing import pack, unpack
 from zarrstore.registry import open_store
 from zarrstore.stores.dbm import DBMStore
 from zarrstore.stores.dict import DictStore, MemoryStore
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.zip import Recovery, ZipStore
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata, open_consolidated
 from zarrstore.tools.copy import CopyError, CopyResult, copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.nodes import Node, walk
+from zarrstore.tools.progress import Progress
 from zarrstore.tools.read import read_array
 from zarrstore.tools.tree import du, tree
+from zarrstore.wrappers.consolidated import ConsolidatedStore
+from zarrstore.wrappers.filter import FilterStore
 from zarrstore.wrappers.lru import LRUStoreCache
+from zarrstore.wrappers.metrics import MetricsStore
+from zarrstore.wrappers.overlay import OverlayStore
+from zarrstore.wrappers.prefix import PrefixStore
+from zarrstore.wrappers.readonly import ReadOnlyStore
+from zarrstore.wrappers.retry import RetryStore
+from zarrstore.wrappers.split import SplitStore
+from zarrstore.wrappers.usagelog import UsageLogStore
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Capabilities",
+    "ConsolidatedStore",
     "CopyError",
     "CopyResult",
     "DBMStore",
     "DictStore",
     "DirectoryStore",
+    "FilterStore",
     "KVStore",
     "LMDBStore",
     "LRUStoreCache",
     "MemoryStore",
+    "MetricsStore",
     "MigratedNode",
     "MigrationReport",
+    "Node",
+    "OverlayStore",
+    "PrefixStore",
+    "Progress",
+    "ReadOnlyStore",
+    "Recovery",
+    "RetryStore",
+    "SplitStore",
     "Store",
+    "UsageLogStore",
+    "ZipStore",
     "as_store",
     "check_consolidated",
     "consolidate_metadata",
@@ -64,9 +90,12 @@ __all__ = [
     "migrate_1to2",
     "open_consolidated",
     "open_store",
+    "pack",
     "read_array",
     "rename",
     "rmdir",
     "setitems",
     "tree",
+    "unpack",
+    "walk",
 ]

@@ -90,6 +90,7 @@ def copy_store(
     verify: bool = False,
     progress: bool | Callable[[Progress], object] | None = None,
     errors: str = "raise",
+    documents_first: bool = False,
 ) -> CopyResult:
     """Copy values as they are from any mapping to any mapping, documents last.
 
@@ -129,6 +130,9 @@ def copy_store(
         Called with a `Progress` as batches end; True draws a bar on a terminal (needs rich).
     errors : {'raise', 'collect'}
         Whether keys that could not be copied raise CopyError at the end, or stand in the result only.
+    documents_first : bool, default False
+        Copy documents before chunks, breadth first: the order that archives want, for a destination that nobody reads
+        before it is whole.
 
     Returns
     -------
@@ -187,7 +191,8 @@ def copy_store(
         job.report = stack.enter_context(reporter(progress, len(todo)))
         if not dry_run:
             chosen = stack.enter_context(_executor(executor, workers, below, above))
-            _run(job, chosen, below, above, todo)
+            run = _run_documents_first if documents_first else _run
+            run(job, chosen, below, above, todo)
         else:
             for pair in todo:
                 job.copied_one(pair)
@@ -316,6 +321,7 @@ def _described(pair: Pair) -> str:
 
 
 def _run(job: _Job, executor: Executor | None, source: Store, dest: Store, pairs: list[Pair]) -> None:
+    """Copy chunks, then documents, so that a reader never sees an array whose chunks are still coming."""
     job.total = len(pairs)
     chunks = [pair for pair in pairs if k.name(pair[0]) not in documents.DOCUMENTS]
     _transfer(job, executor, source, dest, _batches(chunks))
@@ -332,6 +338,16 @@ def _run(job: _Job, executor: Executor | None, source: Store, dest: Store, pairs
         levels.setdefault(level, []).append(pair)
     for level in sorted(levels):
         _transfer(job, executor, source, dest, _batches(levels[level]))
+    dest.flush()
+    job.checkpoint(dest, flushed=True, now=True)
+
+
+def _run_documents_first(job: _Job, executor: Executor | None, source: Store, dest: Store, pairs: list[Pair]) -> None:
+    job.total = len(pairs)
+    told = [pair for pair in pairs if k.name(pair[0]) in documents.DOCUMENTS]
+    told.sort(key=lambda pair: (len(k.segments(pair[1])), pair[1]))
+    rest = [pair for pair in pairs if k.name(pair[0]) not in documents.DOCUMENTS]
+    _transfer(job, executor, source, dest, _batches(told + rest))
     dest.flush()
     job.checkpoint(dest, flushed=True, now=True)
 
