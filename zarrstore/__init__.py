@@ -21,7 +21,7 @@ from zarrstore.stores.dbm import DBMStore
 from zarrstore.stores.dict import DictStore, MemoryStore
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.lmdb import LMDBStore
-from zarrstore.stores.zip import Recovery, ZipStore
+from zarrstore.stores.zip import ZipStore
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata, open_consolidated
 from zarrstore.tools.copy import CopyError, CopyResult, copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
@@ -64,7 +64,6 @@ __all__ = [
     "PrefixStore",
     "Progress",
     "ReadOnlyStore",
-    "Recovery",
     "RetryStore",
     "SplitStore",
     "Store",

@@ -57,7 +57,14 @@ class CopyResult(_Counts):
 
 
 class CopyError(ZarrStoreError, RuntimeError):
-    """Some keys could not be copied; the others were. Fields: `errors`, by source key, and `result`."""
+    """Some keys could not be copied; the others were. Fields: `errors`, by source key, and `result`.
+
+    Examples
+    --------
+    >>> copy_store({"a": "text is no value", "b": b"1"}, {})
+    Traceback (most recent call last):
+    zarrstore.tools.copy.CopyError: cannot copy 'a': cannot store a value of type str: it is not bytes-like; ...
+    """
 
     errors: dict[str, str]
     result: CopyResult

@@ -41,6 +41,11 @@ class Node:
         What that document says, parsed and not judged; empty if it cannot be parsed.
     error : MetadataError or None
         Why it cannot be parsed.
+
+    Examples
+    --------
+    >>> Node("foo/bar", "array", 2, "foo/bar/.zarray", {"shape": [3]}).attrs_key
+    'foo/bar/.zattrs'
     """
 
     path: str
