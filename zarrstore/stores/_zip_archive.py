@@ -18,12 +18,17 @@ __all__ = ["Archive", "Limits"]
 
 #: Values up to so many bytes are read together with their header, in one call.
 _TOGETHER = 1 << 15
+#: Up to so many bytes are read before it is known that the file has them.
+_TRUSTED = 1 << 26
 #: Room for the extra field of a local header, whose length only the header tells. Info-ZIP writes 28 bytes.
 _EXTRA = 32
 #: Space asked for ahead of what is written, in bytes, so that most writes need not ask.
 _LEAST_SPARE, _MOST_SPARE = 1 << 16, 1 << 22
-#: Bytes copied at a time.
-_PIECE = 1 << 20
+
+
+_quick_fields = fmt.QUICK_FIELDS.unpack_from
+#: Flags and method of an entry that is stored and not encrypted.
+_PLAIN = (0, fmt.UTF8, fmt.DESCRIBED_LATER, fmt.DESCRIBED_LATER | fmt.UTF8)
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class Archive:
         self.crc32 = crc32_function()
         self._pread = file.pread
         self._shift = directory.shift
-        self._together = _TOGETHER if limits.value is None else min(_TOGETHER, limits.value)
+        self._trusted = _TRUSTED if limits.value is None else min(_TRUSTED, limits.value)
 
     @classmethod
     def open(cls, file: File, name: str, limits: Limits, root: str | None) -> Archive:
@@ -77,13 +82,14 @@ class Archive:
         record = self.directory.find(key)
         if record is None:
             raise KeyError(key)
-        flags, method, crc, csize, size, name_length, _, _, offset = fmt.RECORD_FIELDS.unpack_from(record)
-        if csize <= self._together and csize == size and not method and not flags & fmt.ENCRYPTED:
-            data = self._pread(30 + name_length + _EXTRA + csize, offset + self._shift)
-            if len(data) >= 30 and data.startswith(record[46 : 46 + name_length], 30):
-                _, extra_length = fmt.LOCAL_LENGTHS.unpack_from(data)
-                start = 30 + name_length + extra_length
-                value = data[start : start + csize]
+        kind, crc, csize, size, name_length, offset = _quick_fields(record)
+        if csize <= self._trusted and csize == size and kind in _PLAIN:
+            place, lead = offset + self._shift, 30 + name_length
+            together = csize <= _TOGETHER
+            data = self._pread(lead + _EXTRA + csize if together else lead, place)
+            if len(data) >= lead and data.startswith(record[46 : 46 + name_length], 30):
+                lead += data[28] | data[29] << 8
+                value = data[lead : lead + csize] if together else self._pread(csize, place + lead)
                 if len(value) == csize and self.crc32(value) == crc:
                     return value
         # Large, packed, or something is wrong: whatever it is, it is said there.

@@ -27,6 +27,7 @@ _SMALL = 1 << 16
 _SEARCHES = 24
 #: The longest record there can be, and what lies before it that a false one could hide in.
 _LONGEST_RECORD = fmt.RECORD_SIZE + 3 * 0xFFFF
+_CENTRAL = int.from_bytes(fmt.CENTRAL, "little")
 #: Within a record without its signature: lengths of name, extra and comment.
 _LENGTHS = struct.Struct("<24x3H")
 
@@ -208,17 +209,15 @@ class Directory:
         index: dict[str, bytes] = {}
         at = found = reached = 0
         in_order = True
-        fields_of, size_of = fmt.RECORD_FIELDS.unpack_from, fmt.RECORD_SIZE
-        while at + size_of <= length and raw.startswith(fmt.CENTRAL, at):
-            flags, _, _, csize, _, name_length, extra_length, comment_length, offset = fields_of(raw, at)
-            name_at = at + size_of
-            stop = name_at + name_length + extra_length + comment_length
-            raw_name = raw[name_at : name_at + name_length]
+        shape_of, size_of, length_left = fmt.SHAPE_FIELDS.unpack_from, fmt.RECORD_SIZE, length - fmt.RECORD_SIZE
+        while at <= length_left:
+            signature, csize, name_length, extra_length, comment_length, offset = shape_of(raw, at)
+            if signature != _CENTRAL:
+                break
+            stop = at + size_of + name_length + extra_length + comment_length
+            raw_name = raw[at + size_of : at + size_of + name_length]
             record = raw[at:stop]
-            if raw_name.isascii():
-                name = raw_name.decode("ascii")
-            else:
-                name = fmt.decode_name(raw_name, flags, fmt.entry_of(record).extra)
+            name = raw_name.decode("ascii") if raw_name.isascii() else fmt.entry_of(record).name
             if offset < reached:
                 in_order = False
             reached = offset + csize + 30 + name_length
@@ -249,6 +248,8 @@ class Directory:
 
     def _judge(self, index: dict[str, bytes]) -> None:
         """Drop the entries of directories, and note names that are not keys."""
+        if k.are_keys(list(index)):
+            return
         for name in [name for name in index if name.endswith("/")]:
             del index[name]
         if not k.are_keys(list(index)):

@@ -14,8 +14,6 @@ from zarrstore.errors import LockedStoreError
 
 __all__ = ["File", "OSFile", "ObjectFile", "sync_directory"]
 
-#: Parts up to so many bytes are joined before they are written; longer ones are not copied.
-_JOINED = 1 << 16
 #: Errors by which a file system says that it cannot reserve space.
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
 #: Errors by which it says that there is none left.
@@ -95,6 +93,9 @@ class OSFile:
         self.pread: Callable[[int, int], bytes] = (
             partial(os.pread, self.fd) if hasattr(os, "pread") else self._seek_and_read
         )
+        self.pwrite: Callable[[Any, int], int] = (
+            partial(os.pwrite, self.fd) if hasattr(os, "pwrite") else self._seek_and_write
+        )
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -126,32 +127,23 @@ class OSFile:
         told = os.fstat(self.fd)
         return told.st_dev, told.st_ino
 
-    def write(self, parts: Sequence[bytes], offset: int) -> None:
-        """Write all parts, one behind the other, or raise; the operating system has them when this returns."""
-        total = sum(map(len, parts))
-        if total <= _JOINED or len(parts) > 16:
-            parts = (b"".join(parts),)
-        done = self._write_once(parts, offset)
-        while done < total:
-            # Short writes are rare: a signal, more than 2 GiB, or a disk that is full and says so next time.
-            left, views = done, []
-            for part in parts:
-                if left < len(part):
-                    views.append(memoryview(part)[left:])
-                left = max(0, left - len(part))
-            step = self._write_once(views, offset + done)
-            if not step:
-                raise OSError(errno.EIO, "the file takes no more", self.label)
-            done += step
-
-    def _write_once(self, parts: Sequence[Any], offset: int) -> int:
-        if len(parts) == 1 and hasattr(os, "pwrite"):
-            return os.pwrite(self.fd, parts[0], offset)
-        if hasattr(os, "pwritev"):
-            return os.pwritev(self.fd, parts, offset)
+    def _seek_and_write(self, data: Any, offset: int) -> int:
         with self._position:
             os.lseek(self.fd, offset, os.SEEK_SET)
-            return os.write(self.fd, b"".join(parts))
+            return os.write(self.fd, data)
+
+    def write(self, parts: Sequence[bytes], offset: int) -> None:
+        """Write all parts, one behind the other, or raise; the operating system has them when this returns."""
+        done = os.pwritev(self.fd, parts, offset) if len(parts) > 1 and hasattr(os, "pwritev") else 0
+        for part in parts:
+            while done < len(part):
+                # Short writes are rare: a signal, more than 2 GiB, or a disk that is full and says so next time.
+                step = self.pwrite(memoryview(part)[done:], offset + done)
+                if not step:
+                    raise OSError(errno.EIO, "the file takes no more", self.label)
+                done += step
+            done -= len(part)
+            offset += len(part)
 
     def truncate(self, size: int) -> None:
         """Make the file `size` bytes long."""

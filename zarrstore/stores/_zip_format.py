@@ -39,6 +39,7 @@ DESCRIPTOR = b"PK\7\x08"
 #: From here on a number does not fit its field and moves to a Zip64 field.
 LIMIT = 0xFFFFFFFF
 MOST_ENTRIES = 0xFFFF
+LONGEST_NAME = 0xFFFF
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 #: What a reader must know, times ten, by method.
@@ -54,11 +55,19 @@ LOCAL_LENGTHS = struct.Struct("<26x2H")
 #: Of a record: flags, method, crc, size in the archive, size, lengths of name, extra, comment, place of local header.
 RECORD_FIELDS = struct.Struct("<8x2H4x3L3H8xL")
 RECORD_SIZE = RECORD_FIELDS.size
-# length of comment, disk, internal and external attributes, place
-_RECORD_TAIL = struct.Struct("<3H2L")
+#: For a quick look: flags and method in one number, crc, both sizes, length of name, place.
+QUICK_FIELDS = struct.Struct("<8xL4x3LH12xL")
+#: Signature, size in the archive, lengths of name, extra and comment, place.
+SHAPE_FIELDS = struct.Struct("<L16xL4x3H8xL")
+#: Of both, when the rest is made ready: crc, both sizes, lengths of name, extra.
+SIZE_FIELDS = struct.Struct("<3L2H")
+#: What local headers and records share: version, flags, method, time and date, crc, both sizes, lengths of name, extra.
+SHARED_FIELDS = struct.Struct("<3H4L2H")
 # written on Unix (3); a version of 6.3
-_MADE_BY = struct.pack("<4sH", CENTRAL, 3 << 8 | 63)
+MADE_BY = struct.pack("<4sH", CENTRAL, 3 << 8 | 63)
 _ATTRIBUTES = 0o100644 << 16
+#: What stands between those and the place, in a record of ours.
+ATTRIBUTES = struct.pack("<3HL", 0, 0, 0, _ATTRIBUTES)
 
 END_FIELDS = struct.Struct("<4s4H2LH")
 END_SIZE = END_FIELDS.size
@@ -161,12 +170,11 @@ def central_record(header: bytes, name: bytes, csize: int, size: int, offset: in
     """Return the directory record of the entry whose local header begins with `header` and stands at `offset`."""
     if csize < LIMIT and size < LIMIT and offset < LIMIT:
         # The fields from the version to the length of the name are the same in both.
-        return b"".join((_MADE_BY, header[4:28], b"\0\0", _RECORD_TAIL.pack(0, 0, 0, _ATTRIBUTES, offset), name))
+        return b"".join((MADE_BY, header[4:28], b"\0\0", ATTRIBUTES, offset.to_bytes(4, "little"), name))
     wide = b"".join(struct.pack("<Q", number) for number in (size, csize, offset) if number >= LIMIT)
     extra = struct.pack("<2H", _ZIP64_FIELD, len(wide)) + wide
     _, version, flags, method, stamp, crc, *_ = LOCAL_FIELDS.unpack_from(header)
-    fields = struct.pack(
-        "<3H4L2H",
+    fields = SHARED_FIELDS.pack(
         max(version, 45),
         flags,
         method,
@@ -177,7 +185,7 @@ def central_record(header: bytes, name: bytes, csize: int, size: int, offset: in
         len(name),
         len(extra),
     )
-    return b"".join((_MADE_BY, fields, _RECORD_TAIL.pack(0, 0, 0, _ATTRIBUTES, min(offset, LIMIT)), name, extra))
+    return b"".join((MADE_BY, fields, ATTRIBUTES, min(offset, LIMIT).to_bytes(4, "little"), name, extra))
 
 
 def end_records(count: int, size: int, offset: int) -> bytes:

@@ -159,7 +159,6 @@ class ZipStore(Store):
 
     def _start(self) -> None:
         self._mutex = threading.RLock()
-        self._pid = os.getpid()
         writable = self.mode != "r"
         self.capabilities = Capabilities(
             writable=writable, erasable=writable, ranged=True, durable_flush=writable, blocking=True
@@ -168,7 +167,9 @@ class ZipStore(Store):
         if self._max_value_size is not None and self._max_value_size < 0:
             raise ValueError(f"max_value_size is {self._max_value_size}; it is a number of bytes")
         self._archive: Archive | None = self._open_writer() if writable else self._open_reader()
-        self._at_exit = weakref.finalize(self, _let_go, self._archive, self._pid)
+        if isinstance(self._archive, Writer):
+            self._at_exit = weakref.finalize(self, _let_go, self._archive, os.getpid())
+            _writers[id(self)] = self
 
     def _open_reader(self) -> Archive:
         if self._source is not None:
@@ -231,17 +232,26 @@ class ZipStore(Store):
         return archive
 
     def _writer(self, what: str) -> Writer:
-        """Return the archive to write to. The caller holds the mutex, or takes it and asks again."""
-        archive = self._opened()
-        if not isinstance(archive, Writer):
+        """Return the archive to write to, to who holds the mutex; or say why there is none."""
+        archive = self._archive
+        if isinstance(archive, Writer):
+            return archive
+        if archive is None:
+            raise ClosedStoreError(self)
+        if self.mode == "r":
             raise ReadOnlyError(what, self)
-        if os.getpid() != self._pid:
-            raise LockedStoreError(self.path, "this process was forked from its writer; let that one write")
-        return archive
+        raise LockedStoreError(self._label, "this process was forked from its writer; let that one write")
+
+    def _become_reader(self) -> None:
+        """In a forked child: read on from the same file, but never write, cut or close what is the parent's."""
+        self._mutex = threading.RLock()  # at the fork, another thread may have held it
+        archive = self._archive
+        if isinstance(archive, Writer):
+            self._archive = Archive(archive.file, archive.name, archive.directory, archive.limits)
+            self._at_exit.detach()
 
     def _flush(self) -> None:
-        archive = self._opened()
-        if not isinstance(archive, Writer) or os.getpid() != self._pid:
+        if not isinstance(self._opened(), Writer):
             return
         with self._mutex:
             self._flush_now(self._writer(""))
@@ -257,9 +267,8 @@ class ZipStore(Store):
     def _close(self) -> None:
         if self._archive is None:
             return
-        if self.mode == "r" or os.getpid() != self._pid:
+        if not isinstance(self._archive, Writer):
             self._archive = None
-            self._at_exit.detach()
             return
         with self._mutex:
             try:
@@ -326,9 +335,11 @@ class ZipStore(Store):
     # Writing -------------------------------------------------------------------------------------------------------
 
     def _set(self, key: str, value: bytes) -> None:
-        self._writer(key)
         with self._mutex:
-            self._writer(key).set(key, value)
+            archive = self._archive
+            if type(archive) is not Writer:
+                archive = self._writer(key)
+            archive.set(key, value)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         batch: list[tuple[str, bytes]] = []
@@ -337,6 +348,11 @@ class ZipStore(Store):
         try:
             # Values are drawn without the lock: where they come from may be slow, or this store itself.
             for key, value in items:
+                if len(value) > _BATCH:
+                    self._set_batch(batch)
+                    batch, size = [], 0
+                    self._set(key, value)
+                    continue
                 batch.append((key, value))
                 size += len(value) + 100
                 if size > _BATCH:
@@ -351,7 +367,6 @@ class ZipStore(Store):
                 self._writer(batch[0][0]).set_many(batch)
 
     def _delete(self, key: str) -> None:
-        self._writer(key)
         with self._mutex:
             writer = self._writer(key)
             if writer.directory.find(key) is None:
@@ -360,7 +375,6 @@ class ZipStore(Store):
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         wanted = dict.fromkeys(keys)
-        self._writer("values")
         with self._mutex:
             writer = self._writer("values")
             root = writer.directory.root
@@ -369,12 +383,10 @@ class ZipStore(Store):
                 writer.delete(gone)
 
     def _rmdir(self, path: str) -> None:
-        self._writer(path)
         with self._mutex:
             self._writer(path).delete_below(path)
 
     def _rename(self, source: str, destination: str) -> None:
-        self._writer(source)
         with self._mutex:
             writer = self._writer(source)
             moving = [(key, k.replace_root(key, source, destination)) for key in self._keys(source)]
@@ -416,7 +428,6 @@ class ZipStore(Store):
         True
         >>> folder.cleanup()
         """
-        self._writer("the archive")
         with self._mutex:
             self._flush_now(self._writer("the archive"))
             return self._repack()
@@ -428,7 +439,7 @@ class ZipStore(Store):
         new = rewrite(old, old.live_records(), place, label=self._label, compression=self.compression, like=old.file)
         self._archive = new
         self._at_exit.detach()
-        self._at_exit = weakref.finalize(self, _let_go, new, self._pid)
+        self._at_exit = weakref.finalize(self, _let_go, new, os.getpid())
         given_back = old.file.size() - new.file.size()
         old.file.unlock()
         return given_back
@@ -526,7 +537,7 @@ class ZipStore(Store):
                 "be pickled while it is open for writing", self, "close it first, or open it with mode='r'"
             )
         state = dict(self.__dict__)
-        for name in ("_archive", "_mutex", "_pid", "_at_exit", "_limits", "capabilities"):
+        for name in ("_archive", "_mutex", "_at_exit", "_limits", "capabilities"):
             state.pop(name, None)
         # A copy reads: a mode that creates or erases would do so once more wherever it is unpickled.
         return {**state, "mode": "r"}
@@ -542,6 +553,19 @@ def _is_at(file: OSFile, path: str) -> bool:
     except FileNotFoundError:
         return False
     return (found.st_dev, found.st_ino) == file.identity()
+
+
+#: Stores open for writing, to be told of a fork. By identity, since stores are unhashable.
+_writers: weakref.WeakValueDictionary[int, ZipStore] = weakref.WeakValueDictionary()
+
+
+def _after_fork() -> None:
+    for store in list(_writers.values()):
+        store._become_reader()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _let_go(archive: Archive, pid: int) -> None:
