@@ -96,8 +96,7 @@ class Tree:
         while missing:
             at = missing[-1]
             if not at:
-                os.makedirs(self.folders.root, exist_ok=True)
-                self.changed("")
+                self._make_root()
                 missing.pop()
                 continue
             above = k.parent(at)
@@ -114,15 +113,30 @@ class Tree:
                     raise
                 missing.append(above)
 
+    def _make_root(self) -> None:
+        outside = ""
+        place = self.folders.root
+        while not os.path.exists(place):
+            self.changed(outside)
+            # Named from the root, as all that has changed is.
+            outside = os.path.join("..", outside) if outside else ".."
+            place = os.path.dirname(place)
+        self.changed(outside)
+        os.makedirs(self.folders.root, exist_ok=True)
+
     def prune(self, path: str) -> None:
         """Remove a directory and those above it, as far as they are empty; never the root."""
         while path:
             try:
                 os.rmdir(self.base + path)
-            except OSError:
-                return
-            path = k.parent(path)
-            self.changed(path)
+            except OSError as exc:
+                # What is not there, or never could be, says nothing about those above it.
+                if exc.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                    return
+                path = k.parent(path)
+            else:
+                path = k.parent(path)
+                self.changed(path)
 
     def remove(self, path: str, only_hollow: bool = False) -> None:
         """Remove all below a path, links but never what they lead to, and no file that a living writer is writing.

@@ -485,7 +485,10 @@ class DirectoryStore(Store):
             return
         exc = self._unsynced.sync(lambda path: self._base + path)
         if exc is not None:
-            raise OSError(exc.errno, f"cannot make {self} durable: {exc.strerror or exc}", exc.filename) from exc
+            failed = sorted(self._unsynced.failed)
+            # A second fsync would succeed: the system has given up what the first could not write.
+            again = f"; set {failed[0]!r} again ({len(failed)} in all)" if failed else ""
+            raise OSError(exc.errno, f"cannot make {self} durable: {exc.strerror or exc}{again}") from exc
 
     def _close(self) -> None:
         self._flush()
