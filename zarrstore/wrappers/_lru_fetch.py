@@ -90,7 +90,7 @@ class Fetcher:
             self.counts.missing_hits += 1
             raise
         if known is not None and is_of_bytes(question):
-            self.counts.hits += 1
+            self.memory.values.hit(key, question if isinstance(question, tuple) else None)
         return known
 
     def _alighted(self, flight: Flight) -> Any:
@@ -245,7 +245,7 @@ class _BatchReader:
     def __call__(self, key: str) -> bytes:
         fetcher = self._fetcher
         if self._ahead is None:
-            if fetcher.memory.values.find(key) is not None:
+            if key in fetcher.memory.values.hot:
                 return fetcher.value(key)
             lacking = fetcher.lacking(self._keys)
             self._lacking = set(lacking)

@@ -8,10 +8,10 @@ __all__ = ["CacheStats", "Counts"]
 
 
 class Counts:
-    """What is counted while a cache works."""
+    """What is counted while a cache works, besides its hits."""
 
     def __init__(self) -> None:
-        self.hits = self.misses = self.missing_hits = self.fetches = self.joined = 0
+        self.misses = self.missing_hits = self.fetches = self.joined = 0
 
 
 @dataclass(frozen=True, slots=True)
