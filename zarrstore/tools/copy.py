@@ -16,6 +16,7 @@ from zarrstore.adapt import KVStore, as_store
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError, ZarrStoreError
 from zarrstore.metadata import documents
+from zarrstore.tools.executing import window
 from zarrstore.tools.journal import Journal
 from zarrstore.tools.progress import Progress, reporter
 from zarrstore.tools.transfer import Moved, Pair, copy_batch, read_batch, write_batch
@@ -390,7 +391,7 @@ def _transfer(job: _Job, executor: Executor | None, source: Store, dest: Store, 
         return _transfer(job, None, source, dest, batches)
     # Elsewhere the destination is another object, whose flush must come before its batch counts as done.
     flush = not here and dest.capabilities.durable_flush
-    window = 2 * (getattr(executor, "_max_workers", None) or 16)
+    most = window(executor)
     running: dict[Future[Any], list[Pair]] = {}
 
     def begin(pairs: list[Pair]) -> None:
@@ -427,7 +428,7 @@ def _transfer(job: _Job, executor: Executor | None, source: Store, dest: Store, 
             except BrokenExecutor:
                 moved = copy_batch(source, dest, pairs, job.verify, flush=False)
                 job.take(moved, pairs, dest, flushed=False)
-            while len(running) >= window:
+            while len(running) >= most:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     end(future)
         while running:
