@@ -99,6 +99,40 @@ def test_what_version_3_says_in_other_words_is_noted(parameters, attrs, note):
     assert [said[: len(note)] for said in done.notes] == [note]
 
 
+@pytest.mark.parametrize(("dtype", "shuffle"), [("|u1", "bitshuffle"), ("<i4", "shuffle")])
+def test_blosc_s_automatic_shuffle_is_the_one_that_numcodecs_takes(dtype, shuffle):
+    compressor = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": -1, "blocksize": 0}
+    done = v3.array_v2_to_v3(v2.build_array(4, dtype=dtype, fill_value=0, compressor=compressor))
+    assert done.document["codecs"][-1]["configuration"]["shuffle"] == shuffle
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said", "fill"),
+    [
+        ("<f8", 7, 7.0),
+        ("<c8", [1, 2], [1.0, 2.0]),
+        ("|b1", 0, False),
+        ("<i4", 5.0, 5),
+        ("<M8[s]", 2**64 - 1, -1),  # as zarr 2.2.0 wrote it
+        ("|S3", 0, ""),
+    ],
+)
+def test_a_fill_value_is_spelled_as_its_type_wants_it(dtype, said, fill):
+    document = v2.build_array(4, dtype=dtype).document() | {"fill_value": said}
+    found = v3.array_v2_to_v3(v2.check_array(document)).document["fill_value"]
+    assert (found, repr(found)) == (fill, repr(fill))
+
+
+def test_a_chunk_has_the_name_that_the_document_says():
+    assert [v3.chunk_name((1, 20), (name, sep)) for name in ("default", "v2") for sep in "./"] == [
+        "c.1.20",
+        "c/1/20",
+        "1.20",
+        "1/20",
+    ]
+    assert [v3.chunk_name((), (name, "/")) for name in ("default", "v2")] == ["c", "0"]
+
+
 def test_members_that_version_3_does_not_know_are_left_out_and_noted():
     document = v2.build_array(4, dtype="i4", fill_value=0).document() | {"author": "N."}
     done = v3.array_v2_to_v3(v2.check_array(document))

@@ -252,7 +252,7 @@ def decode_array(data: bytes, key: str = documents.ZARRAY) -> ArrayMeta:
 
     Notes
     -----
-    About 30 µs; the first call imports NumPy. Members that nobody knows are kept in `extra`. Stricter than zarr 2 in
+    About 15 µs; the first call imports NumPy. Members that nobody knows are kept in `extra`. Stricter than zarr 2 in
     what can only be damage: sizes that are negative, boolean, fractional or beyond 64 bits, chunks of 0, ranks that
     differ.
 
