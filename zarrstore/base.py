@@ -22,6 +22,7 @@ overrides *driver* methods, whose names begin with an underscore:
 ``_rename(source, destination)``      moves the value and all keys below; `Store.rename` checked    copy, delete
 ``_getsize(path)``                    as the function `getsize`                                     via _nbytes
 ``_clear()``                          empty, and still usable                                       via _rmdir
+``_sweep(path, dry_run)``             deletes what dead writers left; returns its names             nothing
 ``_flush()``, ``_close()``            durable; released. ``_close`` may be called twice             nothing
 ====================================  ======================================================================
 
@@ -48,7 +49,7 @@ from zarrstore.values import as_bytes
 __all__ = ["DRIVER", "WRITES", "Capabilities", "Store"]
 
 #: Driver methods that change what is stored. A read-only wrapper refuses each of them.
-WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear")
+WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear", "_sweep")
 
 #: All driver methods. A wrapper forwards each of them.
 DRIVER = (
@@ -273,6 +274,13 @@ class Store(MutableMapping[str, bytes]):
             return 0
         return self._getsize(at)
 
+    def sweep(self, path: object = "", *, dry_run: bool = False) -> list[str]:
+        """Delete what writers that died left below `path` and is no key; return its names, sorted."""
+        at = k.normalize_path(path)
+        if at and not k.is_key(at):
+            return []
+        return sorted(self._sweep(at, dry_run))
+
     def keys_below(self, path: object = "") -> Iterator[str]:
         """Yield the full keys below `path`, in any order, without listing the rest of the store."""
         at = k.normalize_path(path)
@@ -457,6 +465,9 @@ class Store(MutableMapping[str, bytes]):
 
     def _clear(self) -> None:
         self._rmdir("")
+
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return ()
 
     def _flush(self) -> None:
         """Nothing to flush unless a backend buffers or promises durability."""

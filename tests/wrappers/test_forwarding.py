@@ -81,6 +81,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "_rmdir": ("b",),
     "_rename": ("b", "c"),
     "_clear": (),
+    "_sweep": ("a", True),
     "_flush": (),
     "_close": (),
 }

@@ -38,6 +38,7 @@ CALLS = {
     "_rmdir": lambda store: store.rmdir("a"),
     "_rename": lambda store: store.rename("a", "z"),
     "_clear": lambda store: store.clear(),
+    "_sweep": lambda store: store.sweep(),
     "_flush": lambda store: store.flush(),
 }
 

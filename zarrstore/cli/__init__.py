@@ -1,0 +1,41 @@
+"""The command line: one command a file, each a few lines over a verb of `zarrstore.tools`.
+
+Data goes to stdout, everything else to stderr. Exit 0: fine; 1: something was found (a problem, a difference); 2:
+misuse; 3: it
+could not be done. A traceback appears with ``--debug`` only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from zarrstore.errors import MissingDependencyError
+from zarrstore.optional import require
+
+__all__ = ["main"]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    Parameters
+    ----------
+    args : sequence of str, optional
+        Instead of the process's own.
+
+    Examples
+    --------
+    >>> main(["cat", "--help"])
+    Traceback (most recent call last):
+    SystemExit: 0
+    """
+    try:
+        require("click", extra="cli", feature="the command line")
+        require("rich", extra="cli", feature="the command line")
+    except MissingDependencyError as exc:
+        print(f"zarrstore: {exc}", file=sys.stderr)
+        raise SystemExit(3) from None
+    from zarrstore.cli.group import run
+
+    raise SystemExit(run(args))

@@ -108,6 +108,11 @@ def is_abandoned(place: str) -> bool:
         return False
     if match["host"] == _HOST and os.name == "posix":
         return not _lives(int(match["pid"], 16), int(match["start"], 16))
+    return is_silent(place)
+
+
+def is_silent(place: str) -> bool:
+    """Tell whether a file was not written for so long that its writer can be taken for dead."""
     try:
         return time.time() - os.lstat(place).st_mtime > ABANDONED_AFTER
     except OSError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from zarrstore import keys as k
-from zarrstore.stores._files import ABSENT, is_abandoned, is_temporary
+from zarrstore.stores._files import ABSENT, is_abandoned, is_silent, is_temporary
 from zarrstore.stores._folders import Folders
 
 __all__ = ["Tree"]
@@ -89,6 +89,15 @@ class Tree:
             if is_temporary(name) and is_abandoned(place):
                 with suppress(OSError):
                     os.unlink(place)
+
+    def leftovers(self, path: str) -> Iterator[str]:
+        """Yield the files below a directory that dead writers left, ours and zarr 2's, which no listing shows."""
+        for place, _, names in os.walk(self.folders[path]):
+            at = os.path.relpath(place, self.folders.root).replace(os.sep, "/")
+            for name in names:
+                file = os.path.join(place, name)
+                if is_abandoned(file) or (k.is_partial(name) and is_silent(file)):
+                    yield name if at == "." else k.join(at, name)
 
     def make(self, path: str) -> None:
         """Make a directory and those above it; NotADirectoryError if a file is in the way."""

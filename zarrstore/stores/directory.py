@@ -480,6 +480,15 @@ class DirectoryStore(Store):
         if self.durability == "always":
             self._flush()
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        found = []
+        for name in list(self._tree.leftovers(self._lower(path))):
+            if not dry_run:
+                with suppress(FileNotFoundError):
+                    os.unlink(self._base + name)
+            found.append(name)
+        return found
+
     def _flush(self) -> None:
         if self._unsynced is None:
             return

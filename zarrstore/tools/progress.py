@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from zarrstore.optional import require
 
-__all__ = ["Progress", "reporter"]
+__all__ = ["Progress", "human_bytes", "reporter"]
 
 
 @dataclass(frozen=True)
@@ -91,14 +91,21 @@ def _bar(total: int, label: str) -> Iterator[Callable[[Progress], object]]:
             bar.update(
                 task,
                 completed=progress.done + progress.errors,
-                nbytes=_human(progress.nbytes),
+                nbytes=human_bytes(progress.nbytes),
                 rate=f"{speed:,.0f}/s" if speed else "",
             )
 
         yield report
 
 
-def _human(nbytes: float) -> str:
+def human_bytes(nbytes: float) -> str:
+    """Return a number of bytes as people read it.
+
+    Examples
+    --------
+    >>> human_bytes(999), human_bytes(123456)
+    ('999 B', '120.6 KiB')
+    """
     for unit in ("B", "KiB", "MiB", "GiB"):
         if nbytes < 1024:
             return f"{nbytes:,.0f} {unit}" if unit == "B" else f"{nbytes:,.1f} {unit}"

@@ -108,6 +108,9 @@ class Wrapper(Store):
     def _clear(self) -> None:
         self.inner._clear()
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return map(self._from_inner, self.inner._sweep(self._to_inner(path), dry_run))
+
     def _flush(self) -> None:
         self.inner._flush()
 

@@ -214,6 +214,11 @@ class ConsolidatedStore(Wrapper):
         self._refuse_subtree("")
         self.inner._clear()
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        if not self.write_chunks:
+            raise ReadOnlyError(path, self)
+        return self.inner._sweep(path, dry_run)
+
     def _refuse_subtree(self, path: str) -> None:
         """Refuse to touch what holds a document, or is one."""
         self._refuse_documents(path)

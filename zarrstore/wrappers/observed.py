@@ -182,6 +182,10 @@ class Observed(Wrapper):
         with Call(self, "clear"):
             self.inner._clear()
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        with Call(self, "sweep", path):
+            return list(self.inner._sweep(path, dry_run))
+
     def _flush(self) -> None:
         with Call(self, "flush"):
             self.inner._flush()

@@ -358,6 +358,10 @@ class OverlayStore(Wrapper):
                 self.upper._rmdir(name)
                 self.upper._delete_many([name])
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        # What lies in `lower` is not touched before a commit.
+        return self.upper._sweep(path, dry_run)
+
     def _flush(self) -> None:
         self.upper._flush()
 

@@ -65,3 +65,6 @@ class ReadOnlyStore(Wrapper):
 
     def _clear(self) -> None:
         self._refuse("")
+
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        self._refuse(path)

@@ -232,5 +232,8 @@ class RetryStore(Wrapper):
     def _clear(self) -> None:
         self._again(self.inner._clear)
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return self._again(lambda: list(self.inner._sweep(path, dry_run)))
+
     def _flush(self) -> None:
         self._again(self.inner._flush)

@@ -205,6 +205,9 @@ class SplitStore(Wrapper):
         self.inner._clear()
         self.chunks._clear()
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return [*self.inner._sweep(path, dry_run), *self.chunks._sweep(path, dry_run)]
+
     def _flush(self) -> None:
         # Chunks first, for the same reason as above.
         self.chunks._flush()

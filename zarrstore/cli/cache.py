@@ -1,0 +1,70 @@
+"""The verb ``cache``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from zarrstore.adapt import as_store
+from zarrstore.cli.common import (
+    confirm,
+    json_option,
+    opened,
+    print_json,
+    print_table,
+    storage_options,
+    target_argument,
+    told,
+    yes_option,
+)
+from zarrstore.wrappers.lru import LRUStoreCache
+
+
+@click.group()
+def command() -> None:
+    """The second tier of LRUStoreCache, which outlives the process: look, fill, empty."""
+
+
+@command.command("stats")
+@target_argument("cache")
+@json_option
+def stats(cache: str, as_json: bool) -> None:
+    """What CACHE holds."""
+    with opened(cache, "r") as tier:
+        found = asdict(LRUStoreCache({}, 0, cache=tier).stats())
+    held = {name: value for name, value in found.items() if name.startswith("tier")}
+    if as_json:
+        print_json(held)
+    else:
+        print_table(("cache", ""), [(name, "none" if value is None else f"{value:,}") for name, value in held.items()])
+
+
+@command.command("warm")
+@target_argument()
+@target_argument("cache")
+@click.argument("path", default="")
+@click.option("--size", type=click.FloatRange(min=0), help="What CACHE may take, in bytes (2e9 is two gigabytes).")
+@json_option
+@storage_options
+def warm(
+    target: str, cache: str, path: str, size: float | None, as_json: bool, storage_option: tuple[str, ...]
+) -> None:
+    """Read what is at and below PATH in TARGET into CACHE, until it is full."""
+    with opened(target, "r", storage_option) as store, opened(cache, "a") as tier:
+        fetched = LRUStoreCache(store, 0, cache=tier, cache_size=size).prefetch(path)
+    if as_json:
+        print_json({"fetched": fetched})
+    told(f"fetched {fetched:,} values")
+
+
+@command.command("clear")
+@target_argument("cache")
+@yes_option
+def clear(cache: str, yes: bool) -> None:
+    """Empty CACHE."""
+    with opened(cache, "r+") as tier:
+        count = len(as_store(tier))
+        confirm(f"Delete {count:,} cached values in {cache}?", yes)
+        tier.clear()
+    told(f"deleted {count:,} cached values")

@@ -1,0 +1,36 @@
+"""The verb ``consolidate``."""
+
+from __future__ import annotations
+
+import click
+
+from zarrstore.cli.common import json_option, opened, print_json, storage_options, target_argument, told
+from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata
+
+
+@click.command()
+@target_argument()
+@click.argument("path", default="")
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if what is there is stale.")
+@json_option
+@storage_options
+@click.pass_context
+def command(
+    ctx: click.Context, target: str, path: str, check: bool, as_json: bool, storage_option: tuple[str, ...]
+) -> None:
+    """Write one document that repeats all documents below PATH, or check the one that is there."""
+    with opened(target, "r" if check else "r+", storage_option) as store:
+        if check:
+            stale = check_consolidated(store, path=path)
+        else:
+            consolidate_metadata(store, path=path)
+            told("consolidated")
+            stale = check_consolidated(store, path=path)
+    found = {"missing": stale.missing, "extra": stale.extra, "different": stale.different}
+    if as_json:
+        print_json({"stale": bool(stale), **{name: list(keys) for name, keys in found.items()}})
+    else:
+        for name, keys in found.items():
+            for key in keys:
+                click.echo(f"{name} {key}")
+    ctx.exit(1 if stale else 0)

@@ -1,0 +1,87 @@
+"""The verb ``copy``."""
+
+from __future__ import annotations
+
+import click
+
+from zarrstore.cli.common import (
+    dry_run_option,
+    executor_options,
+    json_option,
+    opened,
+    print_json,
+    printable,
+    progress,
+    storage_options,
+    target_argument,
+    told,
+    with_executor,
+)
+from zarrstore.tools.copy import copy_store
+
+
+@click.command()
+@target_argument("source")
+@target_argument("dest")
+@click.option("--source-path", default="", help="Copy what is below this path.")
+@click.option("--dest-path", default="", help="Copy it to below this path.")
+@click.option("--exclude", "excludes", multiple=True, metavar="REGEX", help="Leave out keys in which this is found.")
+@click.option("--include", "includes", multiple=True, metavar="REGEX", help="But not those in which this is.")
+@click.option("--if-exists", type=click.Choice(["raise", "skip", "replace"]), default="raise", show_default=True)
+@click.option("--resume", metavar="JOURNAL", help="Go on where a copy with this journal was interrupted.")
+@click.option("--verify", is_flag=True, help="Read every value back and compare.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each key.")
+@executor_options
+@dry_run_option
+@json_option
+@storage_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    source: str,
+    dest: str,
+    source_path: str,
+    dest_path: str,
+    excludes: tuple[str, ...],
+    includes: tuple[str, ...],
+    if_exists: str,
+    resume: str | None,
+    verify: bool,
+    verbose: bool,
+    jobs: int | None,
+    dask: str | None,
+    dry_run: bool,
+    as_json: bool,
+    storage_option: tuple[str, ...],
+) -> None:
+    """Copy every key of SOURCE to DEST, documents last. Exit 1 if some could not be copied."""
+    with (
+        opened(source, "r", storage_option) as below,
+        opened(dest, "a", storage_option) as above,
+        with_executor(jobs, dask) as executor,
+    ):
+        result = copy_store(
+            below,
+            above,
+            source_path,
+            dest_path,
+            excludes=excludes,
+            includes=includes,
+            if_exists=if_exists,
+            dry_run=dry_run,
+            log=(lambda line: click.echo(printable(line))) if verbose and not as_json else None,
+            executor=executor,
+            resume=resume,
+            verify=verify,
+            progress=progress("copy"),
+            errors="collect",
+        )
+    copied, skipped, nbytes = result
+    if as_json:
+        said = {"dry_run": dry_run, "copied": copied, "skipped": skipped, "nbytes": nbytes, "errors": result.errors}
+        print_json(said)
+    for key, why in result.errors.items():
+        told(f"error {key}: {why}")
+    verb = "would copy" if dry_run else "copied"
+    told(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}, errors {len(result.errors):,}")
+    ctx.exit(1 if result.errors else 0)

@@ -1,0 +1,34 @@
+"""The verb ``du``."""
+
+from __future__ import annotations
+
+import click
+
+from zarrstore.cli.common import json_option, opened, print_json, print_table, storage_options, target_argument
+from zarrstore.tools.progress import human_bytes
+from zarrstore.tools.tree import du
+
+
+@click.command()
+@target_argument()
+@click.argument("path", default="")
+@click.option("-d", "--depth", type=click.IntRange(min=0), default=1, show_default=True, help="Levels to report.")
+@json_option
+@storage_options
+def command(target: str, path: str, depth: int, as_json: bool, storage_option: tuple[str, ...]) -> None:
+    """Bytes and keys at and below PATH and its directories, the largest first."""
+    with opened(target, "r", storage_option) as store:
+        usages = du(store, path, depth=depth)
+    if as_json:
+        print_json([{"path": usage.path, "nbytes": usage.nbytes, "nkeys": usage.nkeys} for usage in usages])
+        return
+    rows = [
+        (
+            f"{usage.nbytes:,}" if usage.nbytes >= 0 else "?",
+            human_bytes(usage.nbytes),
+            f"{usage.nkeys:,}",
+            usage.path or "/",
+        )
+        for usage in usages
+    ]
+    print_table(("bytes", "", "keys", "path"), rows, numbers=(0, 1, 2))

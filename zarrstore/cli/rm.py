@@ -1,0 +1,46 @@
+"""The verb ``rm``."""
+
+from __future__ import annotations
+
+import click
+
+from zarrstore import keys as k
+from zarrstore.cli.common import (
+    confirm,
+    dry_run_option,
+    json_option,
+    opened,
+    print_json,
+    printable,
+    storage_options,
+    target_argument,
+    told,
+    yes_option,
+)
+
+
+@click.command()
+@target_argument()
+@click.argument("path")
+@dry_run_option
+@yes_option
+@json_option
+@storage_options
+def command(target: str, path: str, dry_run: bool, yes: bool, as_json: bool, storage_option: tuple[str, ...]) -> None:
+    """Delete the key at PATH and everything below it, and nothing beside it; '/' empties TARGET."""
+    with opened(target, "r" if dry_run else "r+", storage_option) as store:
+        at = k.normalize_path(path)
+        keys = sorted([*store.keys_below(at), *([at] if at and at in store else [])])
+        if not keys:
+            raise KeyError(at)
+        if not dry_run:
+            confirm(f"Delete {len(keys):,} keys at and below {path!r} in {target}?", yes)
+            if at in keys:
+                del store[at]
+            store.rmdir(at)
+    if as_json:
+        print_json({"dry_run": dry_run, "path": at, "keys": keys})
+    elif dry_run:
+        for key in keys:
+            click.echo(printable(key))
+    told(f"{'would delete' if dry_run else 'deleted'} {len(keys):,} keys")

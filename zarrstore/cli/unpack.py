@@ -1,0 +1,23 @@
+"""The verb ``unpack``."""
+
+from __future__ import annotations
+
+import click
+
+from zarrstore.cli.common import json_option, print_json, progress, target_argument, told
+from zarrstore.packing import unpack
+
+
+@click.command()
+@target_argument("archive")
+@click.argument("dest", type=click.Path(file_okay=False))
+@click.option("--if-exists", type=click.Choice(["raise", "skip", "replace"]), default="raise", show_default=True)
+@click.option("--verify", is_flag=True, help="Read every file back and compare.")
+@json_option
+def command(archive: str, dest: str, if_exists: str, verify: bool, as_json: bool) -> None:
+    """Put every entry of ARCHIVE into the directory DEST. ARCHIVE is kept."""
+    result = unpack(archive, dest, if_exists=if_exists, verify=verify, progress=progress("unpack"))
+    copied, skipped, nbytes = result
+    if as_json:
+        print_json({"copied": copied, "skipped": skipped, "nbytes": nbytes})
+    told(f"unpacked {copied:,} keys ({nbytes:,} bytes) into {dest}, skipped {skipped:,}")

@@ -1,0 +1,63 @@
+"""The verb ``verify``."""
+
+from __future__ import annotations
+
+import click
+
+from zarrstore.cli.common import (
+    executor_options,
+    json_option,
+    opened,
+    print_json,
+    printable,
+    progress,
+    storage_options,
+    target_argument,
+    told,
+    with_executor,
+)
+from zarrstore.tools.manifest import write_manifest
+from zarrstore.tools.verify import verify
+
+
+@click.command()
+@target_argument()
+@click.argument("path", default="")
+@click.option("--decode/--no-decode", default=True, show_default=True, help="Decode every chunk.")
+@click.option("--manifest", type=click.Path(exists=True, dir_okay=False), help="Compare with these SHA-256 sums.")
+@click.option("--write-manifest", "write_to", type=click.Path(dir_okay=False), help="Write SHA-256 sums of all keys.")
+@click.option("--missing", type=click.Choice(["unfilled", "all", "none"]), default="unfilled", show_default=True)
+@executor_options
+@json_option
+@storage_options
+@click.pass_context
+def command(
+    ctx: click.Context,
+    target: str,
+    path: str,
+    decode: bool,
+    manifest: str | None,
+    write_to: str | None,
+    missing: str,
+    jobs: int | None,
+    dask: str | None,
+    as_json: bool,
+    storage_option: tuple[str, ...],
+) -> None:
+    """Look at every key below PATH and print every problem. Exit 1 if there is one."""
+    with opened(target, "r", storage_option) as store, with_executor(jobs, dask) as executor:
+        report = verify(store, path, decode, manifest, executor, missing=missing, progress=progress("verify"))
+        if write_to:
+            told(f"wrote {write_manifest(store, write_to, path):,} sums to {write_to}")
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        for problem in report.problems:
+            click.echo(printable(str(problem)))
+    for note in report.notes:
+        told(f"note: {note}")
+    told(
+        f"{report.n_arrays:,} arrays, {report.n_groups:,} groups, {report.n_chunks:,} of {report.n_expected:,} chunks, "
+        f"{report.n_decoded:,} decoded: {len(report.problems):,} problems"
+    )
+    ctx.exit(1 if report.problems else 0)
