@@ -3,7 +3,7 @@
 ::
 
     python tests/servers/s3.py up     start it, or find it up; it stays up until told otherwise
-    python tests/servers/s3.py down   stop it, by the process ids it left
+    python tests/servers/s3.py down   stop it, now or when the last session that uses it leaves
     python tests/servers/s3.py env    what a client needs, as export lines
 
 Test sessions share one server: `session` starts it if nobody did, and the last session to leave stops it, unless it
@@ -28,7 +28,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -173,10 +173,8 @@ def session() -> Iterator[S3Server]:
         finally:
             with _door():
                 fcntl.flock(users, fcntl.LOCK_UN)
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if not (FOLDER / "keep").exists():
-                        _stop()
+                if not (FOLDER / "keep").exists():
+                    _stop_if_unused(users)
 
 
 def up() -> S3Server:
@@ -189,11 +187,17 @@ def up() -> S3Server:
 
 
 def down() -> None:
-    """Stop it."""
+    """Stop the server, or leave that to the last session that uses it."""
     if FOLDER.exists():
-        with _door():
-            _stop()
+        with _door(), open(FOLDER / "users.lock", "w") as users:
             (FOLDER / "keep").unlink(missing_ok=True)
+            _stop_if_unused(users)
+
+
+def _stop_if_unused(users: IO[str]) -> None:
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _stop()
 
 
 @contextlib.contextmanager
