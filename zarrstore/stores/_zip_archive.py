@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from zarrstore.errors import (
     DamagedStoreError,
@@ -12,7 +14,7 @@ from zarrstore.errors import (
 from zarrstore.stores import _zip_format as fmt
 from zarrstore.stores._zip_codec import METHODS, crc32_function, unpack
 from zarrstore.stores._zip_directory import Directory, find_end
-from zarrstore.stores._zip_file import File, read_fully
+from zarrstore.stores._zip_file import File, OSFile, pread, read_fully
 
 __all__ = ["Archive", "Limits"]
 
@@ -20,8 +22,8 @@ __all__ = ["Archive", "Limits"]
 _TOGETHER = 1 << 15
 #: Up to so many bytes are read before it is known that the file has them.
 _TRUSTED = 1 << 26
-#: Room for the extra field of a local header, whose length only the header tells. Info-ZIP writes 28 bytes.
-_EXTRA = 32
+#: A local header without the name, and room for an extra field, whose length it tells. Info-ZIP writes 28 bytes.
+_HEADER = fmt.LOCAL_SIZE + 32
 #: Space asked for ahead of what is written, in bytes, so that most writes need not ask.
 _LEAST_SPARE, _MOST_SPARE = 1 << 16, 1 << 22
 
@@ -67,7 +69,13 @@ class Archive:
         self.directory = directory
         self.limits = limits
         self.crc32 = crc32_function()
-        self._pread = file.pread
+        #: ``_pread(_place, n, offset)``: the bare system call where there is one.
+        self._pread: Callable[[Any, int, int], bytes]
+        self._place: Any
+        if isinstance(file, OSFile):
+            self._pread, self._place = pread, file.fd
+        else:
+            self._pread, self._place = type(file).pread, file
         self._shift = directory.shift
         self._trusted = _TRUSTED if limits.value is None else min(_TRUSTED, limits.value)
 
@@ -83,13 +91,13 @@ class Archive:
         if record is None:
             raise KeyError(key)
         kind, crc, csize, size, name_length, offset = _quick_fields(record)
-        if csize <= self._trusted and csize == size and kind in _PLAIN:
-            place, lead = offset + self._shift, 30 + name_length
-            together = csize <= _TOGETHER
-            data = self._pread(lead + _EXTRA + csize if together else lead, place)
-            if len(data) >= lead and data.startswith(record[46 : 46 + name_length], 30):
-                lead += data[28] | data[29] << 8
-                value = data[lead : lead + csize] if together else self._pread(csize, place + lead)
+        if kind in _PLAIN and csize == size and csize <= self._trusted:
+            place = offset + self._shift
+            together = csize if csize <= _TOGETHER else 0
+            data = self._pread(self._place, name_length + together + _HEADER, place)
+            if data.startswith(record[46 : 46 + name_length], 30):
+                start = 30 + name_length + (data[28] | data[29] << 8)
+                value = data[start : start + csize] if together else self._pread(self._place, csize, place + start)
                 if len(value) == csize and self.crc32(value) == crc:
                     return value
         # Large, packed, or something is wrong: whatever it is, it is said there.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -124,8 +125,8 @@ class Directory:
     ----------
     root : str
         The folder below which all keys are; ``""`` in most archives.
-    version : int
-        Grows with every change of the set of names.
+    deletions : int
+        Grows whenever names went.
     refused : tuple of (str, str)
         Names that are not keys, with the reason. Known once the index is built.
     """
@@ -133,29 +134,31 @@ class Directory:
     def __init__(self, label: str, raw: bytes, end: End | None, root: str | None = None) -> None:
         self.label = label
         self.shift = end.shift if end else 0
-        self.version = 0
+        self.deletions = 0
         self.refused: tuple[tuple[str, str], ...] = ()
         self._count = end.entries if end else 0
         self._start = end.start if end else 0
         self._raw = raw
         self._searches = 0
         self._index: dict[str, bytes] | None = None
-        self._sorted: tuple[int, list[str]] | None = None
+        self._sorted: tuple[tuple[int, int], list[str]] | None = None
+        #: ``find(key)`` returns the record of a key, None if there is none. From the index on it is the dict's own.
+        self.find: Callable[[str], bytes | None] = self._find
+        self.root = root or ""
         if len(raw) <= _SMALL:
             _ = self.index
-        self.root = self._find_root() if root is None else root
-        self._lead = k.prefix(self.root)
+        if root is None:
+            self.root = self._find_root()
+            if self.root:
+                self.find = self._find
 
-    def find(self, key: str) -> bytes | None:
-        """Return the record of a key, None if there is none."""
-        index = self._index
-        if index is not None:
-            return index.get(self._lead + key if self._lead else key)
-        return self._search(k.join(self.root, key))
+    def _find(self, key: str) -> bytes | None:
+        name = k.join(self.root, key)
+        return self._search(name) if self._index is None else self._index.get(name)
 
     @property
     def index(self) -> dict[str, bytes]:
-        """All records by name. Who changes it holds the writer's lock and raises `version` after."""
+        """All records by name. Who changes it holds the writer's lock and counts `deletions` after."""
         if self._index is None:
             built = self._build()
             # One step of the interpreter: threads that build at once must end with one index, or what is written
@@ -163,6 +166,8 @@ class Directory:
             index = self.__dict__.setdefault("_shared", built)
             self._index = index
             self._raw = b""
+            if not self.root:
+                self.find = index.get
         return self._index
 
     # Searching -----------------------------------------------------------------------------------------------------
@@ -313,10 +318,11 @@ class Directory:
 
     def sorted_names(self) -> list[str]:
         """Return the names in order, sorted once per change."""
-        version = self.version
+        # Names come one by one and go by a deletion, so these two tell every state from those before it. They are read
+        # first: a list that is ahead of them, for a change made meanwhile, is just made again.
+        version = self.deletions, len(self.index)
         held = self._sorted
         if held is None or held[0] != version:
-            # The version is read first: a list that misses a change made meanwhile is thereby out of date.
             held = self._sorted = version, sorted(self.index)
         return held[1]
 

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from zarrstore.errors import LockedStoreError
@@ -55,6 +54,26 @@ else:
         _sync = os.fdatasync
 
 
+_position = threading.Lock()
+
+
+def _seek_and_read(fd: int, n: int, offset: int) -> bytes:
+    with _position:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, n)
+
+
+def _seek_and_write(fd: int, data: Any, offset: int) -> int:
+    with _position:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.write(fd, data)
+
+
+#: Read and write at a place, of a file's number; Windows has no such calls.
+pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+pwrite: Callable[[int, Any, int], int] = getattr(os, "pwrite", _seek_and_write)
+
+
 class File(Protocol):
     """What reading needs: ``pread`` may come back short only at the end of the file."""
 
@@ -89,13 +108,6 @@ class OSFile:
         self.fd = -1
         self.fd = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
         self.label = label
-        self._position = threading.Lock()
-        self.pread: Callable[[int, int], bytes] = (
-            partial(os.pread, self.fd) if hasattr(os, "pread") else self._seek_and_read
-        )
-        self.pwrite: Callable[[Any, int], int] = (
-            partial(os.pwrite, self.fd) if hasattr(os, "pwrite") else self._seek_and_write
-        )
 
     def __del__(self) -> None:
         if self.fd >= 0:
@@ -104,10 +116,9 @@ class OSFile:
             except OSError:
                 pass  # what mattered was synced before
 
-    def _seek_and_read(self, n: int, offset: int) -> bytes:
-        with self._position:
-            os.lseek(self.fd, offset, os.SEEK_SET)
-            return os.read(self.fd, n)
+    def pread(self, n: int, offset: int) -> bytes:
+        """Return `n` bytes from `offset` on, fewer at the end."""
+        return pread(self.fd, n, offset)
 
     def size(self) -> int:
         return os.fstat(self.fd).st_size
@@ -127,18 +138,13 @@ class OSFile:
         told = os.fstat(self.fd)
         return told.st_dev, told.st_ino
 
-    def _seek_and_write(self, data: Any, offset: int) -> int:
-        with self._position:
-            os.lseek(self.fd, offset, os.SEEK_SET)
-            return os.write(self.fd, data)
-
     def write(self, parts: Sequence[bytes], offset: int) -> None:
         """Write all parts, one behind the other, or raise; the operating system has them when this returns."""
         done = os.pwritev(self.fd, parts, offset) if len(parts) > 1 and hasattr(os, "pwritev") else 0
         for part in parts:
             while done < len(part):
                 # Short writes are rare: a signal, more than 2 GiB, or a disk that is full and says so next time.
-                step = self.pwrite(memoryview(part)[done:], offset + done)
+                step = pwrite(self.fd, memoryview(part)[done:], offset + done)
                 if not step:
                     raise OSError(errno.EIO, "the file takes no more", self.label)
                 done += step

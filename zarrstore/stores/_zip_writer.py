@@ -19,7 +19,7 @@ from zarrstore.stores import _zip_format as fmt
 from zarrstore.stores._zip_archive import Archive, Limits
 from zarrstore.stores._zip_codec import pack
 from zarrstore.stores._zip_directory import Directory, find_end
-from zarrstore.stores._zip_file import OSFile, read_fully
+from zarrstore.stores._zip_file import OSFile, pwrite, read_fully
 
 __all__ = ["Writer"]
 
@@ -73,23 +73,21 @@ class Writer(Archive):
         #: Up to where the disk has what was written, as far as a sync has told.
         self._synced = stop
         self._sync_failed = False
-        #: Up to where the file's space is sure.
-        self._reserved = stop
-        #: Length of the directory that a flush would write, known from the first write on.
-        self._listing = 0
         self._begun = False
+        #: Up to where the space of the file is sure; and up to where entries may go, with the records they add, so that
+        #: there is space behind them for the directory of all others.
+        self._reserved = self._ceiling = stop
         #: What closes the archive beside the records: the mark of the root, and the end.
         self._closing = len(fmt.root_mark(directory.root)) + fmt.LONGEST_END
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         self._fixed_stamp = _stamp(int(epoch), utc=True) if epoch.isdecimal() else None
         #: What entries carry as their time, and until when.
         self._stamp, self._stamp_until = 0, 0.0
-        #: Largest value, in bytes, that goes the short way; none before the first write.
+        #: Largest value, in bytes, that goes the short way; none at the beginning.
         self._quick = -1
-        self._quick_stop = fmt.LIMIT - 1 + self._shift
+        self._plain = limits.zip64 and not compression and not directory.root and not directory.shift
         self._local_lead = self._record_lead = b""
         self._index: dict[str, bytes] = {}
-        self._pwrite = file.pwrite
 
     @classmethod
     def create(cls, file: OSFile, name: str, limits: Limits, compression: int, root: str = "") -> Writer:
@@ -107,7 +105,7 @@ class Writer(Archive):
     def set(self, key: str, value: bytes) -> None:
         """Append one entry."""
         stop, size = self.stop, len(value)
-        if size > self._quick or not 0 < stop < self._quick_stop or not key.isascii():
+        if size > self._quick or not key.isascii():
             self._append(self._prepare(key, value, stop))
             return
         # The same as there and in _write, for an entry that needs nothing special, in half the time.
@@ -118,22 +116,24 @@ class Writer(Archive):
             fields = _size_fields(self.crc32(value), size, size, len(raw), 0)
         except struct.error:
             raise _too_long(key) from None
-        place = (stop - self._shift).to_bytes(4, "little")
-        record = b"".join((self._record_lead, fields, fmt.ATTRIBUTES, place, raw))
+        record = b"".join((self._record_lead, fields, fmt.ATTRIBUTES, stop.to_bytes(4, "little"), raw))
         entry = b"".join((self._local_lead, fields, raw, value))
         length = len(entry)
         try:
-            if stop + length + len(record) + self._listing + self._closing > self._reserved:
+            if stop + length + len(record) > self._ceiling:
                 self._reserve(length, len(record))
-            self.changed = True
-            done = self._pwrite(entry, stop)
+            done = pwrite(self._place, entry, stop)
             if done < length:
                 self.file.write((entry[done:],), stop + done)
         except BaseException:
             self._roll_back()
             raise
         self.stop = stop + length
-        self._note(key, record)
+        index = self._index
+        known = len(index)
+        index[key] = record
+        if len(index) != known:  # else it takes the place of a record that is no shorter
+            self._ceiling -= len(record)
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
         """Append entries in one write: all of them or none."""
@@ -144,15 +144,15 @@ class Writer(Archive):
         stop, listed = self.stop, 0
         parts: list[bytes] = []
         records: list[tuple[str, bytes]] = []
-        crc32, shift, quick, quick_stop = self.crc32, self._shift, self._quick, self._quick_stop
+        crc32, quick = self.crc32, self._quick
         self._now()
         local_lead, record_lead, attributes = self._local_lead, self._record_lead, fmt.ATTRIBUTES
         for key, value in items:
             size = len(value)
-            if size <= quick and 0 < stop < quick_stop and key.isascii() and len(key) <= fmt.LONGEST_NAME:
+            if size <= quick and key.isascii() and len(key) <= fmt.LONGEST_NAME and stop < fmt.LIMIT:
                 name, raw = key, key.encode()
                 fields = _size_fields(crc32(value), size, size, len(raw), 0)
-                record = b"".join((record_lead, fields, attributes, (stop - shift).to_bytes(4, "little"), raw))
+                record = b"".join((record_lead, fields, attributes, stop.to_bytes(4, "little"), raw))
                 parts += local_lead, fields, raw, value
                 stop += fmt.LOCAL_SIZE + len(raw) + size
             else:
@@ -171,6 +171,8 @@ class Writer(Archive):
         else:
             self._write(entry.header, len(entry.record), entry.data)
         self._note(entry.name, entry.record)
+        if self._plain and self._reserved < fmt.LIMIT:  # and from here on, not the first in the file
+            self._quick = _QUICK if self.limits.value is None else min(_QUICK, self.limits.value)
 
     def _prepare(self, key: str, value: bytes, offset: int) -> Prepared:
         size = len(value)
@@ -207,7 +209,7 @@ class Writer(Archive):
         """Raise if this entry, or the directory behind it, would need Zip64."""
         if size >= fmt.LIMIT:
             raise ValueTooLargeError(name, size, fmt.LIMIT - 1, "pass allowZip64=True")
-        if reached + len(name) + self._listing + (1 << 17) >= fmt.LIMIT:
+        if reached + len(name) + (self._reserved - self._ceiling) + (1 << 17) >= fmt.LIMIT:
             raise UnsupportedOperation("grow to 4 GiB", self.name, "pass allowZip64=True")
         index = self.directory.index
         if len(index) >= fmt.MOST_ENTRIES - 1 and name not in index:
@@ -218,13 +220,8 @@ class Writer(Archive):
     def _note(self, name: str, record: bytes) -> None:
         """Let the index say what the file now has."""
         index = self._index
-        old = index.get(name)
+        self._ceiling -= len(record) - len(index.get(name, b""))
         index[name] = record
-        if old is None:
-            self.directory.version += 1
-            self._listing += len(record)
-        else:
-            self._listing += len(record) - len(old)
 
     def delete(self, names: Iterable[str]) -> None:
         """Drop entries by their names in the archive, which are there, and say so behind them."""
@@ -244,8 +241,8 @@ class Writer(Archive):
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            self._listing -= len(self._index.pop(name))
-        self.directory.version += 1
+            self._ceiling += len(self._index.pop(name))
+        self.directory.deletions += 1
 
     def move(self, names: Iterable[tuple[str, str]]) -> None:
         """Give entries other names (pairs of old and new): their data is copied as it is, then the old ones dropped.
@@ -287,10 +284,8 @@ class Writer(Archive):
         """Make ready for the first write: all entries must be known by then, since the next directory lists them."""
         self.directory.check_names()
         self._index = self.directory.index
-        self._listing = sum(map(len, self._index.values()))
+        self._ceiling = self._reserved - self._closing - sum(map(len, self._index.values()))
         self._begun = True
-        if self.limits.zip64 and not self.compression and not self.directory.root:
-            self._quick = _QUICK if self.limits.value is None else min(_QUICK, self.limits.value)
 
     def _write(self, data: bytes, listed: int, more: bytes = b"") -> None:
         """Write bytes, whole or not at all. `listed` is by how much the directory may grow."""
@@ -298,9 +293,8 @@ class Writer(Archive):
             self._begin()
         stop, size = self.stop, len(data) + len(more)
         try:
-            if stop + size + listed + self._listing + self._closing > self._reserved:
+            if stop + size + listed > self._ceiling:
                 self._reserve(size, listed)
-            self.changed = True
             self.file.write((data, more) if more else (data,), stop)
         except BaseException:
             self._roll_back()
@@ -308,14 +302,24 @@ class Writer(Archive):
         self.stop = stop + size
 
     def _reserve(self, size: int, listed: int) -> None:
-        """Have space for `size` bytes, and for the directory that will list them: a flush must not fail for that."""
-        needed = self.stop + size + listed + self._listing + self._closing
+        """Have space for `size` bytes, and for the directory that will list them: a flush must not fail for that.
+
+        The first write after a flush always comes here, for it leaves nothing reserved.
+        """
+        self.changed = True
+        needed = self.stop + size + listed + (self._reserved - self._ceiling)
         spare = min(max(needed >> 3, _LEAST_SPARE), _MOST_SPARE)
-        self._reserved = self.file.reserve(self.stop, needed, spare)
+        self._set_reserved(self.file.reserve(self.stop, needed, spare))
+        if self._reserved >= fmt.LIMIT:
+            self._quick = -1
+
+    def _set_reserved(self, stop: int) -> None:
+        self._ceiling += stop - self._reserved
+        self._reserved = stop
 
     def _roll_back(self) -> None:
         """Cut off what came behind the last good entry. If even that fails, the next write or flush covers it."""
-        self._reserved = self.stop
+        self._set_reserved(self.stop)
         with suppress(OSError):
             self.file.truncate(self.stop)
 
@@ -355,7 +359,8 @@ class Writer(Archive):
         except BaseException:
             self._roll_back()
             raise
-        self.stop = self._synced = self._reserved = end_at + len(end)
+        self.stop = self._synced = end_at + len(end)
+        self._set_reserved(self.stop)
         self.changed = False
 
     def _records(self) -> list[bytes]:
