@@ -159,6 +159,12 @@ class SharedEnvironment:
         with self.turn:
             if self.dead:
                 raise ClosedStoreError(self.label)
+            if self.env is None and self._inherited:
+                raise LockedStoreError(
+                    self.path,
+                    "this process was forked while another thread was in a transaction that did not end; fork when no "
+                    "thread uses the store, or start processes by spawn",
+                )
             if self.env is None:
                 self._open(self.map_size)
             self.shut = False
@@ -212,8 +218,7 @@ class SharedEnvironment:
                         result = work(txn)
                         txn.commit()
                     except BaseException:
-                        with suppress(self.lmdb.Error):
-                            txn.abort()
+                        self._abort(txn)
                         raise
                     return result
             except self.lmdb.BadValsizeError:
@@ -240,6 +245,22 @@ class SharedEnvironment:
             finally:
                 busy.pop()
             self._wait()
+
+    def _abort(self, txn: Any) -> None:
+        # py-lmdb 3 aborts a write when no other call is under way, which busy readers can put off for ever; so they
+        # are stopped. If another thread has the turn it has stopped them, and waits for this transaction to end.
+        mine = False
+        while not (mine or self.shut):
+            mine = self.turn.acquire(timeout=0.001)
+        if mine:
+            self.shut = True
+        try:
+            with suppress(self.lmdb.Error):
+                txn.abort()
+        finally:
+            if mine:
+                self.shut = self.env is None
+                self.turn.release()
 
     def _check_readers(self, nbytes: int) -> None:
         self._bytes_since_check += nbytes
@@ -327,7 +348,7 @@ class SharedEnvironment:
         if isinstance(exc, damage):
             raise DamagedStoreError(self.path, f"is damaged, or no LMDB file: {exc}") from exc
         code = max(0, getattr(exc, "code", 0))
-        reason = getattr(exc, "reason", None) or exc
+        reason = getattr(exc, "reason", exc) if code else exc
         if isinstance(exc, lmdb.ReadersFullError):
             code = errno.EAGAIN
         elif code == errno.EIO and _disk_is_full(self.path):

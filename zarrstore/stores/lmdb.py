@@ -290,14 +290,12 @@ class LMDBStore(Store):
     def _delete(self, key: str) -> None:
         name = key.encode()
 
-        def delete(txn: Any) -> None:
-            if not txn.delete(name):
-                raise KeyError(key)
-
         try:
-            self._write(delete, key)
+            there = self._write(lambda txn: txn.delete(name), key)
         except self._lmdb.BadValsizeError:
-            raise KeyError(key) from None
+            there = False
+        if not there:
+            raise KeyError(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         names = (key.encode() for key in keys)
@@ -509,7 +507,10 @@ def _some_children(txn: Any, at: bytes, end: bytes, path: str) -> tuple[list[tup
         if len(found) >= SCAN:
             return found, raw
         key = _text(raw)
-        name = k.child(key, path) or ""
+        name = k.child(key, path)
+        if not name:  # 'a//b' is below 'a', and no key
+            here = cursor.next()
+            continue
         whole = k.join(path, name)
         if whole == key:
             if k.is_key(name):
