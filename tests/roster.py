@@ -5,12 +5,19 @@ A new backend or wrapper adds one line here. Makers take the test's folder and r
 
 from __future__ import annotations
 
+import dbm.dumb
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from zarrstore import DictStore, KVStore
+from zarrstore import DictStore, KVStore, LRUStoreCache
+from zarrstore.stores.dbm import DBMStore
+from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.nested import NestedDirectoryStore
+from zarrstore.stores.sqlite import SQLiteStore
+from zarrstore.stores.temp import TempStore
+from zarrstore.stores.zip import ZipStore
 from zarrstore.testing import CountingStore, SlowStore
 from zarrstore.wrappers.base import Wrapper
 from zarrstore.wrappers.filter import FilterStore
@@ -30,7 +37,15 @@ STORES: dict[str, Maker] = {
     "DictStore": lambda path: DictStore(),
     "DictStore-shared-root": lambda path: DictStore(root={}),
     "KVStore": lambda path: KVStore({}),
+    "DirectoryStore": lambda path: DirectoryStore(path / "data"),
+    "DirectoryStore-always": lambda path: DirectoryStore(path / "data", durability="always"),
+    "DirectoryStore-direct": lambda path: DirectoryStore(path / "data", direct_io=True),
+    "NestedDirectoryStore": lambda path: NestedDirectoryStore(path / "data"),
+    "TempStore": lambda path: TempStore(dir=path),
+    "ZipStore": lambda path: ZipStore(path / "data.zip"),
     "LMDBStore": lambda path: LMDBStore(path / "data.lmdb"),
+    "DBMStore": lambda path: DBMStore(path / "data.dbm", open=dbm.dumb.open),
+    "SQLiteStore": lambda path: SQLiteStore(path / "data.sqlite"),
 }
 
 #: Wrappers: name -> maker of a wrapper around a given store.
@@ -39,6 +54,9 @@ WRAPPERS: dict[str, Callable[[Any, Path], Any]] = {
     "CountingStore": lambda inner, path: CountingStore(inner),
     "SlowStore": lambda inner, path: SlowStore(inner, delay=0.0),
     "FilterStore": lambda inner, path: FilterStore(inner),
+    "LRUStoreCache": lambda inner, path: LRUStoreCache(inner, 1e6),
+    "LRUStoreCache-tiny": lambda inner, path: LRUStoreCache(inner, 8),
+    "LRUStoreCache-tier": lambda inner, path: LRUStoreCache(inner, 100, cache=DictStore(), cache_size=1e6),
     "MetricsStore": lambda inner, path: MetricsStore(inner),
     "OverlayStore": lambda inner, path: OverlayStore(inner, DictStore()),
     "PrefixStore": lambda inner, path: PrefixStore(inner, "part/of it"),
@@ -49,14 +67,21 @@ WRAPPERS: dict[str, Callable[[Any, Path], Any]] = {
 }
 
 #: Backends under which every wrapper is run; stacks of two wrappers run over the first.
-UNDER_WRAPPERS = ("DictStore",)
+UNDER_WRAPPERS = ("DictStore", "DirectoryStore", "ZipStore", "LMDBStore")
 
 #: Attributes of the suite for backends that need others: name -> attributes.
 OPTIONS: dict[str, dict[str, Any]] = {
     "dict": {"pickles": False},
+    "TempStore": {"pickles": False},  # its folder goes with the object that made it
+    "DirectoryStore-always": {"examples": 5},
 }
 
 #: How a store is opened again, for those that outlive their object: name -> reopen(store, path).
 REOPEN: dict[str, Callable[[Any, Path], Any]] = {
+    "DirectoryStore": lambda store, path: (store.close(), DirectoryStore(path / "data"))[1],
+    "NestedDirectoryStore": lambda store, path: (store.close(), NestedDirectoryStore(path / "data"))[1],
+    "ZipStore": lambda store, path: (store.close(), ZipStore(path / "data.zip"))[1],
     "LMDBStore": lambda store, path: (store.close(), LMDBStore(path / "data.lmdb"))[1],
+    "DBMStore": lambda store, path: (store.close(), DBMStore(path / "data.dbm", open=dbm.dumb.open))[1],
+    "SQLiteStore": lambda store, path: (store.close(), SQLiteStore(path / "data.sqlite"))[1],
 }

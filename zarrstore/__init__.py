@@ -21,15 +21,23 @@ from zarrstore.stores.dbm import DBMStore
 from zarrstore.stores.dict import DictStore, MemoryStore
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.nested import NestedDirectoryStore
+from zarrstore.stores.sqlite import SQLiteStore
+from zarrstore.stores.temp import TempStore
 from zarrstore.stores.zip import ZipStore
+from zarrstore.tools.clean import clean
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata, open_consolidated
 from zarrstore.tools.copy import CopyError, CopyResult, copy_store
+from zarrstore.tools.diff import Difference, diff
+from zarrstore.tools.manifest import manifest_of, read_manifest, write_manifest
 from zarrstore.tools.migrate_1to2 import migrate_1to2
+from zarrstore.tools.migrate_2to3 import migrate_1to3, migrate_2to3
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.tools.nodes import Node, walk
 from zarrstore.tools.progress import Progress
 from zarrstore.tools.read import read_array
 from zarrstore.tools.tree import du, tree
+from zarrstore.tools.verify import Problem, VerifyReport, verify
 from zarrstore.wrappers.consolidated import ConsolidatedStore
 from zarrstore.wrappers.filter import FilterStore
 from zarrstore.wrappers.lru import LRUStoreCache
@@ -50,6 +58,7 @@ __all__ = [
     "CopyResult",
     "DBMStore",
     "DictStore",
+    "Difference",
     "DirectoryStore",
     "FilterStore",
     "KVStore",
@@ -59,24 +68,31 @@ __all__ = [
     "MetricsStore",
     "MigratedNode",
     "MigrationReport",
+    "NestedDirectoryStore",
     "Node",
     "OverlayStore",
     "PrefixStore",
+    "Problem",
     "Progress",
     "ReadOnlyStore",
     "RetryStore",
+    "SQLiteStore",
     "SplitStore",
     "Store",
+    "TempStore",
     "UsageLogStore",
+    "VerifyReport",
     "ZipStore",
     "as_store",
     "check_consolidated",
+    "clean",
     "consolidate_metadata",
     "contains_array",
     "contains_group",
     "copy_store",
     "delete_node",
     "delitems",
+    "diff",
     "du",
     "getitems",
     "getrange",
@@ -86,15 +102,21 @@ __all__ = [
     "init_group",
     "keys_below",
     "listdir",
+    "manifest_of",
     "migrate_1to2",
+    "migrate_1to3",
+    "migrate_2to3",
     "open_consolidated",
     "open_store",
     "pack",
     "read_array",
+    "read_manifest",
     "rename",
     "rmdir",
     "setitems",
     "tree",
     "unpack",
+    "verify",
     "walk",
+    "write_manifest",
 ]

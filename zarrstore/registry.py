@@ -279,7 +279,8 @@ def _is_dbm_sqlite(path: str) -> bool:
 
 def _open_kind(kind: str, path: str, mode: str, options: dict[str, Any]) -> Store:
     there = _is_there(kind, path)
-    if mode in ("r", "r+") and not there:
+    # An empty directory is an empty store to read, and none that `w-` would have to spare.
+    if mode in ("r", "r+") and not (there or os.path.isdir(path)):
         raise StoreNotFoundError(path, f"{_article(kind)} {kind} store there")
     if mode == "w-" and there:
         raise DestinationExistsError("", path, "open it with mode 'a', or erase it with mode 'w'")
@@ -306,7 +307,6 @@ def _is_there(kind: str, path: str) -> bool:
 
         return os.path.isfile(path) or bool(dbm.whichdb(path))
     if kind in ("dir", "nested"):
-        # An empty directory is as good as none: `mkdir` before `w-` is not a store.
         return os.path.isdir(path) and any(os.scandir(path))
     return os.path.exists(path)
 
