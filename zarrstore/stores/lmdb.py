@@ -197,15 +197,13 @@ class LMDBStore(Store):
             busy.append(None)
             if not env.shut:
                 txn = env.begin()
-                try:
-                    value: bytes | None = txn.get(key.encode())
-                finally:
-                    txn.abort()
+                value: bytes | None = txn.get(key.encode())
+                txn.abort()
                 if value is None:
                     raise KeyError(key)
                 return value
         except self._lmdb.Error:
-            pass  # tried again below, where it is put right
+            txn = None  # ended by its destructor; tried again below, where what is wrong is put right
         finally:
             busy.pop()
         name = key.encode()
