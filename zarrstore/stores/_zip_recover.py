@@ -105,7 +105,7 @@ def _rebuild(file: OSFile, path: str, dest: str | None) -> Recovery:
     name = f"ZipStore({file.label!r})"
     if dest is None:
         # Behind everything: nothing in the file is overwritten, so a kill here leaves what there was.
-        Writer(file, name, directory, Limits(), fmt.STORED, stop, True).flush()
+        Writer(file, name, directory, Limits(), fmt.STORED, stop, False).flush()
         return report
     archive = Archive(file, name, directory, Limits())
     rewrite(archive, archive.live_records(), dest, label=dest, compression=fmt.STORED, like=file).file.unlock()

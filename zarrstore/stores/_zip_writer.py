@@ -24,7 +24,7 @@ from zarrstore.stores._zip_file import OSFile, pwrite, read_fully
 __all__ = ["Writer"]
 
 #: Space asked for ahead of what is written, in bytes, so that most writes need not ask.
-_LEAST_SPARE, _MOST_SPARE = 1 << 16, 1 << 22
+_LEAST_SPARE, _MOST_SPARE = 1 << 18, 1 << 22
 #: Bytes copied at a time.
 _PIECE = 1 << 20
 #: Values up to so many bytes are joined to their header, and written by the short way.
@@ -55,21 +55,22 @@ class Writer(Archive):
     stop : int
         Where the archive ends now, in bytes: what comes next is written there.
 
-    Attributes
-    ----------
-    changed : bool
-        Whether a flush has something to do.
+    whole : bool
+        Whether the file ends there as an archive does.
     """
 
     file: OSFile
 
     def __init__(
-        self, file: OSFile, name: str, directory: Directory, limits: Limits, compression: int, stop: int, changed: bool
+        self, file: OSFile, name: str, directory: Directory, limits: Limits, compression: int, stop: int, whole: bool
     ) -> None:
         super().__init__(file, name, directory, limits)
         self.compression = compression
         self.stop = stop
-        self.changed = changed
+        #: Where the file would be an archive that ends properly, if nothing were appended; -1 if nowhere.
+        self._whole_at = stop if whole else -1
+        #: Whether a failed write may have left bytes behind the last good one.
+        self._torn = False
         #: Up to where the disk has what was written, as far as a sync has told.
         self._synced = stop
         self._sync_failed = False
@@ -92,13 +93,13 @@ class Writer(Archive):
     @classmethod
     def create(cls, file: OSFile, name: str, limits: Limits, compression: int, root: str = "") -> Writer:
         """Begin a new archive in an empty file."""
-        return cls(file, name, Directory(file.label, b"", None, root), limits, compression, 0, True)
+        return cls(file, name, Directory(file.label, b"", None, root), limits, compression, 0, False)
 
     @classmethod
     def resume(cls, file: OSFile, name: str, limits: Limits, compression: int, root: str | None) -> Writer:
         """Open the archive in `file` to append to it; NotAnArchiveError if it does not end as one."""
         end, raw = find_end(file)
-        return cls(file, name, Directory(file.label, raw, end, root), limits, compression, file.size(), False)
+        return cls(file, name, Directory(file.label, raw, end, root), limits, compression, file.size(), True)
 
     # Appending -----------------------------------------------------------------------------------------------------
 
@@ -302,11 +303,7 @@ class Writer(Archive):
         self.stop = stop + size
 
     def _reserve(self, size: int, listed: int) -> None:
-        """Have space for `size` bytes, and for the directory that will list them: a flush must not fail for that.
-
-        The first write after a flush always comes here, for it leaves nothing reserved.
-        """
-        self.changed = True
+        """Have space for `size` bytes, and for the directory that will list them: a flush must not fail for that."""
         needed = self.stop + size + listed + (self._reserved - self._ceiling)
         spare = min(max(needed >> 3, _LEAST_SPARE), _MOST_SPARE)
         self._set_reserved(self.file.reserve(self.stop, needed, spare))
@@ -320,8 +317,10 @@ class Writer(Archive):
     def _roll_back(self) -> None:
         """Cut off what came behind the last good entry. If even that fails, the next write or flush covers it."""
         self._set_reserved(self.stop)
+        self._torn = True
         with suppress(OSError):
             self.file.truncate(self.stop)
+            self._torn = False
 
     def _now(self) -> int:
         """Return the time that entries carry, with what begins them made ready for it."""
@@ -341,7 +340,7 @@ class Writer(Archive):
         The end, which makes the directory count, is written only after all before it is on the disk. Until then
         the file has no proper end, and the last directory is whole.
         """
-        if not self.changed:
+        if self.stop == self._whole_at and not self._torn:
             return
         if self._sync_failed:
             self._write_again()
@@ -359,9 +358,9 @@ class Writer(Archive):
         except BaseException:
             self._roll_back()
             raise
-        self.stop = self._synced = end_at + len(end)
+        self.stop = self._synced = self._whole_at = end_at + len(end)
         self._set_reserved(self.stop)
-        self.changed = False
+        self._torn = False
 
     def _records(self) -> list[bytes]:
         records = list(self.directory.index.values())
