@@ -439,6 +439,17 @@ def test_a_batch_may_be_made_from_the_store_itself(store):
     }
 
 
+def test_a_batch_is_written_in_transactions_of_about_a_megabyte(store):
+    def transactions(items):
+        before = store._env.env.info()["last_txnid"]
+        store.setitems(items)
+        return store._env.env.info()["last_txnid"] - before
+
+    assert transactions({f"small/{i}": b"1" for i in range(900)}) == 1
+    assert transactions({f"large/{i}": bytes(1 << 16) for i in range(64)}) == 4
+    assert transactions({f"huge/{i}": bytes(2 << 20) for i in range(3)}) == 3
+
+
 # Compaction ---------------------------------------------------------------------------------------------------------
 
 

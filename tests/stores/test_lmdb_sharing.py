@@ -342,6 +342,18 @@ def test_a_killed_reader_does_not_make_the_file_grow_for_ever(tmp_path, when):
         store.close()
 
 
+def test_who_opens_a_file_clears_the_slots_of_killed_readers(store):
+    store["live"] = b"1"
+    reader = _start(HOLD, store.path)
+    assert reader.stdout.readline() == "reading\n"
+    assert str(reader.pid) in store._env.env.readers()
+    reader.kill()
+    reader.communicate()
+    assert str(reader.pid) in store._env.env.readers()
+    peers.run("self", "import sys; from zarrstore.stores.lmdb import LMDBStore; LMDBStore(sys.argv[1])", store.path)
+    assert str(reader.pid) not in store._env.env.readers()
+
+
 def test_a_file_that_another_process_has_open_is_not_compacted(store):
     store.update({f"k{i}": bytes(10_000) for i in range(100)})
     store.delitems(f"k{i}" for i in range(99))
