@@ -70,6 +70,7 @@ INTERPRETERS = {
             "xarray",
             "dask[array]",
             "distributed",
+            "urllib3",
             *SUITE,
         ),
         versions=("3.11", "3.12", "3.13"),

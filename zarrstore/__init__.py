@@ -20,6 +20,7 @@ from zarrstore.registry import open_store
 from zarrstore.stores.dbm import DBMStore
 from zarrstore.stores.dict import DictStore, MemoryStore
 from zarrstore.stores.directory import DirectoryStore
+from zarrstore.stores.http import HTTPStore
 from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.stores.nested import NestedDirectoryStore
 from zarrstore.stores.sqlite import SQLiteStore
@@ -61,6 +62,7 @@ __all__ = [
     "Difference",
     "DirectoryStore",
     "FilterStore",
+    "HTTPStore",
     "KVStore",
     "LMDBStore",
     "LRUStoreCache",

@@ -180,7 +180,7 @@ def _within(module: str, package: str) -> bool:
 
 def _ready(store: Store, mode: str, *, target: object, there: bool | None = None) -> Store:
     """Bring a store that cannot be opened in a mode of its own into the wanted one."""
-    if mode in ("w", "w-", "r", "r+") and there is None:
+    if mode in ("w", "w-") and there is None:
         there = _holds_something(store)
     if mode == "w" and there:
         store.clear()

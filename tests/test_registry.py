@@ -1,0 +1,228 @@
+"""open_store: what stands behind a path, a URL or an object, and what is said when nothing does."""
+
+from __future__ import annotations
+
+import dbm.dumb
+import shutil
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from zarrstore import (
+    DBMStore,
+    DictStore,
+    DirectoryStore,
+    KVStore,
+    LMDBStore,
+    NestedDirectoryStore,
+    ReadOnlyStore,
+    SQLiteStore,
+    Store,
+    ZipStore,
+    open_store,
+)
+from zarrstore.errors import DamagedStoreError, DestinationExistsError, ReadOnlyError, StoreNotFoundError
+from zarrstore.stores.http import HTTPStore
+from zarrstore.testing import CountingStore
+
+V2 = Path(__file__).parent / "data" / "v2"
+
+
+def inside(store: Store) -> type[Store]:
+    return type(store.inner if isinstance(store, ReadOnlyStore) else store)
+
+
+LEGACY = {
+    "legacy.zarr": DirectoryStore,
+    "legacy-nested.zarr": DirectoryStore,
+    "legacy.zip": ZipStore,
+    "legacy.lmdb": LMDBStore,
+    "legacy.sqlite": SQLiteStore,
+    "legacy-dumb.dbm": DBMStore,
+}
+
+
+@pytest.mark.parametrize("name", LEGACY)
+@pytest.mark.parametrize("renamed", ["kept", "plain", "lying.zip"])
+def test_what_exists_is_opened_by_its_content_whatever_it_is_called(name: str, renamed: str, tmp_path: Path) -> None:
+    target = tmp_path / (name if renamed == "kept" else renamed)
+    if name == "legacy-dumb.dbm":
+        for suffix in (".dat", ".dir", ".bak"):
+            shutil.copy(V2 / f"{name}{suffix}", f"{target}{suffix}")
+    else:
+        source = V2 / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    with open_store(target, mode="r") as store:
+        assert inside(store) is LEGACY[name]
+        assert len(store) == (88 if "nested" in name else 89)  # that one was not consolidated
+        with pytest.raises(ReadOnlyError):
+            store["new"] = b""
+
+
+SUFFIXES = {
+    "a.zip": ZipStore,
+    "a.ZIP": ZipStore,
+    "a.lmdb": LMDBStore,
+    "a.mdb": LMDBStore,
+    "a.sqlite": SQLiteStore,
+    "a.sqlite3": SQLiteStore,
+    "a.db": DBMStore,
+    "a.dbm": DBMStore,
+    "a.zarr": DirectoryStore,
+    "a": DirectoryStore,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*dbm.dumb")
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_what_is_missing_is_made_by_its_suffix_and_found_again(name: str, tmp_path: Path) -> None:
+    with open_store(tmp_path / name) as store:
+        assert type(store) is SUFFIXES[name]
+        store["a/b"] = b"1"
+    with open_store(str(tmp_path / name), mode="r+") as store:
+        assert type(store) is SUFFIXES[name]
+        store["c"] = b"2"
+    with pytest.raises(DestinationExistsError):
+        open_store(tmp_path / name, mode="w-")
+    with open_store(tmp_path / name, mode="w") as store:
+        assert type(store) is SUFFIXES[name]
+        assert dict(store) == {}
+        store["new"] = b"3"
+    with open_store(tmp_path / name, mode="r") as store:
+        assert dict(store) == {"new": b"3"}
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_what_must_exist_and_does_not_is_an_error_and_is_not_made(name: str, mode: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError, match="looked for"):
+        open_store(tmp_path / name, mode=mode)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["w-", "x"])
+def test_w_minus_makes_what_is_missing(mode: str, tmp_path: Path) -> None:
+    for name in ("a.zip", "a.lmdb", "a.sqlite", "a"):
+        with open_store(tmp_path / name, mode=mode) as store:
+            store["a"] = b"1"
+            assert dict(store) == {"a": b"1"}
+
+
+def test_a_file_of_another_kind_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"just a text, long enough to be none of the magic numbers")
+    for mode in ("r", "r+", "a", "w"):
+        with pytest.raises(StoreNotFoundError, match="a file of another kind is there"):
+            open_store(tmp_path / "text", mode=mode)
+    assert (tmp_path / "text").read_bytes().startswith(b"just a text")
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "a"])
+def test_a_damaged_zip_is_not_taken_for_anything_else(mode: str, tmp_path: Path) -> None:
+    whole = (V2 / "legacy.zip").read_bytes()
+    (tmp_path / "torn.zip").write_bytes(whole[:-200])
+    with pytest.raises(DamagedStoreError, match="recover"):
+        open_store(tmp_path / "torn.zip", mode=mode)
+    (tmp_path / "junk.zip").write_bytes(b"no archive at all" * 10)
+    with pytest.raises(DamagedStoreError):
+        open_store(tmp_path / "junk.zip", mode=mode)
+
+
+def test_nested_directories_are_opened_on_request(tmp_path: Path) -> None:
+    assert type(open_store(tmp_path / "n", dimension_separator="/")) is NestedDirectoryStore
+    assert type(open_store(f"nested://{tmp_path}/n")) is NestedDirectoryStore
+
+
+def test_schemes_of_our_own_win_over_suffixes(tmp_path: Path) -> None:
+    for scheme, cls in (("zip", ZipStore), ("lmdb", LMDBStore), ("sqlite", SQLiteStore), ("dir", DirectoryStore)):
+        with open_store(f"{scheme}://{tmp_path}/of-{scheme}.data") as store:
+            assert type(store) is cls
+    with open_store(f"file://{tmp_path}/f%20g.zip", mode="w") as store:
+        assert type(store) is ZipStore
+    assert (tmp_path / "f g.zip").exists()
+    assert type(open_store("dict://")) is DictStore
+
+
+def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with open_store("~/a.zip") as store:
+        store["a"] = b"1"
+    assert (tmp_path / "a.zip").exists()
+
+
+def test_urls() -> None:
+    assert type(open_store("http://127.0.0.1:9/x")) is HTTPStore
+    pytest.importorskip("fsspec", reason="needs fsspec: pip install zarrstore[fsspec]")
+    from zarrstore.bridges.fsspec import FSStore
+
+    store = open_store("memory://registry/a")
+    assert type(store) is FSStore
+    store["a/b"] = b"1"
+    with open_store("memory://registry/a", mode="r") as again:
+        assert dict(again) == {"a/b": b"1"}
+        with pytest.raises(ReadOnlyError):
+            again["c"] = b""
+    assert dict(open_store("memory://registry/a", mode="w")) == {}
+
+
+def test_mappings_are_themselves() -> None:
+    store = DictStore()
+    assert open_store(store) is store
+    data = {"a": b"1"}
+    opened = open_store(data)
+    assert isinstance(opened, KVStore)
+    opened["b"] = b"2"
+    assert data == {"a": b"1", "b": b"2"}
+    assert type(open_store(data, mode="r")) is ReadOnlyStore
+    assert not open_store(MappingProxyType(data)).capabilities.writable
+    with pytest.raises(DestinationExistsError):
+        open_store(data, mode="w-")
+    assert dict(open_store(data, mode="w")) == {}
+    assert type(open_store()) is DictStore
+
+
+def test_foreign_store_objects_are_adapted() -> None:
+    zarr_storage = pytest.importorskip("zarr.storage", reason="needs zarr 3: pip install zarrstore[zarr3]")
+    if not hasattr(zarr_storage, "LocalStore"):
+        pytest.skip("needs zarr 3: pip install zarrstore[zarr3]")
+    store = open_store(zarr_storage.MemoryStore())
+    store["a/b"] = b"1"
+    assert store.listdir("a") == ["b"]
+
+
+def test_an_obstore_and_an_opendal_store_are_adapted() -> None:
+    obstore = pytest.importorskip("obstore", reason="needs obstore: pip install zarrstore[obstore]")
+    opendal = pytest.importorskip("opendal", reason="needs opendal: pip install zarrstore[opendal]")
+    for foreign in (obstore.store.MemoryStore(), opendal.Operator("memory")):
+        store = open_store(foreign)
+        store["a/b"] = b"1"
+        assert dict(store) == {"a/b": b"1"}
+
+
+@pytest.mark.parametrize("target", [3, 2.5, b"bytes", object(), ["list"]])
+def test_what_is_none_of_these_is_a_typeerror(target: Any) -> None:
+    with pytest.raises(TypeError, match="cannot open"):
+        open_store(target)
+
+
+def test_a_wrong_mode_and_options_for_no_url_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mode is 'rw'"):
+        open_store(tmp_path, mode="rw")
+    with pytest.raises(ValueError, match="storage_options are for URLs"):
+        open_store(tmp_path, storage_options={"anon": True})
+
+
+def test_options_reach_the_class(tmp_path: Path) -> None:
+    assert open_store(tmp_path / "d", durability="always").durability == "always"  # type: ignore[attr-defined]
+    with open_store(tmp_path / "a.zip", compression=8) as store:
+        assert store.compression == 8  # type: ignore[attr-defined]
+    with open_store(tmp_path / "d.dbm", open=dbm.dumb.open) as store:
+        store["a"] = b"1"
+
+
+def test_an_empty_directory_is_an_empty_store_to_read(tmp_path: Path) -> None:
+    assert dict(open_store(tmp_path, mode="r")) == {}
+    counted = CountingStore(open_store(tmp_path, mode="w-"))
+    counted["a"] = b"1"
+    assert (tmp_path / "a").exists()
