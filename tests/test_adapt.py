@@ -129,7 +129,7 @@ def test_a_foreign_batch_is_spoken_to_in_its_dialect() -> None:
     class FsspecLike(Plain):
         def getitems(self, keys: list[str], on_error: str = "raise") -> dict[str, bytes]:
             asked.append((keys, on_error))
-            return {"a": b"1"}
+            return {"a": b"1", "b": KeyError("b"), **({"c": PermissionError("403")} if "c" in keys else {})}  # type: ignore[dict-item]
 
     class Zarr2Like(Plain):
         def getitems(self, keys: list[str], *, contexts: dict[str, Any]) -> dict[str, bytes]:
@@ -138,7 +138,9 @@ def test_a_foreign_batch_is_spoken_to_in_its_dialect() -> None:
 
     assert dict(ops.getitems(FsspecLike(), ["a", "b"])) == {"a": b"1"}
     assert dict(ops.getitems(Zarr2Like(), ["a", "b"])) == {"a": b"1"}
-    assert asked == [(["a", "b"], "omit"), (["a", "b"], {})]
+    assert asked == [(["a", "b"], "return"), (["a", "b"], {})]
+    with pytest.raises(PermissionError, match="403"):
+        dict(ops.getitems(FsspecLike(), ["a", "b", "c"]))
 
 
 def test_values_of_any_kind_come_out_as_bytes_that_are_nobody_else_s() -> None:

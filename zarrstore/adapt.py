@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
@@ -14,6 +15,10 @@ from zarrstore.values import as_bytes, nbytes
 
 __all__ = ["KVStore", "as_store"]
 
+#: Foreign mappings behind which a bridge does better than their own methods -> what makes it, imported on use. FSMap
+#: lists all below its root, asks S3 twice per value, takes "*" in a key for a pattern, and a failed delete for absence.
+_BRIDGES = {("fsspec.mapping", "FSMap"): ("zarrstore.bridges.fsspec", "from_map")}
+
 
 class KVStore(Store):
     """Any mapping of `str` to bytes-like values, as a Store that uses whatever the mapping can do by itself.
@@ -21,7 +26,7 @@ class KVStore(Store):
     Parameters
     ----------
     mapping : Mapping
-        A dict, an fsspec ``FSMap``, a zarr 2 store, a class of your own. Its own ``listdir``, ``rmdir``, ``rename``,
+        A dict, a zarr 2 store, a class of your own. Its own ``listdir``, ``rmdir``, ``rename``,
         ``getsize``, ``getitems``,
         ``setitems``, ``delitems``, ``getrange``, ``getsuffix``, ``keys_below``, ``flush`` and ``close`` are used
         where it has them. One that cannot be written
@@ -181,7 +186,7 @@ class KVStore(Store):
 
 
 def as_store(mapping: Any) -> Store:
-    """Return `mapping` itself if it is a Store, else a KVStore over it.
+    """Return `mapping` itself if it is a Store, else a KVStore over it; an fsspec ``FSMap`` becomes an FSStore.
 
     Raises
     ------
@@ -193,7 +198,13 @@ def as_store(mapping: Any) -> Store:
     >>> as_store({"a": b"1"}).listdir("")
     ['a']
     """
-    return mapping if isinstance(mapping, Store) else KVStore(mapping)
+    if isinstance(mapping, Store):
+        return mapping
+    bridge = _BRIDGES.get((type(mapping).__module__, type(mapping).__qualname__))
+    if bridge is not None:
+        module, maker = bridge
+        return getattr(importlib.import_module(module), maker)(mapping)  # type: ignore[no-any-return]
+    return KVStore(mapping)
 
 
 def _batch_reader(getitems: Callable[..., Any]) -> Callable[[Sequence[str]], Mapping[str, bytes]]:
@@ -202,15 +213,19 @@ def _batch_reader(getitems: Callable[..., Any]) -> Callable[[Sequence[str]], Map
         parameters = inspect.signature(getitems).parameters
     except (TypeError, ValueError):
         parameters = {}  # type: ignore[assignment]
-    # fsspec's FSMap raises for a missing key unless told to leave it out; zarr 2's stores want contexts.
+    # fsspec's raises for a missing key unless told to return the error ("omit" leaves every error out, a 403 too);
+    # zarr 2's stores want contexts.
     dialect: dict[str, Any] = {}
     if "on_error" in parameters:
-        dialect = {"on_error": "omit"}
+        dialect = {"on_error": "return"}
     elif "contexts" in parameters:
         dialect = {"contexts": {}}
 
     def read(keys: Sequence[str]) -> Mapping[str, bytes]:
         found = getitems(list(keys), **dialect)
-        return {key: as_bytes(value) for key, value in found.items() if value is not None}
+        for value in found.values():
+            if isinstance(value, Exception) and not isinstance(value, KeyError):
+                raise value
+        return {key: as_bytes(value) for key, value in found.items() if not isinstance(value, KeyError | None)}
 
     return read
