@@ -216,6 +216,10 @@ class DBMStore(Store):
             names = dict.fromkeys(key.encode() for key in wanted)
             self._try(wanted[0], lambda db: erase(db, [name for name in names if name in db]))
 
+    def _rmdir(self, path: str) -> None:
+        self._refuse_if_read_only(path)
+        super()._rmdir(path)
+
     def _refuse_if_read_only(self, key: str) -> None:
         if self.flag[0] == "r":
             raise ReadOnlyError(key, self)
