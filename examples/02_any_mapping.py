@@ -43,9 +43,8 @@ def main() -> None:
         zarrstore.rename(mapping, "survey", "archive/2026")
         drawings.add(str(zarrstore.tree(mapping)))
         values = zarrstore.read_array(mapping, "archive/2026/depth")
-        print(
-            f"{type(mapping).__name__:10} {zarrstore.getsize(mapping, 'archive/2026/depth'):5} bytes, {values.shape} {values.dtype}"
-        )
+        size = zarrstore.getsize(mapping, "archive/2026/depth")
+        print(f"{type(mapping).__name__:10} {size:5} bytes, {values.shape} {values.dtype}")
         assert zarrstore.verify(mapping, missing="all", path="archive/2026/depth")
     assert len(drawings) == 1
     print(drawings.pop())
