@@ -205,7 +205,7 @@ class MetadataError(ZarrStoreError, ValueError):
 
     Examples
     --------
-    >>> raise MetadataError("foo/.zarray", "chunks", "has 1 entry, \"shape\" has 2")
+    >>> raise MetadataError("foo/.zarray", "chunks", 'has 1 entry, "shape" has 2')
     Traceback (most recent call last):
     zarrstore.errors.MetadataError: 'foo/.zarray' is not Zarr metadata: "chunks" has 1 entry, "shape" has 2
     """

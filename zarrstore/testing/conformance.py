@@ -534,7 +534,7 @@ class StoreConformance:
             return  # they speak for what they hold
         cls = type(store)
         flags = store.capabilities
-        # One way only: a bridge may have the method for some of the filesystems that it goes over, and the flag for those.
+        # One way only: a bridge may have the method for some of its file systems, and the flag for those.
         assert not flags.ranged or cls._get_range is not Store._get_range
         assert not flags.concurrent or cls._get_many is not Store._get_many
         assert not flags.durable_flush or cls._flush is not Store._flush
