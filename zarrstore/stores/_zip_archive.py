@@ -147,7 +147,8 @@ class Archive:
     def data_place(self, key: str, entry: fmt.Entry) -> int:
         """Return where the data of an entry begins, which only its local header tells."""
         place = entry.offset + self._shift
-        head = self.file.pread(fmt.LOCAL_SIZE + len(entry.raw_name), place)
+        beyond = place > self.file.size()  # which may be more than a system call takes
+        head = b"" if beyond else self.file.pread(fmt.LOCAL_SIZE + len(entry.raw_name), place)
         if not head.startswith(fmt.LOCAL) or len(head) < fmt.LOCAL_SIZE:
             raise self._damaged(key, "there is no entry where the directory says")
         name_length, extra_length = fmt.LOCAL_LENGTHS.unpack_from(head)

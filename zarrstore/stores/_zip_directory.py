@@ -61,6 +61,7 @@ def find_end(file: File) -> tuple[End, bytes]:
     tail_start = max(0, length - _TAIL)
     tail = read_fully(file, length - tail_start, tail_start)
     at = len(tail)
+    reason = "is not a zip archive that ends properly"
     while (at := tail.rfind(fmt.END, 0, at + 3 if at < len(tail) else at)) >= 0:
         end = _end_at(tail, at, tail_start)
         if end is not None:
@@ -69,12 +70,13 @@ def find_end(file: File) -> tuple[End, bytes]:
                 if fmt.LOCAL in tail[end.stop - tail_start :]:
                     raise NotAnArchiveError("was not closed: entries follow its last directory")
                 if end.shift and read_fully(file, 4, 0) == fmt.LOCAL:
-                    # The last value may be an archive itself, whose end is the end of the file.
-                    raise NotAnArchiveError("was not closed: its end belongs to an archive within it")
+                    # The last value may be an archive itself, whose end is the end of the file; or the comment has one.
+                    reason = "was not closed: its end belongs to an archive within it"
+                    continue
                 return end, directory
     if not length:
         raise NotAnArchiveError("is empty")
-    raise NotAnArchiveError("is not a zip archive that ends properly")
+    raise NotAnArchiveError(reason)
 
 
 def _end_at(tail: bytes, at: int, tail_start: int) -> End | None:

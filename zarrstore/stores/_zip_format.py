@@ -107,7 +107,11 @@ def encode_name(key: str) -> tuple[bytes, int]:
 
 
 def decode_name(raw: bytes, flags: int, extra: bytes = b"") -> str:
-    """Return the text of a name: UTF-8 where the entry says so, else code page 437, as zipfile has it."""
+    """Return the text of a name: UTF-8 where the entry says so or the bytes can hardly be anything else.
+
+    Else it is code page 437, as the standard has it for all that does not say. Tools on Linux and macOS write UTF-8
+    without saying so.
+    """
     if raw.isascii():
         return raw.decode("ascii")
     if flags & UTF8:
@@ -115,7 +119,10 @@ def decode_name(raw: bytes, flags: int, extra: bytes = b"") -> str:
     told = extra_fields(extra).get(_UNICODE_NAME_FIELD, b"")
     if told[:1] == b"\1" and told[1:5] == struct.pack("<L", zlib.crc32(raw)):
         return told[5:].decode("utf-8", "surrogateescape")
-    return raw.decode("cp437")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("cp437")
 
 
 def extra_fields(extra: bytes) -> dict[int, bytes]:

@@ -113,7 +113,7 @@ class Checker:
         left = b""
         while not worker.eof and made <= size:
             if not left and getattr(worker, "needs_input", True):
-                left = read_fully(file, min(_WINDOW, stop - at), at)
+                left = read_fully(file, max(0, min(_WINDOW, stop - at)), at)
                 at += len(left)
             fed = left
             try:
@@ -265,7 +265,7 @@ class Scan:
         return stop if stop is not None and stop <= self._window.length else None
 
     def _begins_something(self, at: int) -> bool:
-        return at == self._window.length or self._window.get(at, 4) in _SIGNATURES
+        return at == self._window.length or (at < self._window.length and self._window.get(at, 4) in _SIGNATURES)
 
     def _entry(self, at: int) -> Found | None:
         """Read the entry at `at`; None if it is cut short before its data."""

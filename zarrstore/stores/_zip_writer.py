@@ -74,7 +74,8 @@ class Writer(Archive):
         #: Up to where the disk has what was written, as far as a sync has told.
         self._synced = stop
         self._sync_failed = False
-        self._begun = False
+        #: Whether anything was written, or tried to be.
+        self.begun = False
         #: Up to where the space of the file is sure; and up to where entries may go, with the records they add, so that
         #: there is space behind them for the directory of all others.
         self._reserved = self._ceiling = stop
@@ -138,7 +139,7 @@ class Writer(Archive):
 
     def set_many(self, items: Sequence[tuple[str, bytes]]) -> None:
         """Append entries in one write: all of them or none."""
-        if not self.limits.zip64 or not self._begun:  # entries are counted as they come; the first is special
+        if not self.limits.zip64 or not self.begun:  # entries are counted as they come; the first is special
             for key, value in items:
                 self.set(key, value)
             return
@@ -286,11 +287,11 @@ class Writer(Archive):
         self.directory.check_names()
         self._index = self.directory.index
         self._ceiling = self._reserved - self._closing - sum(map(len, self._index.values()))
-        self._begun = True
+        self.begun = True
 
     def _write(self, data: bytes, listed: int, more: bytes = b"") -> None:
         """Write bytes, whole or not at all. `listed` is by how much the directory may grow."""
-        if not self._begun:
+        if not self.begun:
             self._begin()
         stop, size = self.stop, len(data) + len(more)
         try:

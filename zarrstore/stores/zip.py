@@ -57,7 +57,7 @@ class ZipStore(Store):
         The largest value that is read or written. By default packed entries may unpack to 1 GiB, and stored ones,
         which cannot be larger than the file, are not limited.
     compact : bool, default True
-        Whether `close` rewrites the archive when more than half of it is dead. See `repack`.
+        Whether `close` rewrites an archive that was written to, when more than half of it is dead. See `repack`.
     root : str, optional
         The folder of the archive below which all keys are. By default it is found: when one folder that holds a node
         of Zarr was packed whole, and nothing stands beside it, its name is not part of the keys. ``""`` takes all
@@ -186,7 +186,7 @@ class ZipStore(Store):
 
     def _open_writer(self) -> Writer:
         create = {"r+": 0, "a": os.O_CREAT, "w": os.O_CREAT}.get(self.mode, os.O_CREAT | os.O_EXCL)
-        existed = os.path.lexists(self.path)
+        existed = os.path.exists(self.path)
         while True:
             try:
                 file = OSFile(self.path, os.O_RDWR | create, self._label)
@@ -277,7 +277,7 @@ class ZipStore(Store):
                 return
             # If the flush fails, the store stays open: what it was told is in the file, and can be flushed yet.
             self._flush_now(writer)
-            if self.compact:
+            if self.compact and writer.begun:
                 self._compact(writer)
             writer = self._writer("")
             self._archive = None
