@@ -191,18 +191,23 @@ MUTATING = (
 FAULTS = ("error=ENOSPC", "error=EIO", "signal=KILL")
 
 
-def failing_calls(where: str, folder: Path, names: str = MUTATING) -> dict[str, Any]:
+def failing_calls(where: str, folder: Path, names: str = MUTATING, every: int = 1) -> dict[str, Any]:
     """Do the steps once for each of their system calls and each fault, with that one call failing.
+
+    Parameters
+    ----------
+    every : int
+        Take each so many-th call only, where there are many.
 
     Returns
     -------
     dict
         `calls`: how often each was made; `bad`: what was found wrong afterwards; `silent`: faults that raised no error.
     """
-    return _run(["failing_calls", where, str(folder), names], timeout=110)
+    return _run(["failing_calls", where, str(folder), names, str(every)], timeout=110)
 
 
-def _failing_calls(where: str, folder: str, names: str) -> dict[str, Any]:
+def _failing_calls(where: str, folder: str, names: str, every: str) -> dict[str, Any]:
     log = Path(folder, "strace.log")
     _opener(where)  # imported here, once
     _traced(where, _new(folder, "counted"), ["-e", f"trace={names}"], log)
@@ -210,7 +215,7 @@ def _failing_calls(where: str, folder: str, names: str) -> dict[str, Any]:
     calls = {name: made.count(name) for name in sorted(set(made))}
     bad, silent = [], []
     for call, count in calls.items():
-        for nth in range(1, count + 1):
+        for nth in range(1, count + 1, int(every)):
             for fault in FAULTS:
                 title = f"{call} {nth} of {count}, {fault}"
                 found = _inject(where, _new(folder, title), call, fault, nth, log)

@@ -6,7 +6,6 @@ import gc
 import multiprocessing
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash, peers
+from tests import crash, mixed, peers
 from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError
 from zarrstore.stores import _lmdb_environments as environments
 from zarrstore.stores.lmdb import LMDBStore
@@ -120,48 +119,9 @@ def test_a_file_that_was_replaced_is_opened_anew(tmp_path, store):
 # Threads ------------------------------------------------------------------------------------------------------------
 
 
-def _work(store, worker, workers, count, seed, problems):
-    """Write own keys, read all; versions only grow, and what this worker wrote is what it reads."""
-    chance = random.Random(seed * 100 + worker)
-    seen: dict[int, int] = {}
-    try:
-        for version in range(1, count + 1):
-            mine = worker + workers * chance.randrange(4)
-            key = f"w/{mine % 3}/{mine}"
-            dice = chance.random()
-            if dice < 0.4:
-                store[key] = crash.value(mine, version, chance.choice((10, 3000, 20_000)))
-                seen[mine] = version
-            elif dice < 0.5:
-                store.pop(key, None)
-                seen[mine] = -version
-            elif dice < 0.55:
-                store.setitems({key: crash.value(mine, version, 100), f"other/{worker}": b"x"})
-                seen[mine] = version
-            elif dice < 0.6:
-                names = list(store)
-                assert len(names) == len(set(names))
-                assert set(store.listdir()) <= {"w", "other"}
-                store.getsize("w/1")
-            else:
-                theirs = chance.randrange(4 * workers)
-                found = store.get(f"w/{theirs % 3}/{theirs}")
-                if found is not None:
-                    now = crash.version_of(theirs, found)
-                    if theirs % workers == worker:
-                        assert seen[theirs] == now, f"stale: wrote {seen[theirs]}, read {now}"
-                    else:
-                        assert now >= seen.get(theirs, 0), f"back in time: {now} after {seen[theirs]}"
-                        seen[theirs] = now
-                elif theirs % workers == worker:
-                    assert seen.get(theirs, -1) < 0, f"lost: version {seen[theirs]} of {theirs}"
-    except BaseException as exc:
-        problems.append(f"{type(exc).__name__}: {exc}")
-
-
 def test_8_threads_of_mixed_operations(store):
     problems: list[str] = []
-    threads = [threading.Thread(target=_work, args=(store, i, 8, 1500, 1, problems)) for i in range(8)]
+    threads = [threading.Thread(target=mixed.work, args=(store, i, 8, 1500, 1, problems)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -248,11 +208,11 @@ def test_more_threads_than_reader_slots_wait_for_each_other(tmp_path):
 
 WORKER = """
 import json, sys
-from tests.stores.test_lmdb_sharing import _work
+from tests import mixed
 from zarrstore.stores.lmdb import LMDBStore
 problems = []
 with LMDBStore(sys.argv[1]) as store:
-    _work(store, int(sys.argv[2]), 4, 2000, 2, problems)
+    mixed.work(store, int(sys.argv[2]), 4, 2000, 2, problems)
 print(json.dumps(problems))
 """
 

@@ -245,7 +245,8 @@ def test_listing_jumps_over_subtrees(tmp_path: Path) -> None:
         store.update({f"big/{n}": b"" for n in range(5000)})
         store.update({"big": b"value", "big.x": b"", "big0": b"", "a": b""})
         statements: list[str] = []
-        store._connection().set_trace_callback(statements.append)
+        (connection,) = store._connections.idle
+        connection.set_trace_callback(statements.append)
         assert store.listdir("") == ["a", "big", "big.x", "big0"]
-        store._connection().set_trace_callback(None)
+        connection.set_trace_callback(None)
         assert len(statements) <= 8

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
-from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError, ReadOnlyError
+from zarrstore.errors import ReadOnlyError, ValueTooLargeError
+from zarrstore.stores._sqlite_connections import Connections
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,6 +23,8 @@ T = TypeVar("T")
 _PAGE = 1000
 #: Bytes of a batch written in one transaction.
 _BATCH = 4 << 20
+#: A row has at most a billion bytes, unless SQLite was built otherwise.
+_LARGEST = 1_000_000_000 - 10_000
 
 
 class SQLiteStore(Store):
@@ -53,11 +54,11 @@ class SQLiteStore(Store):
     -----
     Cost: a get is one look-up in an index, a set one transaction, `setitems` one transaction for each 4 MiB;
     `listdir` skips subtrees.
-    Crash: a set that returned survives the death of the process; one that `flush` or `close` followed survives a
-    power cut. Threads: any number, each
-    with a connection of its own. Processes: any number; one writes at a time, the others wait. A forked child opens
-    its own connections. Pickles by path.
-    The database is in WAL mode while it is open for writing, and one single file again after the last `close`.
+    Crash: a set that returned survives the death of the process; one that `flush` or `close` followed survives a power
+    cut. Threads: any number; each call has a connection to itself. Processes: any number; one writes at a time, the
+    others wait. All connections are closed before a fork, and opened on the next use on both sides. Pickles by path.
+    The database is in WAL mode while it is open for writing, and one single file again after the last `close`. A place
+    that cannot be written to is opened for reading. A value has at most 1 GB.
     Source: zarr 2.18 SQLiteStore, the same table
     (``zarr(k TEXT PRIMARY KEY, v BLOB)``). Deviation: prefixes are ranges, where zarr 2 used LIKE, which took ``_``
     and ``%`` for wildcards.
@@ -89,19 +90,17 @@ class SQLiteStore(Store):
         self.timeout = timeout
         self.kwargs = kwargs
         self._dimension_separator = dimension_separator
-        if readonly:
+        self._connections = Connections(repr(self), self.path, self._reads_only(), timeout, kwargs)
+
+    def _reads_only(self) -> bool:
+        if not self.readonly and os.path.exists(self.path):
+            # A place that cannot be written is opened for reading: the first write says so.
+            self.readonly = not (os.access(self.path, os.W_OK) and os.access(os.path.dirname(self.path), os.W_OK))
+        if self.readonly:
             self.capabilities = Capabilities(
                 writable=False, erasable=False, ranged=True, durable_flush=True, process_safe=True
             )
-        self._start()
-        self._connection()
-
-    def _start(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
-        self._closed = False
+        return self.readonly
 
     def __repr__(self) -> str:
         return f"SQLiteStore({self.path!r}{', readonly=True' if self.readonly else ''})"
@@ -111,128 +110,30 @@ class SQLiteStore(Store):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("path", "readonly", "timeout", "kwargs", "_dimension_separator")
-        return {name: getattr(self, name) for name in names}
+        return {**{name: getattr(self, name) for name in names}, "closed": self._connections.closed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = dict(state)
-        kwargs = options.pop("kwargs")
-        separator = options.pop("_dimension_separator")
+        kwargs, separator, closed = (options.pop(name) for name in ("kwargs", "_dimension_separator", "closed"))
         SQLiteStore.__init__(self, dimension_separator=separator, **options, **kwargs)
-
-    # Connections ---------------------------------------------------------------------------------------------------
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return this thread's connection; SQLite's must not be used by a forked child, which gets its own."""
-        if self._pid != os.getpid():
-            # The parent's connections are left as they are: closing one would undo the parent's locks.
-            abandoned = self._opened
-            closed = self._closed
-            self._start()
-            self._closed = closed
-            _ABANDONED.append(abandoned)
-        if self._closed:
-            raise ClosedStoreError(self)
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = self._connect()
-            with self._lock:
-                shut: bool = self._closed  # by another thread, meanwhile
-                if not shut:
-                    self._opened.append(found)
-            if shut:
-                found.close()
-                raise ClosedStoreError(self)
-            self._local.connection = found
-        return found
-
-    def _connect(self) -> sqlite3.Connection:
-        import sqlite3
-
-        uri = f"file:{quote(self.path)}"
-        if self.readonly:
-            uri += "?mode=ro"
-            if not os.access(os.path.dirname(self.path), os.W_OK) and not os.path.exists(self.path + "-wal"):
-                uri += "&immutable=1"  # WAL would have to make files beside it
-        told = {"timeout": self.timeout, "isolation_level": None, "check_same_thread": False, **self.kwargs}
-        connection: sqlite3.Connection | None = None
-        try:
-            connection = sqlite3.connect(uri, uri=True, **told)
-            self._prepare(connection)
-        except sqlite3.Error as exc:
-            if connection is not None:
-                connection.close()
-            raise self._explained(exc) from exc
-        except BaseException:
-            if connection is not None:
-                connection.close()
-            raise
-        return connection
-
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "zarr" not in tables:
-            if tables or self.readonly:
-                held = ", ".join(sorted(tables)) or "nothing"
-                raise DamagedStoreError(self.path, f"is no store of Zarr: it has no table 'zarr', but {held}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS zarr(k TEXT PRIMARY KEY, v BLOB)")
-        elif not self.readonly:
-            connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: a commit is with the operating system; `flush` brings the log to the disk.
-        connection.execute("PRAGMA synchronous = NORMAL")
-
-    def _explained(self, exc: sqlite3.Error) -> Exception:
-        import sqlite3
-
-        said = str(exc)
-        if isinstance(exc, sqlite3.OperationalError) and ("locked" in said or "busy" in said):
-            return LockedStoreError(self.path, f"another process kept it for longer than {self.timeout:g} s")
-        if isinstance(exc, sqlite3.OperationalError) and "readonly" in said:
-            return ReadOnlyError("it", self)
-        if isinstance(exc, sqlite3.OperationalError) and "unable to open" in said:
-            return FileNotFoundError(2, "cannot open the database, nor make it", self.path)
-        if isinstance(exc, sqlite3.OperationalError) and "full" in said:
-            return OSError(28, "No space left on device", self.path)
-        if isinstance(exc, sqlite3.DatabaseError) and ("not a database" in said or "malformed" in said):
-            return DamagedStoreError(self.path, f"is damaged, or no SQLite database ({said})")
-        return OSError(5, f"SQLite cannot do it: {said}", self.path)
+        if closed:
+            self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        import sqlite3
+        return self._connections.run(work)
 
-        connection = self._connection()
-        try:
-            return work(connection)
-        except sqlite3.ProgrammingError as exc:
-            if self._closed:  # by another thread, meanwhile
-                raise ClosedStoreError(self) from None
-            raise OSError(5, f"SQLite cannot do it: {exc}", self.path) from exc
-        except sqlite3.Error as exc:
-            raise self._explained(exc) from exc
-
-    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a transaction: all of it is stored, or nothing."""
-        if self.readonly:
-            raise ReadOnlyError("it", self)
-
-        def transaction(connection: sqlite3.Connection) -> T:
-            # IMMEDIATE: a transaction that began by reading could not wait for another writer.
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                with suppress(Exception):
-                    connection.execute("ROLLBACK")
-                raise
-            return result
-
-        return self._run(transaction)
+    def _write(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self.readonly and not self._connections.closed:
+            raise ReadOnlyError(what, self)
+        return self._connections.write(work)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
     def _row(self, query: str, *values: object) -> Any:
         return self._run(lambda connection: connection.execute(query, values).fetchone())
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        return self._run(lambda connection: connection.execute(query, values).fetchall())
 
     def _get(self, key: str) -> bytes:
         row = self._row("SELECT v FROM zarr WHERE k = ?", key)
@@ -263,56 +164,41 @@ class SQLiteStore(Store):
         return _bytes(row[0])
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        return self._get_range(key, max(0, self._nbytes(key) - n), None)
+        row = self._row("SELECT SUBSTR(CAST(v AS BLOB), ?, ?) FROM zarr WHERE k = ?", -n, n, key)
+        if row is None:
+            raise KeyError(key)
+        return _bytes(row[0])
 
     def _keys(self, path: str) -> Iterator[str]:
-        return self._names_between(k.prefix(path), k.beyond(path) if path else None)
-
-    def _names_between(self, first: str, end: str | None) -> Iterator[str]:
-        """Yield the keys from `first` to before `end`, a page at a time, in the order of their bytes."""
-        after = first
-        at_start = True
+        after, end = _bounds(path)
+        query = f"SELECT k FROM zarr WHERE k >= ? AND k < ? ORDER BY k LIMIT {_PAGE}"
         while True:
-            rows = self._page(after, end, at_start)
-            for (name,) in rows:
-                # What another program put there under a name that is no key is not shown.
-                if k.is_key(name):
-                    yield name
-            if len(rows) < _PAGE:
+            names = [name for (name,) in self._rows(query, after, end)]
+            # What another program put there under a name that is no key is not shown.
+            yield from names if k.are_keys(names) else filter(k.is_key, names)
+            if len(names) < _PAGE:
                 return
-            after, at_start = rows[-1][0], False
+            after = names[-1] + "\0"  # the next text in the order
 
-    def _page(self, after: str, end: str | None, inclusive: bool) -> list[Any]:
-        query = f"SELECT k FROM zarr WHERE k {'>=' if inclusive else '>'} ?"
-        values: tuple[object, ...] = (after,)
-        if end is not None:
-            query += " AND k < ?"
-            values = (after, end)
-        return self._run(lambda connection: connection.execute(f"{query} ORDER BY k LIMIT {_PAGE}", values).fetchall())
-
-    def _listdir(self, path: str) -> set[str]:
+    def _listdir(self, path: str) -> Iterator[str]:
         """One look-up for each child: what is below a child is jumped over."""
-        lead = k.prefix(path)
-        end = k.beyond(path) if path else None
-        names: set[str] = set()
-        after = lead
-        while True:
-            row = self._first(after, end)
-            if row is None:
-                return names
+        after, end = _bounds(path)
+        values = set()
+        query = "SELECT k FROM zarr WHERE k >= ? AND k < ? ORDER BY k LIMIT 1"
+        while (row := self._row(query, after, end)) is not None:
             key = row[0]
-            child = k.child(key, path)
-            if child is not None and k.is_key(key):
-                names.add(child)
-            if child is not None and key != lead + child:
-                after = k.beyond(lead + child)  # past all that begins with "child/"
-            else:
+            name = k.child(key, path)
+            if not name or not k.is_key(name):
                 after = key + "\0"
-
-    def _first(self, after: str, end: str | None) -> Any:
-        if end is None:
-            return self._row("SELECT k FROM zarr WHERE k >= ? ORDER BY k LIMIT 1", after)
-        return self._row("SELECT k FROM zarr WHERE k >= ? AND k < ? ORDER BY k LIMIT 1", after, end)
+                continue
+            if k.join(path, name) == key:
+                values.add(name)
+                yield name
+                after = key + "\0"
+                continue
+            if name not in values:
+                yield name
+            after = k.beyond(k.join(path, name))  # past all that begins with "name/"
 
     def _getsize(self, path: str) -> int:
         if path:
@@ -330,12 +216,16 @@ class SQLiteStore(Store):
     # Writing -------------------------------------------------------------------------------------------------------
 
     def _set(self, key: str, value: bytes) -> None:
-        self._write(lambda connection: connection.execute("REPLACE INTO zarr VALUES (?, ?)", (key, value)))
+        if len(value) > _LARGEST:
+            raise ValueTooLargeError(key, len(value), _LARGEST)
+        self._write(key, lambda connection: connection.execute("REPLACE INTO zarr VALUES (?, ?)", (key, value)))
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         batch: list[tuple[str, bytes]] = []
         size = 0
         for key, value in items:
+            if len(value) > _LARGEST:
+                raise ValueTooLargeError(key, len(value), _LARGEST)
             batch.append((key, value))
             size += len(value) + 256
             if size >= _BATCH:
@@ -344,22 +234,24 @@ class SQLiteStore(Store):
         if batch:
             self._set_batch(batch)
         elif self.readonly:
-            raise ReadOnlyError("it", self)
+            raise ReadOnlyError("", self)
 
     def _set_batch(self, batch: list[tuple[str, bytes]]) -> None:
-        self._write(lambda connection: connection.executemany("REPLACE INTO zarr VALUES (?, ?)", batch))
+        self._write(batch[0][0], lambda connection: connection.executemany("REPLACE INTO zarr VALUES (?, ?)", batch))
 
     def _delete(self, key: str) -> None:
-        if not self._write(lambda connection: connection.execute("DELETE FROM zarr WHERE k = ?", (key,)).rowcount):
+        query = "DELETE FROM zarr WHERE k = ?"
+        if not self._write(key, lambda connection: connection.execute(query, (key,)).rowcount):
             raise KeyError(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         doomed = [(key,) for key in keys]
-        self._write(lambda connection: connection.executemany("DELETE FROM zarr WHERE k = ?", doomed))
+        what = doomed[0][0] if doomed else ""
+        self._write(what, lambda connection: connection.executemany("DELETE FROM zarr WHERE k = ?", doomed))
 
     def _rmdir(self, path: str) -> None:
         where, values = _below(path)
-        self._write(lambda connection: connection.execute(f"DELETE FROM zarr WHERE {where}", values))
+        self._write(path, lambda connection: connection.execute(f"DELETE FROM zarr WHERE {where}", values))
 
     def _rename(self, source: str, destination: str) -> None:
         where, values = _below(source)
@@ -371,54 +263,23 @@ class SQLiteStore(Store):
             )
             connection.execute("UPDATE zarr SET k = ? WHERE k = ?", (destination, source))
 
-        self._write(move)
+        self._write(source, move)
 
     def _clear(self) -> None:
-        self._write(lambda connection: connection.execute("DELETE FROM zarr"))
+        self._write("", lambda connection: connection.execute("DELETE FROM zarr"))
 
     # Life ----------------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        connection = self._connection()
-        if self.readonly:
-            return
-        import sqlite3
-
-        try:
-            # A checkpoint syncs the log before it is copied, and the database after.
-            connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-        except sqlite3.Error as exc:
-            raise self._explained(exc) from exc
+        self._connections.flush()
 
     def _close(self) -> None:
-        if self._closed or self._pid != os.getpid():
-            self._closed = True
-            return
-        with self._lock:
-            self._closed = True
-            opened, self._opened = self._opened, []
-        import sqlite3
-
-        trouble: Exception | None = None
-        for n, connection in enumerate(opened):
-            try:
-                if not self.readonly and n == len(opened) - 1:
-                    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                    # One file again, which other programs read on read-only places; refused while others have it open.
-                    with suppress(sqlite3.Error):
-                        connection.execute("PRAGMA busy_timeout = 0")
-                        connection.execute("PRAGMA journal_mode = DELETE")
-            except sqlite3.Error as exc:
-                trouble = self._explained(exc)
-            finally:
-                connection.close()
-        if trouble is not None:
-            raise trouble
+        self._connections.close()
 
     def compact(self) -> None:
         """Give the free space of the file back. Cost: the file is written once more."""
         if self.readonly:
-            raise ReadOnlyError("it", self)
+            raise ReadOnlyError("", self)
         self._run(lambda connection: connection.execute("VACUUM"))
         self._flush()
 
@@ -438,15 +299,17 @@ class SQLiteStore(Store):
         }
 
 
-#: Connections of parents, kept from being closed by a child's garbage collection.
-_ABANDONED: list[list[sqlite3.Connection]] = []
-
-
 def _bytes(value: Any) -> bytes:
     # zarr 2 wrote what it was given, so text may stand where bytes should.
     if isinstance(value, str):
         return value.encode()
     return b"" if value is None else bytes(value)
+
+
+def _bounds(path: str) -> tuple[str, str | bytes]:
+    """Return where the keys below a path begin, and what they all sort before."""
+    # SQLite sorts every text before every blob.
+    return k.prefix(path), k.beyond(path) if path else b""
 
 
 def _below(path: str) -> tuple[str, tuple[str, ...]]:

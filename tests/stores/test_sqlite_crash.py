@@ -1,0 +1,79 @@
+"""SQLiteStore when its process is killed, when system calls fail, and when the disk is full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import crash
+from tests.world import run_readonly
+from zarrstore.stores.sqlite import SQLiteStore
+
+HERE = f"{__name__}:opened"
+
+
+def opened(folder: Path) -> SQLiteStore:
+    return SQLiteStore(folder / "data.sqlite")
+
+
+def test_a_kill_loses_nothing_that_was_set(tmp_path):
+    found = crash.kills(HERE, tmp_path, rounds=40)
+    assert found["bad"] == []
+    assert found["acknowledged"] > 200
+
+
+@pytest.mark.nightly
+def test_300_kills_lose_nothing_that_was_set(tmp_path):
+    found = crash.kills(HERE, tmp_path, rounds=300, seed=1)
+    assert found["bad"] == []
+    assert found["acknowledged"] > 1500
+
+
+@pytest.mark.needs_peer("strace")
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.nightly)])
+def test_any_system_call_may_fail_or_be_the_last(tmp_path, every):
+    found = crash.failing_calls(HERE, tmp_path, every=every)
+    assert found["bad"] == []
+    assert sum(found["calls"].get(name, 0) for name in ("fsync", "fdatasync")) >= 2
+
+
+FULL_DISK = """
+import json, os, subprocess
+from tests import crash
+from tests.world import run_readonly
+from zarrstore.stores.sqlite import SQLiteStore
+
+os.mkdir("small")
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", "small"], check=True)
+told = {"acknowledged": 0, "refused": 0, "bad": []}
+store = SQLiteStore("small/data.sqlite")
+held = {}
+for version in range(1, 400):
+    key = version % 40
+    new = crash.value(key, version, 4000 * (version % 60))
+    try:
+        store[f"k/{key}"] = new
+        held[f"k/{key}"] = new
+        told["acknowledged"] += 1
+    except OSError as exc:
+        assert exc.errno == 28, exc
+        told["refused"] += 1
+if dict(store) != held:
+    told["bad"].append("the open store differs")
+try:
+    store.close()
+except OSError as exc:
+    assert exc.errno == 28, exc
+with SQLiteStore("small/data.sqlite", readonly=True) as store:
+    if dict(store) != held:
+        told["bad"].append("the store opened again differs")
+print(json.dumps(told))
+"""
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing():
+    told = run_readonly(FULL_DISK)
+    assert told["bad"] == []
+    assert told["acknowledged"] > 20
+    assert told["refused"] > 40
