@@ -46,7 +46,7 @@ def test_other_tools_read_it(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_the_old_archive_and_nothing_else(tmp_path: Path) -> None:
     pack({"a": b"old"}, tmp_path / "a.zip")
-    broken = FailingStore(tree(), OSError(5, "Input/output error"), methods=["_get_many"], after=0)
+    broken = FailingStore(tree(), OSError(5, "Input/output error"), methods=["_get"], after=5)
     with pytest.raises((OSError, CopyError)):
         pack(broken, tmp_path / "a.zip", overwrite=True)
     assert dict(open_store(tmp_path / "a.zip", mode="r")) == {"a": b"old"}

@@ -186,10 +186,10 @@ def copy_store(
         raise ReadOnlyError("a copy", above)
     from_path, to_path = k.normalize_path(source_path), k.normalize_path(dest_path)
     wanted = _chosen(_judged_keys(below, from_path), excludes, includes, flags)
-    pairs = [(key, k.replace_root(key, from_path, to_path)) for key in wanted]
-    if to_path != from_path:
-        for _, dest_key in pairs:
-            k.check_key(dest_key)
+    if to_path == from_path:
+        pairs = [(key, key) for key in wanted]
+    else:
+        pairs = [(key, k.check_key(k.replace_root(key, from_path, to_path))) for key in wanted]
     with ExitStack() as stack:
         say = stack.enter_context(_logger(log))
         job = _Job(say=say, dry_run=dry_run, verify=verify)
@@ -290,15 +290,19 @@ class _Job:
         self.n_skipped += 1
 
     def copied_one(self, pair: Pair) -> None:
-        self.say(f"copy {_described(pair)}")
+        if self.say is not _silent:
+            self.say(f"copy {_described(pair)}")
         self.n_copied += 1
 
     def take(self, moved: Moved, pairs: Sequence[Pair], dest: Store, flushed: bool) -> None:
         """Count a finished batch."""
-        done = set(moved.done)
-        for pair in pairs:
-            if pair[1] in done:
-                self.copied_one(pair)
+        if self.say is _silent:
+            self.n_copied += len(moved.done)
+        else:
+            done = set(moved.done)
+            for pair in pairs:
+                if pair[1] in done:
+                    self.copied_one(pair)
         for key, why in moved.errors.items():
             self.say(f"error {key}: {why}")
         self.errors.update(moved.errors)
@@ -461,10 +465,14 @@ def _useful_workers(source: Store, dest: Store) -> int:
 # Tell ---------------------------------------------------------------------------------------------------------------
 
 
+def _silent(line: str) -> None:
+    """Said to nobody; looked for, so that no line is made for it."""
+
+
 def _logger(log: Any) -> Any:
     """Return a context manager that gives ``say(line)``."""
     if log is None:
-        return nullcontext(lambda line: None)
+        return nullcontext(_silent)
     if callable(log):
         return nullcontext(log)
     if hasattr(log, "write"):
