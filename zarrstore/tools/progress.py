@@ -91,7 +91,7 @@ def _bar(total: int, label: str) -> Iterator[Callable[[Progress], object]]:
             bar.update(
                 task,
                 completed=progress.done + progress.errors,
-                nbytes=human_bytes(progress.nbytes),
+                nbytes=human_bytes(progress.nbytes) if progress.nbytes else "",
                 rate=f"{speed:,.0f}/s" if speed else "",
             )
 
