@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,9 @@ def _kind_by_content(path: str) -> str | None:
     """Tell what is at a path; None if nothing, or nothing that is known."""
     if os.path.isdir(path):
         return "lmdb" if os.path.isfile(os.path.join(path, "data.mdb")) else "dir"
+    sqlite = sys.modules.get("zarrstore.stores.sqlite")
+    if sqlite is not None and sqlite.is_open_here(path):
+        return "sqlite"  # to read the head and close the file would drop SQLite's locks, which are the process's
     head = b""
     if os.path.isfile(path):
         with open(path, "rb") as file:

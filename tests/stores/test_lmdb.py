@@ -23,6 +23,7 @@ from zarrstore.errors import (
     ReadOnlyError,
     StoreNotFoundError,
 )
+from zarrstore.stores import _files
 from zarrstore.stores import _lmdb_environments as environments
 from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.testing import StoreConformance
@@ -549,3 +550,15 @@ def test_a_read_only_store_refuses_every_write(tmp_path):
                 write()
         store.flush()
         assert dict(store) == {"a": b"1"}
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(store):
+    left = peers.run("self", "from zarrstore.stores._files import temporary_name as t; print(f'\"{t()}\"')")
+    ours = _files.temporary_name()
+    for name in (left, ours):
+        Path(store.path, name).write_bytes(b"")
+    assert store.sweep(dry_run=True) == [left]
+    assert store.sweep() == [left]
+    assert sorted(os.listdir(store.path)) == sorted([ours, "data.mdb", "lock.mdb"])
+    store["a"] = b"1"
+    assert store.sweep("a") == []

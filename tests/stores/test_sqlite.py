@@ -12,13 +12,24 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import peers
-from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError, ReadOnlyError
+from tests import mixed, peers
+from tests.world import run_readonly
+from zarrstore.errors import (
+    ClosedStoreError,
+    DamagedStoreError,
+    LockedStoreError,
+    ReadOnlyError,
+    ValueTooLargeError,
+)
+from zarrstore.registry import open_store
+from zarrstore.stores import _files
+from zarrstore.stores import _sqlite_connections as connections
 from zarrstore.stores.sqlite import SQLiteStore
 from zarrstore.testing import StoreConformance
 
@@ -250,3 +261,286 @@ def test_listing_jumps_over_subtrees(tmp_path: Path) -> None:
         assert store.listdir("") == ["a", "big", "big.x", "big0"]
         connection.set_trace_callback(None)
         assert len(statements) <= 8
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_or_truncated_file_never_opens_as_an_empty_store(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        store.update({f"k/{n}": bytes([n]) * 5000 for n in range(100)})
+    whole = (tmp_path / "a.sqlite").read_bytes()
+    cut = tmp_path / "cut.sqlite"
+    for size in (0, 1, 50, 100, 4095):
+        cut.write_bytes(whole[:size])
+        with pytest.raises(DamagedStoreError):
+            SQLiteStore(cut)
+        assert cut.stat().st_size == size
+    cut.write_bytes(whole[: len(whole) // 2 // 4096 * 4096])
+    with pytest.raises(DamagedStoreError):
+        with SQLiteStore(cut) as store:
+            dict(store)
+
+
+def test_a_read_only_file_system_is_opened_for_reading() -> None:
+    told = run_readonly(
+        """
+        import hashlib, json
+        from pathlib import Path
+        import tests
+        from zarrstore.errors import ReadOnlyError
+        from zarrstore.stores.sqlite import SQLiteStore
+
+        place = Path(tests.__file__).parent / "data" / "v2" / "legacy.sqlite"
+        told = []
+        for options in ({}, {"readonly": True}):
+            with SQLiteStore(place, **options) as store:
+                try:
+                    store["a"] = b""
+                except ReadOnlyError:
+                    told.append([store.capabilities.writable, {k: hashlib.sha256(store[k]).hexdigest() for k in store}])
+        print(json.dumps(told))
+        """
+    )
+    wanted = json.loads((V2 / "manifest.json").read_text())["keys"]
+    assert told == [[False, wanted], [False, wanted]]
+
+
+def test_names_that_are_no_keys_are_not_listed(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        store["a/b"] = b"1"
+    connection = sqlite3.connect(tmp_path / "a.sqlite")
+    foreign = ["../x", "/etc", "a//b", "./y", "c\\d", "", b"blob", None, 7]
+    connection.executemany("INSERT INTO zarr VALUES (?, x'00')", [(name,) for name in foreign])
+    connection.commit()
+    connection.close()
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        assert sorted(store) == ["7", "a/b"]
+        assert store.listdir() == ["7", "a"]
+        assert store.listdir("a") == ["b"]
+        assert "../x" not in store
+        store.clear()
+        assert dict(store) == {}
+
+
+def test_a_value_above_what_sqlite_takes_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        huge = bytes(1_000_000_001)
+        for write in (lambda: store.__setitem__("huge", huge), lambda: store.setitems({"a": b"", "huge": huge})):
+            with pytest.raises(ValueTooLargeError, match="1,000,000,001 bytes"):
+                write()
+        assert dict(store) == {}
+
+
+def test_the_last_bytes_of_a_value_are_those(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        store.update({"a": b"0123456789", "b": b""})
+        assert [store.getsuffix("a", n) for n in (0, 1, 9, 10, 11, 100)] == [
+            b"",
+            b"9",
+            b"123456789",
+            b"0123456789",
+            b"0123456789",
+            b"0123456789",
+        ]
+        assert store.getsuffix("b", 3) == b""
+
+
+# Others -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_flush_syncs_although_a_reader_keeps_an_old_state(tmp_path: Path) -> None:
+    peers.require_tool("strace")
+    script = """
+import os, sqlite3, sys
+from zarrstore.stores.sqlite import SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store["a"] = b"1"
+store.flush()
+reader = sqlite3.connect(sys.argv[1], isolation_level=None)
+reader.execute("BEGIN")
+reader.execute("SELECT * FROM zarr").fetchall()
+store["a"] = b"2"
+store.flush()
+store["a"] = b"3"
+os.write(2, b"MARK\\n"); store.flush(); os.write(2, b"MARK\\n"); os._exit(0)
+"""
+    log = tmp_path / "log"
+    command = ["strace", "-f", "-o", str(log), "-e", "trace=write,fsync,fdatasync", sys.executable, "-c", script]
+    done = subprocess.run([*command, str(tmp_path / "a.sqlite")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sync(" in log.read_text().split("MARK")[1]
+
+
+def test_8_threads_of_mixed_operations(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        problems: list[str] = []
+        threads = [threading.Thread(target=mixed.work, args=(store, i, 8, 250, 1, problems)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+
+
+def test_4_processes_of_mixed_operations_on_a_file_that_none_has_made_yet(tmp_path: Path) -> None:
+    script = """
+import json, sys
+from tests import mixed
+from zarrstore.stores.sqlite import SQLiteStore
+problems = []
+for part in range(3):  # opening and closing among the others too
+    with SQLiteStore(sys.argv[1]) as store:
+        mixed.work(store, int(sys.argv[2]) + 4 * part, 4, 100, 2, problems)
+print(json.dumps(problems))
+"""
+    checkout = Path(__file__).parent.parent.parent
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "a.sqlite"), str(i)],
+            cwd=checkout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(4)
+    ]
+    assert [worker.communicate(timeout=90)[0].splitlines()[-1:] for worker in workers] == [["[]"]] * 4
+    assert [found.name for found in tmp_path.iterdir()] == ["a.sqlite"]
+
+
+def test_threads_that_come_and_go_leave_no_connections_open(tmp_path: Path) -> None:
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        store["a"] = b"1"
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(50):
+            thread = threading.Thread(target=lambda: store["a"])
+            thread.start()
+            thread.join()
+        assert len(os.listdir("/proc/self/fd")) <= before + 3
+
+
+def test_closing_while_others_read_and_write_is_an_error_for_them_and_no_crash(tmp_path: Path) -> None:
+    for _ in range(5):
+        store = SQLiteStore(tmp_path / "a.sqlite")
+        store["a"] = b"a" * 5000
+        problems: list[str] = []
+        ended: list[int] = []
+
+        def use(
+            store: SQLiteStore = store,
+            problems: list[str] = problems,
+            ended: list[int] = ended,
+        ) -> None:
+            try:
+                while True:
+                    assert store["a"] == b"a" * 5000
+                    list(store)
+                    store["b"] = b"b"
+            except ClosedStoreError:
+                ended.append(1)
+            except BaseException as exc:
+                problems.append(repr(exc))
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.02)
+        store.close()
+        for thread in threads:
+            thread.join()
+        assert (problems, len(ended)) == ([], 4)
+
+
+def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
+    """A child that has its parent's connections counts on locks it does not hold: another process undoes its log."""
+    store = SQLiteStore(tmp_path / "a.sqlite")
+    store["a"] = b"1"
+    go, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if not child:
+        store["child"] = b"2"
+        os.write(done[1], b"!")
+        os.read(go[0], 1)  # the parent closes, and would take the log away if the child held no lock
+        store["late"] = b"3"
+        ok = dict(store) == {"a": b"1", "child": b"2", "late": b"3"}
+        store.close()
+        os._exit(0 if ok else 1)
+    os.read(done[0], 1)
+    store.close()
+    os.write(go[1], b"!")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        assert dict(store) == {"a": b"1", "child": b"2", "late": b"3"}
+
+
+def test_a_fork_does_not_wait_for_ever_for_another_threads_transaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "FORK_WAITS", 0.2)
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        store["a"] = b"1"
+        inside, leave = threading.Event(), threading.Event()
+
+        def hang(connection: sqlite3.Connection) -> None:
+            inside.set()
+            leave.wait(30)
+
+        thread = threading.Thread(target=lambda: store._connections.run(hang))
+        thread.start()
+        inside.wait()
+        try:
+            child = os.fork()
+            if not child:
+                try:
+                    store["a"]
+                except LockedStoreError as exc:
+                    os._exit(0 if "forked while" in str(exc) else 1)
+                os._exit(2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            leave.set()
+            thread.join()
+        assert store["a"] == b"1"
+
+
+def test_a_closed_store_stays_closed_through_a_pickle(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "a.sqlite")
+    store.close()
+    with pytest.raises(ClosedStoreError):
+        pickle.loads(pickle.dumps(store))["a"]
+
+
+def test_open_store_leaves_the_locks_of_an_open_store_alone(tmp_path: Path) -> None:
+    """POSIX locks are the process's: whoever reads the head of the file and closes it drops them all."""
+    path = tmp_path / "a.sqlite"
+    with SQLiteStore(path) as store, open_store(str(path)) as again:
+        store["a"] = b"1"
+        assert again["a"] == b"1"
+        told = peers.run(
+            "self",
+            """
+            import json, sqlite3, sys
+            connection = sqlite3.connect(sys.argv[1], timeout=0.1)
+            try:
+                print(json.dumps(connection.execute("PRAGMA journal_mode = DELETE").fetchone()[0]))
+            except sqlite3.OperationalError as exc:
+                print(json.dumps(str(exc)))
+            """,
+            path,
+        )
+        assert told == "database is locked"
+
+
+def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    left = peers.run("self", "from zarrstore.stores._files import temporary_name as t; print(f'\"{t()}\"')")
+    ours = _files.temporary_name()
+    for name in (left, ours):
+        (tmp_path / name).write_bytes(b"")
+    with SQLiteStore(tmp_path / "a.sqlite") as store:
+        assert sorted(os.listdir(tmp_path))[:2] == sorted([ours, "a.sqlite"], key=lambda n: n != ours)
+        (tmp_path / left).write_bytes(b"")
+        assert store.sweep(dry_run=True) == [left]
+        assert store.sweep() == [left]
+        assert store.sweep("foo") == []
+    assert sorted(os.listdir(tmp_path)) == sorted([ours, "a.sqlite"])

@@ -24,6 +24,7 @@ __all__ = [
     "pread",
     "read_part",
     "read_whole",
+    "sweep_folder",
     "temporary_name",
     "write_rest",
 ]
@@ -109,6 +110,15 @@ def is_abandoned(place: str) -> bool:
     if match["host"] == _HOST and os.name == "posix":
         return not _lives(int(match["pid"], 16), int(match["start"], 16))
     return is_silent(place)
+
+
+def sweep_folder(folder: str, dry_run: bool = False) -> list[str]:
+    """Delete the temporary files of dead writers that stand in a directory itself; return their names."""
+    found = [name for name in os.listdir(folder) if is_abandoned(os.path.join(folder, name))]
+    for name in () if dry_run else found:
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+    return found
 
 
 def is_silent(place: str) -> bool:

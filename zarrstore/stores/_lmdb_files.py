@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from zarrstore.errors import DamagedStoreError
-from zarrstore.stores._files import is_abandoned, is_temporary, temporary_name
+from zarrstore.stores._files import is_temporary, sweep_folder, temporary_name
 from zarrstore.stores._sync import fsync_file, fsync_folder
 
 __all__ = ["compact", "create", "lacks_pages", "lock_file"]
@@ -29,7 +29,7 @@ def create(lmdb: Any, path: str, options: dict[str, Any]) -> None:
     """
     directory = os.path.dirname(path)
     if options["subdir"] and os.path.isdir(directory):
-        _sweep(directory)
+        sweep_folder(directory)
         foreign = [name for name in os.listdir(directory) if name != "lock.mdb" and not is_temporary(name)]
         if foreign:
             raise DamagedStoreError(
@@ -58,7 +58,7 @@ def create(lmdb: Any, path: str, options: dict[str, Any]) -> None:
 def compact(env: Any, path: str) -> None:
     """Put a copy without dead pages in the place of the data file of `env`, which nobody else may have open."""
     directory = os.path.dirname(path)
-    _sweep(directory)
+    sweep_folder(directory)
     temporary = os.path.join(directory, temporary_name())
     try:
         env.copy(temporary, compact=True)
@@ -70,15 +70,6 @@ def compact(env: Any, path: str) -> None:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
-
-
-def _sweep(directory: str) -> None:
-    """Remove what killed processes left behind."""
-    for name in os.listdir(directory):
-        place = os.path.join(directory, name)
-        if is_abandoned(place):
-            with suppress(FileNotFoundError):
-                os.unlink(place)
 
 
 # The format of LMDB 0.9 on 64 bits, as far as it takes to read the list of free pages.

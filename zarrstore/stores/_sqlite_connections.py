@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError, ReadOnlyError
-from zarrstore.stores._files import temporary_name
+from zarrstore.stores._files import sweep_folder, temporary_name
 from zarrstore.stores._sync import fsync_file, fsync_folder
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 #: How long a fork waits for transactions of other threads to end, in seconds.
 FORK_WAITS = 5.0
+#: Bytes; no database is shorter.
+SMALLEST_PAGE = 512
 TABLE = "CREATE TABLE IF NOT EXISTS zarr(k TEXT PRIMARY KEY, v BLOB)"
 
 
@@ -69,8 +71,9 @@ class Connections:
         self.turn = threading.Lock()
         if not readonly and not os.path.exists(path):
             self._create()
-        elif os.path.exists(path) and os.path.getsize(path) == 0:
-            raise DamagedStoreError(path, "is empty, not even a header", "remove it to begin a new store")
+        elif os.path.exists(path) and os.path.getsize(path) < SMALLEST_PAGE:
+            # SQLite would take it for a new database.
+            raise DamagedStoreError(path, "is empty or cut off, not even one page", "remove it to begin a new store")
         self.idle.append(self._connect())
         _open_here.add(self)
 
@@ -83,6 +86,7 @@ class Connections:
         folder = os.path.dirname(self.path)
         temporary = os.path.join(folder, temporary_name())
         try:
+            sweep_folder(folder)
             connection = sqlite3.connect(temporary)
             try:
                 connection.execute(TABLE)

@@ -23,6 +23,7 @@ from zarrstore.errors import (
 )
 from zarrstore.optional import require
 from zarrstore.stores import _lmdb_environments as environments
+from zarrstore.stores._files import sweep_folder
 from zarrstore.stores._lmdb_files import create
 
 __all__ = ["LMDBStore"]
@@ -391,10 +392,19 @@ class LMDBStore(Store):
 
     # Life ----------------------------------------------------------------------------------------------------------
 
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return () if path else sweep_folder(os.path.dirname(self._data), dry_run)
+
     def _flush(self) -> None:
-        if self._writable or not self._finalizer.alive:
+        if not self._writable and self._finalizer.alive:
+            return
+        try:
             # force=True: without it LMDB leaves out the very sync that sync=False put off.
             self._env.use(lambda env: env.sync(True))
+        except OSError as exc:
+            # A second sync would succeed: the system has given up what the first could not write.
+            lost = "set again what was set since the last flush"
+            raise OSError(exc.errno, f"cannot make {self!r} durable: {exc.strerror}; {lost}", self._data) from exc
 
     def _close(self) -> None:
         if not self._finalizer.alive:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
 from zarrstore.errors import ReadOnlyError, ValueTooLargeError
-from zarrstore.stores._sqlite_connections import Connections
+from zarrstore.stores._files import sweep_folder
+from zarrstore.stores._sqlite_connections import Connections, is_open_here
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SQLiteStore"]
+__all__ = ["SQLiteStore", "is_open_here"]
 
 T = TypeVar("T")
 
@@ -269,6 +270,9 @@ class SQLiteStore(Store):
         self._write("", lambda connection: connection.execute("DELETE FROM zarr"))
 
     # Life ----------------------------------------------------------------------------------------------------------
+
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return () if path else sweep_folder(os.path.dirname(self.path), dry_run)
 
     def _flush(self) -> None:
         self._connections.flush()
