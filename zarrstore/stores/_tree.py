@@ -92,7 +92,13 @@ class Tree:
 
     def leftovers(self, path: str) -> Iterator[str]:
         """Yield the files below a directory that dead writers left, ours and zarr 2's, which no listing shows."""
-        for place, _, names in os.walk(self.folders[path]):
+        try:
+            start = self.folders[path]
+        except OSError as exc:
+            if exc.errno not in ABSENT:
+                raise
+            return
+        for place, _, names in os.walk(start):
             at = os.path.relpath(place, self.folders.root).replace(os.sep, "/")
             for name in names:
                 file = os.path.join(place, name)

@@ -50,7 +50,9 @@ def clean(
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
+    # First, since a DirectoryStore sweeps by itself what a listing meets, and then could not tell of it.
+    left = adapted.sweep(at, dry_run=dry_run)
     junk = [key for key in FilterStore(adapted, patterns).hidden_keys() if k.is_below(key, at)]
     if not dry_run:
         adapted.delitems(junk)
-    return sorted({*junk, *adapted.sweep(at, dry_run=dry_run)})
+    return sorted({*junk, *left})

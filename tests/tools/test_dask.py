@@ -1,0 +1,70 @@
+"""A cluster of two processes copies, verifies and migrates 20,000 chunks, and one of them is killed half way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zarrstore import DirectoryStore, LMDBStore, copy_store, init_array, migrate_2to3, verify
+from zarrstore.tools.diff import diff
+
+distributed = pytest.importorskip("distributed", reason="needs dask: pip install zarrstore[dask]")
+
+CHUNKS = 20_000
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Any:
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            host="127.0.0.1",
+            local_directory=str(tmp_path / "workers"),
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.mark.timeout(240)
+def test_twenty_thousand_chunks_on_a_cluster_that_loses_a_worker(client: Any, tmp_path: Path) -> None:
+    source = DirectoryStore(tmp_path / "source")
+    init_array(source, shape=CHUNKS, chunks=1, dtype="<i4", compressor=None, fill_value=0, path="a")
+    source.setitems((f"a/{n}", n.to_bytes(4, "little")) for n in range(CHUNKS))
+    dest = DirectoryStore(tmp_path / "dest")
+    killed: list[int] = []
+
+    def kill_one(progress: Any) -> None:
+        if not killed and progress.done >= CHUNKS // 2:
+            workers = client.run(os.getpid)
+            killed.append(next(iter(workers.values())))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with client.get_executor() as executor:
+        result = copy_store(source, dest, executor=executor, progress=kill_one)
+        assert killed
+        assert result[:2] == (CHUNKS + 2, 0)
+        assert result.errors == {}
+        assert list(diff(source, dest)) == []
+        report = verify(dest, executor=executor, missing="all")
+        assert report
+        assert report.n_decoded == CHUNKS
+        assert migrate_2to3(dest).counts() == {"migrated": 2}
+        dest["a/777"] = b"damaged"
+        assert [problem.key for problem in verify(dest, executor=executor).problems] == ["a/777"]
+
+
+@pytest.mark.timeout(120)
+def test_a_store_of_one_process_takes_half_of_the_work(client: Any, tmp_path: Path) -> None:
+    source = DirectoryStore(tmp_path / "source")
+    source.setitems((f"a/{n}", str(n).encode()) for n in range(1200))
+    with client.get_executor() as executor, LMDBStore(tmp_path / "dest.lmdb") as dest:
+        assert copy_store(source, dest, executor=executor, verify=True)[:2] == (1200, 0)
+        assert list(diff(source, dest)) == []
