@@ -133,26 +133,11 @@ class Connections:
             held = ", ".join(sorted(tables)) or "nothing"
             raise DamagedStoreError(self.path, f"is no store of Zarr: it has no table 'zarr', but {held}")
         if not self.readonly:
-            self._patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
+            connection.execute("PRAGMA journal_mode = WAL")
             if "zarr" not in tables:
                 connection.execute(TABLE)
         # NORMAL: a commit is with the operating system; `flush` brings the log to the disk.
         connection.execute("PRAGMA synchronous = NORMAL")
-
-    def _patiently(self, work: Callable[[], object]) -> None:
-        """Do what SQLite refuses at once, without its own time-out, while another process is at it."""
-        import sqlite3
-
-        patience = time.monotonic() + self.timeout
-        while True:
-            try:
-                work()
-            except sqlite3.OperationalError as exc:
-                if "locked" not in str(exc) or time.monotonic() > patience:
-                    raise
-                time.sleep(0.002)
-            else:
-                return
 
     @contextmanager
     def alone(self) -> Iterator[None]:
