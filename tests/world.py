@@ -133,7 +133,7 @@ class EscapeSentinel:
             path = arguments[index] if index < len(arguments) else None
             if path is None or isinstance(path, int):
                 continue
-            place = self._place(path, event)
+            place = self._place(path, event, arguments)
             if place is None or _within(place, self._allowed):
                 continue
             if _only_looks(event, arguments) and _within(place, _python_folders()):
@@ -141,7 +141,7 @@ class EscapeSentinel:
             self.escapes.append((event, place))
             raise EscapeError(f"{event} of {place!r}: outside {self.root!r}")
 
-    def _place(self, path: Any, event: str) -> str | None:
+    def _place(self, path: Any, event: str, arguments: tuple[Any, ...] = ()) -> str | None:
         text = os.fsdecode(path)
         if event == "sqlite3.connect":
             if text in (":memory:", ""):
@@ -150,7 +150,7 @@ class EscapeSentinel:
         if text == os.devnull or "\0" in text:  # the latter gets no further than ValueError
             return None
         # What an operation does to a link, it does where the link stands; an open or a listing follows it.
-        follow = event == "open" or event in _LOOKS
+        follow = event in _LOOKS or (event == "open" and not _stops_at_links(arguments))
         full = os.path.join(self.root, text)
         if follow or os.path.basename(full) in ("", ".", ".."):
             return os.path.realpath(full)
@@ -186,6 +186,12 @@ def _within(place: str, folders: Sequence[str]) -> bool:
 def _python_folders() -> tuple[str, ...]:
     folders = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(peers.CHECKOUT), *filter(None, sys.path)}
     return tuple(os.path.realpath(folder) for folder in folders if os.path.isabs(folder) and folder != os.sep)
+
+
+def _stops_at_links(arguments: tuple[Any, ...]) -> bool:
+    # The system refuses to open a link where it is told so: nothing behind it is touched.
+    flags = arguments[2] if len(arguments) > 2 else 0
+    return isinstance(flags, int) and bool(flags & getattr(os, "O_NOFOLLOW", 0))
 
 
 def _only_looks(event: str, arguments: tuple[Any, ...]) -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from zarrstore import keys as k
 from zarrstore.stores._files import ABSENT, is_abandoned, is_silent, is_temporary
-from zarrstore.stores._folders import Folders
+from zarrstore.stores._folders import Folders, LeavesRootError
 
 __all__ = ["Tree"]
 
@@ -143,10 +143,11 @@ class Tree:
         """Remove a directory and those above it, as far as they are empty; never the root."""
         while path:
             try:
+                self.folders[k.parent(path)]  # behind a link that leaves the root, even an empty directory stays
                 os.rmdir(self.base + path)
             except OSError as exc:
                 # What is not there, or never could be, says nothing about those above it.
-                if exc.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                if exc.errno not in (errno.ENOENT, errno.ENAMETOOLONG) and not isinstance(exc, LeavesRootError):
                     return
                 path = k.parent(path)
             else:
@@ -158,6 +159,9 @@ class Tree:
 
         With `only_hollow`, only what is left when all keys are gone: directories, and files of dead writers.
         """
+        if path and os.path.islink(self.base + path):
+            self._unlink_link(path)
+            return
         pending = [path]
         found = []
         while pending:
@@ -182,6 +186,22 @@ class Tree:
         if path:
             self.changed(k.parent(path))
             self.prune(k.parent(path))
+
+    def _unlink_link(self, path: str) -> None:
+        above = k.parent(path)
+        try:
+            self.folders[above]
+            # One that leaves the root is out of sight, and stays as it is.
+            if self.folders.real(path) is None:
+                return
+            os.unlink(self.base + path)
+        except OSError as exc:
+            if exc.errno not in ABSENT:
+                raise
+            return
+        self.folders.renew()
+        self.changed(above)
+        self.prune(above)
 
     def move(self, source: str, destination: str) -> None:
         """Move a file, a link or a directory to where nothing is, in a directory that exists.

@@ -19,10 +19,12 @@ import struct
 import threading
 import time
 import uuid
+import weakref
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 from zarrstore import keys as k
 from zarrstore.base import Store
@@ -42,6 +44,10 @@ _SHARE = 16
 _CLAIM_LASTS = 600.0
 #: Names of entries are shorter than this; longer ones are hashed. LMDB takes 511 bytes, file systems 255.
 _LONGEST_NAME = 200
+
+
+#: The tiers of this process by session: what was let go without `close` claims nothing any more.
+_OPEN: weakref.WeakValueDictionary[str, Tier] = weakref.WeakValueDictionary()
 
 
 class Tier:
@@ -78,6 +84,7 @@ class Tier:
         self._pending = 0
         self._claimed_at = -float("inf")
         self._session = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        _OPEN[self._session] = self
 
     def open(self) -> None:
         """Find what earlier sessions left, and bring it within the budget."""
@@ -207,8 +214,10 @@ class Tier:
         for name in self.store._listdir(_VALUES):
             with suppress(KeyError):
                 found[name] = self.store._nbytes(k.join(_VALUES, name))
-        for name in [name for name in self._sizes if name not in found]:
-            self._sizes.pop(name, None)
+        # list() is one step: readers, who take no lock, move names about meanwhile.
+        for name in list(self._sizes):
+            if name not in found:
+                self._sizes.pop(name, None)
         self._sizes.update(found)
 
     def _evict(self, others: int, wanted: int) -> None:
@@ -306,6 +315,7 @@ def _unpack(key: str, entry: bytes) -> tuple[bytes, float] | None:
     return entry[start:], stored
 
 
+@cache
 def _host() -> str:
     """Return a name for the machine and the container: a process id means something within one only."""
     space = ""
@@ -319,7 +329,11 @@ def _is_void(session: str, at: float) -> bool:
     host, pid, _ = session.split("-")
     if abs(time.time() - at) > _CLAIM_LASTS:
         return True
-    if os.name != "posix" or host != _host():
+    if host != _host():
+        return False
+    if int(pid) == os.getpid():
+        return session not in _OPEN
+    if os.name != "posix":
         return False
     try:
         os.kill(int(pid), 0)
