@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems
-from zarrstore.errors import InvalidKeyError, StoreReadError
+from zarrstore.bridges._objects import Objects
+from zarrstore.errors import InvalidKeyError
 from zarrstore.optional import require
 
 __all__ = ["ObstoreStore"]
 
-#: Requests under way at a time.
-_WORKERS = 16
 #: Keys of one request to delete: what S3 takes.
 _DELETES = 1000
 
 
-class ObstoreStore(Store):
+class ObstoreStore(Objects):
     """Keep each value as one object of an obstore store: S3, Google Cloud, Azure, HTTP, local files or memory.
 
     Parameters
     ----------
     store : obstore store
-        ``obstore.store.S3Store(...)`` and the like, or an obstore ``PrefixStore``-configured one.
+        ``obstore.store.S3Store(...)`` and the like; its ``prefix`` is the root.
+    missing_is : sequence of exception classes, optional
+        What else means that a key is absent. S3 without the permission to list answers 403 for absence:
+        ``missing_is=(obstore.exceptions.PermissionDeniedError,)``.
 
     Raises
     ------
@@ -35,14 +34,14 @@ class ObstoreStore(Store):
 
     Notes
     -----
-    Cost: one request a get, set or ``in``; `listdir` one listing with a delimiter; batches run 16 requests at a time,
-    deletes go by the thousand. Absence is
-    what obstore says it is (404); 403, 5xx and time-outs are StoreReadError. Deleting is one request to look and one
-    to delete, since most services do not
-    tell whether anything was there. Threads: safe. Processes: as the service. Pickles where the obstore store does
-    (not memory). Source: this package;
-    names with control characters are refused, as obstore does; the store of zarr 3 over obstore costs 100 times more
-    a call.
+    Cost, in requests: get, set, part, `in` 1 (a part that begins behind the end 2); `del` 2, for most services do not
+    tell whether anything was there; `delitems` and `rmdir` 1 per 1,000 keys; `listdir` 1 per 1,000 children. Batches
+    run 16 requests at a time. obstore makes several attempts for up to 3 minutes before it gives up: ``retry_config``
+    shortens that.
+
+    Threads: safe. Processes: as the service. Pickles where the obstore store does (not memory). Names that obstore
+    refuses (control characters; on local files those that end in ``#`` and digits) raise InvalidKeyError. On local
+    files, ``LocalStore(..., automatic_cleanup=True)`` removes directories that a delete empties. Source: this package.
 
     Examples
     --------
@@ -53,17 +52,19 @@ class ObstoreStore(Store):
     (b'data', ['0.0'], b'at')
     """
 
-    capabilities = Capabilities(ranged=True, concurrent=True, process_safe=False)
-
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, missing_is: Sequence[type[Exception]] = ()) -> None:
         self._obstore = require("obstore", extra="obstore", feature="ObstoreStore")
+        kind = type(store).__name__
+        absent: tuple[type[Exception], ...] = (FileNotFoundError, NotADirectoryError, IsADirectoryError, *missing_is)
+        super().__init__(absent, hierarchical=kind == "LocalStore", process_safe=kind != "MemoryStore")
         self.store = store
+        self.missing_is = tuple(missing_is)
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> ObstoreStore:
+    def from_url(cls, url: str, missing_is: Sequence[type[Exception]] = (), **options: Any) -> ObstoreStore:
         """Open the store at a URL, as ``obstore.store.from_url`` does."""
         module = require("obstore.store", extra="obstore", feature="ObstoreStore")
-        return cls(module.from_url(url, **options))
+        return cls(module.from_url(url, **options), missing_is)
 
     def __repr__(self) -> str:
         return f"ObstoreStore({self.store!r})"
@@ -72,136 +73,90 @@ class ObstoreStore(Store):
         return self.store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store,)
+        return type(self), (self.store, self.missing_is)
 
-    def _failure(self, key: str, exc: Exception) -> Exception:
-        if isinstance(exc, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-            return KeyError(key)
-        # A directory of a local store answers with an error of the system that obstore wraps.
-        if "Is a directory" in str(exc) or "Not a directory" in str(exc):
-            return KeyError(key)
-        if isinstance(exc, ValueError) and "parse path" in str(exc):
-            return KeyError(key)  # a name with a control character, which obstore takes for nothing's
-        return StoreReadError(key, self, str(exc))
-
-    # Reading -------------------------------------------------------------------------------------------------------
+    def _error(self, key: str, exc: Exception) -> Exception:
+        # A name that obstore has for no object's.
+        return KeyError(key) if _is_refused(exc) else super()._error(key, exc)
 
     def _get(self, key: str) -> bytes:
-        try:
-            return bytes(self._obstore.get(self.store, key).bytes())
-        except Exception as exc:
-            raise self._failure(key, exc) from exc
-
-    def _contains(self, key: str) -> bool:
-        try:
-            self._obstore.head(self.store, key)
-        except Exception as exc:
-            failure = self._failure(key, exc)
-            if isinstance(failure, KeyError):
-                return False
-            raise failure from exc
-        return True
+        return self._ask(key, lambda: bytes(self._obstore.get(self.store, key).bytes()))
 
     def _nbytes(self, key: str) -> int:
-        try:
-            return int(self._obstore.head(self.store, key)["size"])
-        except Exception as exc:
-            raise self._failure(key, exc) from exc
+        return self._ask(key, lambda: int(self._obstore.head(self.store, key)["size"]))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         if stop is not None and stop <= start:
             self._nbytes(key)  # obstore refuses an empty range; absence must still be told
             return b""
-        wanted = {"offset": start} if stop is None else (start, stop)
-        return self._part(key, wanted, beyond=lambda size: start >= size)
+        return self._part(key, {"offset": start} if stop is None else (start, stop), first=start)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
         if n == 0:
             self._nbytes(key)  # as above
             return b""
-        return self._part(key, {"suffix": n}, beyond=lambda size: size == 0)
+        return self._part(key, {"suffix": n}, first=0)
 
-    def _part(self, key: str, wanted: Any, beyond: Any) -> bytes:
+    def _part(self, key: str, wanted: Any, first: int) -> bytes:
         try:
             return bytes(self._obstore.get(self.store, key, options={"range": wanted}).bytes())
         except Exception as exc:
-            failure = self._failure(key, exc)
-            # A range that begins behind the end is an error there and empty here.
-            if isinstance(failure, StoreReadError) and beyond(self._nbytes(key)):
+            error = self._error(key, exc)
+            # A range that begins at the end or behind it is an error there, and empty here.
+            if not isinstance(error, KeyError) and self._nbytes(key) <= first:
                 return b""
-            raise failure from exc
-
-    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return AheadItems(self._fetch, keys)
-
-    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            values = pool.map(self._or_none, keys)
-            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
-
-    def _or_none(self, key: str) -> bytes | None:
-        try:
-            return self._get(key)
-        except KeyError:
-            return None
+            raise error from exc
 
     # Listing -------------------------------------------------------------------------------------------------------
 
     def _keys(self, path: str) -> Iterator[str]:
-        for page in self._obstore.list(self.store, prefix=path or None):
+        pages = iter(self._listed(path, lambda: self._obstore.list(self.store, prefix=path or None)))
+        while page := self._listed(path, lambda: next(pages, [])):
             for found in page:
-                name = found["path"]
-                # A prefix of whole segments may also be an object of that very name.
-                if k.is_below(name, path) and k.is_key(name):
-                    yield name
+                if k.is_below(found["path"], path) and k.is_key(found["path"]):
+                    yield found["path"]
 
-    def _listdir(self, path: str) -> Iterable[str]:
-        return {k.name(found) for found, _ in self._children(path)}
-
-    def _getsize(self, path: str) -> int:
-        if path and self._contains(path):
-            return self._nbytes(path)
-        return sum(size for _, size in self._children(path))
-
-    def _children(self, path: str) -> Iterator[tuple[str, int]]:
+    def _listed(self, path: str, act: Callable[[], Any]) -> Any:
+        """Return what a listing gives, nothing if nothing is there."""
         try:
-            found = self._obstore.list_with_delimiter(self.store, prefix=path or None)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for item in found["objects"]:
-            if k.is_below(item["path"], path) and k.is_key(item["path"]):
-                yield item["path"], int(item["size"])
-        for prefix in found["common_prefixes"]:
-            if k.is_below(prefix, path) and k.is_key(prefix):
-                yield prefix, 0
+            return self._ask(path, act)
+        except KeyError:
+            return {}
+
+    def _below(self, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._listed(
+            path, lambda: self._obstore.list_with_delimiter(self.store, prefix=path or None)
+        )
+        return found
+
+    def _children(self, path: str) -> Iterator[tuple[str, bool]]:
+        found = self._below(path)
+        values = [item["path"] for item in found.get("objects", ())]
+        names = {k.child(at, path): True for at in values}
+        names |= {name: False for at in found.get("common_prefixes", ()) if (name := k.child(at, path)) not in names}
+        return ((name, is_value) for name, is_value in names.items() if name and k.is_key(name))
+
+    def _sizes(self, path: str) -> Iterable[int]:
+        return (int(item["size"]) for item in self._below(path).get("objects", ()) if k.is_below(item["path"], path))
 
     # Writing -------------------------------------------------------------------------------------------------------
 
-    def _set(self, key: str, value: bytes) -> None:
+    def _put(self, key: str, value: bytes) -> None:
         try:
             self._obstore.put(self.store, key, value)
-        except ValueError as exc:
-            raise InvalidKeyError(key, f"obstore cannot hold it: {exc}") from exc
+        except Exception as exc:
+            if _is_refused(exc):
+                raise InvalidKeyError(key, f"obstore cannot hold it: {str(exc).partition(chr(10))[0]}") from exc
+            raise
 
-    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            batch: list[tuple[str, bytes]] = []
-            size = 0
-            for key, value in items:
-                batch.append((key, value))
-                size += len(value)
-                if size > 32 << 20 or len(batch) >= 256:
-                    list(pool.map(lambda item: self._set(*item), batch))
-                    batch, size = [], 0
-            list(pool.map(lambda item: self._set(*item), batch))
-
-    def _delete(self, key: str) -> None:
-        if not self._contains(key):
-            raise KeyError(key)
+    def _remove(self, key: str) -> None:
         try:
             self._obstore.delete(self.store, key)
-        except FileNotFoundError:
-            raise KeyError(key) from None
+        except TypeError:  # so it says of a name that it refuses
+            return
+        except Exception as exc:
+            if not isinstance(self._error(key, exc), KeyError):
+                raise
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         doomed = list(dict.fromkeys(keys))
@@ -209,9 +164,13 @@ class ObstoreStore(Store):
             batch = doomed[at : at + _DELETES]
             try:
                 self._obstore.delete(self.store, batch)
-            except FileNotFoundError:  # local stores stop at the first that is missing
-                for key in batch:
-                    try:
-                        self._obstore.delete(self.store, key)
-                    except FileNotFoundError:
-                        continue
+            except Exception as exc:
+                # Local files stop at the first that is missing, and a refused name (a TypeError) refuses them all.
+                if not isinstance(exc, TypeError) and not isinstance(self._error(batch[0], exc), KeyError):
+                    raise
+                super()._delete_many(batch)
+
+
+def _is_refused(exc: Exception) -> bool:
+    said = str(exc)
+    return (isinstance(exc, ValueError) and "parse path" in said) or "Invalid path" in said or "InvalidPath" in said

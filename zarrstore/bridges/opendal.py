@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems
-from zarrstore.errors import StoreReadError
+from zarrstore.bridges._objects import Objects
 from zarrstore.optional import require
 
 __all__ = ["OpenDALStore"]
 
-#: Requests under way at a time.
-_WORKERS = 16
+#: Services whose values are files: a value excludes a directory of its name.
+_FILES = frozenset({"alluxio", "fs", "ftp", "hdfs", "hdfs-native", "monoiofs", "seafile", "sftp", "webdav", "webhdfs"})
+#: How often a file is written whose directory another thread removes meanwhile.
+_ATTEMPTS = 5
 
 
-class OpenDALStore(Store):
+class OpenDALStore(Objects):
     """Keep each value as one file of an OpenDAL operator: memory, local files, S3, WebDAV, SQL databases and more.
 
     Parameters
     ----------
     operator : opendal.Operator
         ``opendal.Operator("fs", root=...)`` and the like.
-    uri : str, optional
-        By which the operator was made: what a pickle carries. Without it, an operator that does not pickle its
-        content (memory) loses it.
+    missing_is : sequence of exception classes, optional
+        What else means that a key is absent: ``(opendal.exceptions.PermissionDenied,)`` for a service that answers
+        403 for absence.
 
     Raises
     ------
@@ -36,11 +36,13 @@ class OpenDALStore(Store):
 
     Notes
     -----
-    Cost: one request a get or set, one ``stat`` for ``in``; a range is one ``stat`` and one read, since OpenDAL
-    refuses one that goes past the end; batches run 16
-    requests at a time. Absence is what OpenDAL calls NotFound, a directory, or a place below a file; all else is
-    StoreReadError. Threads: safe.
-    Source: this package.
+    Cost, in requests: get, set, `in`, `nbytes` 1; a part 1, 3 if it goes past the end, which OpenDAL refuses; the last
+    bytes 2; `del` 2; `delitems` and `rmdir` 1 per key (2 on files), for Python's OpenDAL has no batches. Batches run 16
+    requests at a time. OpenDAL lists without letting other threads run.
+
+    A set is as whole as the service's: the service ``fs`` overwrites in place unless it is given
+    ``atomic_write_dir``. Threads: safe. Processes: as the service. Pickles as the operator does; one on memory comes
+    back empty. Source: this package.
 
     Examples
     --------
@@ -51,132 +53,121 @@ class OpenDALStore(Store):
     (b'data', ['0.0'], b'ata')
     """
 
-    capabilities = Capabilities(ranged=True, concurrent=True)
-
-    def __init__(self, operator: Any, uri: str | None = None) -> None:
+    def __init__(self, operator: Any, missing_is: Sequence[type[Exception]] = ()) -> None:
         self._errors = require("opendal.exceptions", extra="opendal", feature="OpenDALStore")
+        errors = self._errors
+        absent = (errors.NotFound, errors.IsADirectory, errors.NotADirectory, *missing_is)
+        # Only its repr tells the service: Operator("fs", root=...).
+        self._service = repr(operator).partition('"')[2].partition('"')[0]
+        super().__init__(absent, hierarchical=self._service in _FILES, process_safe=self._service != "memory")
         self.operator = operator
-        self.uri = uri
+        self.missing_is = tuple(missing_is)
+        self._origin: tuple[str, Mapping[str, Any]] | None = None
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> OpenDALStore:
-        """Open the operator that a URL names, as ``opendal.Operator.from_uri`` does."""
+    def from_url(cls, url: str, missing_is: Sequence[type[Exception]] = (), **options: Any) -> OpenDALStore:
+        """Open the operator that a URL names, as ``opendal.Operator.from_uri`` does; it pickles by the URL."""
         opendal = require("opendal", extra="opendal", feature="OpenDALStore")
-        return cls(opendal.Operator.from_uri(url, **options), url)
+        made = cls(opendal.Operator.from_uri(url, **options), missing_is)
+        made._origin = url, options
+        return made
 
     def __repr__(self) -> str:
         return f"OpenDALStore({self.operator!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.uri is not None:
-            return type(self).from_url, (self.uri,)
-        return type(self), (self.operator,)
-
-    def _failure(self, key: str, exc: Exception) -> Exception:
-        absent = (self._errors.NotFound, self._errors.IsADirectory, self._errors.NotADirectory)
-        if isinstance(exc, absent):
-            return KeyError(key)
-        # The local file system says so of a directory, and of what is below a file, in no class of its own.
-        if any(said in str(exc) for said in ("Is a directory", "Not a directory", "os error 21", "os error 20")):
-            return KeyError(key)
-        return StoreReadError(key, self, str(exc))
-
-    # Reading -------------------------------------------------------------------------------------------------------
+        if self._origin is not None:
+            url, options = self._origin
+            return partial(type(self).from_url, **options), (url, self.missing_is)
+        return type(self), (self.operator, self.missing_is)
 
     def _get(self, key: str) -> bytes:
-        try:
-            return bytes(self.operator.read(key))
-        except Exception as exc:
-            raise self._failure(key, exc) from exc
-
-    def _stat(self, key: str) -> Any:
-        try:
-            found = self.operator.stat(key)
-        except Exception as exc:
-            raise self._failure(key, exc) from exc
-        if not found.mode.is_file():
-            raise KeyError(key)
-        return found
-
-    def _contains(self, key: str) -> bool:
-        try:
-            self._stat(key)
-        except KeyError:
-            return False
-        return True
+        return self._ask(key, lambda: bytes(self.operator.read(key)))
 
     def _nbytes(self, key: str) -> int:
-        return int(self._stat(key).content_length)
+        found = self._ask(key, lambda: self.operator.stat(key))
+        if not found.mode.is_file():
+            raise KeyError(key)
+        return int(found.content_length)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        size = self._nbytes(key)
-        end = size if stop is None else min(stop, size)
-        if start >= end:
+        if stop is None or start < stop:
+            size = {} if stop is None else {"size": stop - start}
+            try:
+                return bytes(self.operator.read(key, offset=start, **size))
+            except Exception as exc:
+                problem = self._error(key, exc)
+                if isinstance(problem, KeyError):
+                    raise problem from None
+        # It goes past the end, is empty, or cannot be read at all.
+        end = self._nbytes(key)
+        if start >= end or (stop is not None and stop <= start):
             return b""
-        try:
-            return bytes(self.operator.read(key, offset=start, size=end - start))
-        except Exception as exc:
-            raise self._failure(key, exc) from exc
+        if stop is None or stop <= end:
+            raise problem
+        return self._ask(key, lambda: bytes(self.operator.read(key, offset=start, size=end - start)))
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        return self._get_range(key, max(0, self._nbytes(key) - n), None)
-
-    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return AheadItems(self._fetch, keys)
-
-    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            values = pool.map(self._or_none, keys)
-            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
-
-    def _or_none(self, key: str) -> bytes | None:
-        try:
-            return self._get(key)
-        except KeyError:
-            return None
+        size = self._nbytes(key)
+        return self._get_range(key, max(0, size - n), size)
 
     # Listing -------------------------------------------------------------------------------------------------------
 
     def _entries(self, path: str, recursive: bool) -> Iterator[tuple[str, bool]]:
-        """Yield the names that OpenDAL lists below a directory, and whether each is a value."""
+        """Yield the keys and directories that OpenDAL lists below a directory, and whether each is a value."""
+        entries = iter(self._listed(path, lambda: self.operator.list(k.prefix(path) or "/", recursive=recursive)))
+        while entry := self._listed(path, lambda: next(entries, ())):
+            # Directories end in a slash, and the one that was asked for is among them.
+            at = entry.path.removesuffix("/")
+            if k.is_below(at, path) and k.is_key(at):
+                yield at, at == entry.path
+
+    def _listed(self, path: str, act: Callable[[], Any]) -> Any:
+        """Return what a listing gives, nothing if nothing is there."""
         try:
-            for entry in self.operator.list(k.prefix(path) or "/", recursive=recursive):
-                # Directories end in a slash, and the one that was asked for is among them.
-                at = k.normalize_path(entry.path)
-                if k.is_below(at, path) and k.is_key(at):
-                    yield at, not entry.path.endswith("/")
-        except Exception as exc:
-            if not isinstance(self._failure(path, exc), KeyError):
-                raise self._failure(path, exc) from exc
+            return self._ask(path, act)
+        except KeyError:
+            return ()
 
     def _keys(self, path: str) -> Iterator[str]:
-        return (name for name, is_value in self._entries(path, recursive=True) if is_value)
+        return (key for key, is_value in self._entries(path, recursive=True) if is_value)
 
-    def _listdir(self, path: str) -> Iterable[str]:
-        names = set()
-        for name, is_value in self._entries(path, recursive=False):
-            # Deleting leaves empty directories behind, which are no children.
-            if is_value or next(iter(self._keys(name)), None) is not None:
-                names.add(k.name(name))
-        return names
+    def _children(self, path: str) -> Iterator[tuple[str, bool]]:
+        names: dict[str, bool] = {}
+        for at, is_value in self._entries(path, recursive=False):
+            name = k.child(at, path) or ""
+            names[name] = is_value or names.get(name, False)
+        return iter(names.items())
 
     # Writing -------------------------------------------------------------------------------------------------------
 
-    def _set(self, key: str, value: bytes) -> None:
-        self.operator.write(key, value)
+    def _put(self, key: str, value: bytes) -> None:
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.operator.write(key, value)
+                return
+            except self._errors.NotFound:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            except Exception:
+                # An empty directory of that name is no conflict.
+                if attempt or self._service != "fs" or not self._discard_directory(key):
+                    raise
 
-    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            batch: list[tuple[str, bytes]] = []
-            size = 0
-            for key, value in items:
-                batch.append((key, value))
-                size += len(value)
-                if size > 32 << 20 or len(batch) >= 256:
-                    list(pool.map(lambda item: self._set(*item), batch))
-                    batch, size = [], 0
-            list(pool.map(lambda item: self._set(*item), batch))
-
-    def _delete(self, key: str) -> None:
-        self._stat(key)
+    def _remove(self, key: str) -> None:
+        # WebDAV deletes a directory with all that is in it.
+        if self.capabilities.hierarchical and not self._contains(key):
+            return
         self.operator.delete(key)
+        if self._service == "fs":
+            for above in reversed(list(k.parents(key))[1:]):
+                if not self._discard_directory(above):
+                    return
+
+    def _discard_directory(self, path: str) -> bool:
+        """Remove a directory if it is empty, and tell whether it was."""
+        try:
+            self.operator.delete(k.prefix(path))
+        except Exception:
+            return False
+        return True
