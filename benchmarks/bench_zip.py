@@ -125,6 +125,28 @@ class Bench:
             self.note("update with 1,000 x 1 KB", who, timed(lambda: store.update(items), 1000))
         os.unlink(path)
 
+    def copying(self, rounds: int) -> None:
+        import zarr
+        from zarr.storage import DirectoryStore as Zarr2Directory
+
+        from zarrstore import DirectoryStore, copy_store
+
+        files, path = f"{self.folder}/files", f"{self.folder}/copy.zip"
+        DirectoryStore(files).setitems((name(i), SMALL) for i in range(3000))
+        makers = self.stores()
+        for _ in range(rounds):
+            for who, source, copy in (
+                ("zarr2", Zarr2Directory(files), zarr.copy_store),
+                ("ours", DirectoryStore(files), copy_store),
+            ):
+
+                def use(who=who, source=source, copy=copy) -> None:
+                    with makers[who](path, mode="w") as store:
+                        copy(source, store)
+
+                self.note("copy a directory, 3,000 x 1 KB", who, timed(use, 3000))
+                os.unlink(path)
+
     def opening(self, rounds: int) -> None:
         path = f"{self.folder}/many.zip"
         ours = self.stores()["ours"]
@@ -150,7 +172,8 @@ class Bench:
         os.unlink(path)
 
     def table(self) -> None:
-        print(f"{'microseconds (processor) a call':34} {'raw':>10} {'zarr 2':>10} {'ours':>10} {'faster':>8} {'of raw':>7}")
+        heads = f"{'raw':>10} {'zarr 2':>10} {'ours':>10} {'faster':>8} {'of raw':>7}"
+        print(f"{'microseconds (processor) a call':34} {heads}")
         for what in dict.fromkeys(what for what, _ in self.best):
             raw, zarr2, ours = (self.best.get((what, who)) for who in ("raw", "zarr2", "ours"))
             print(
@@ -165,6 +188,7 @@ def main(rounds: int = 30, folder: str = "/dev/shm") -> None:
         bench = Bench(scratch)
         for _ in range(rounds):
             bench.round()
+        bench.copying(max(2, rounds // 6))
         bench.opening(max(2, rounds // 6))
         bench.table()
 

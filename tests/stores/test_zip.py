@@ -530,6 +530,21 @@ def test_entries_past_4_gib_are_written_and_read(tmp_path):
     assert path.stat().st_size < 200_000
 
 
+def test_a_batch_may_cross_4_gib(tmp_path):
+    path = tmp_path / "a.zip"
+    _far(path, (4 << 30) - 500_000)
+    expected = {f"k/{i}": bytes([i % 256]) * 2000 for i in range(400)}
+    with ZipStore(path, compact=False) as store:
+        store["first"] = b"1"
+        store.setitems(expected)
+        for i in range(10):
+            store[f"k/{i}"] = expected[f"k/{i}"] = b"again"
+        expected["first"] = b"1"
+        assert dict(store) == expected
+    with zipfile.ZipFile(path) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == expected
+
+
 def test_without_zip64_what_needs_it_is_refused_before_it_is_written(tmp_path):
     path = tmp_path / "a.zip"
     _far(path, (4 << 30) - 100_000)

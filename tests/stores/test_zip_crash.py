@@ -320,6 +320,18 @@ def test_a_failed_sync_is_told_and_what_it_may_have_dropped_is_written_again(tmp
     assert dict(ZipStore(tmp_path / "a.zip")) == {"a": b"1", "b": b"2"}
 
 
+def test_the_name_of_a_new_archive_is_made_durable_with_its_first_flush(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), real(fd)))
+    with ZipStore(tmp_path / "a.zip") as store:
+        store["a"] = b"1"
+        store.flush()
+        assert synced == [str(tmp_path)]
+        store["b"] = b"2"
+    assert synced == [str(tmp_path)]
+
+
 def test_a_store_that_nobody_closed_is_flushed_when_it_goes(tmp_path):
     store = ZipStore(tmp_path / "a.zip")
     store["a"] = b"1"

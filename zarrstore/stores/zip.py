@@ -92,7 +92,8 @@ class ZipStore(Store):
     to write. Pickling: by path, and opened again for reading; refused while open for writing.
 
     Reading: the CRC is proven, but for `getrange` of stored entries. What other tools write is read: Zip64, data
-    descriptors, bytes before the archive. Of duplicate entries the last counts. Directory entries are not keys. When a
+    descriptors, bytes before the archive, names in UTF-8 that do not say so (else code page 437). Of duplicate entries
+    the last counts. Directory entries are not keys. When a
     name in the archive is not a key, listing and writing raise DamagedStoreError and name it. Encrypted entries,
     unknown methods, sizes that lie, entries that share bytes: a clear error.
 
