@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import os
 import pickle
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +241,127 @@ def test_it_pickles_and_survives_a_fork(served: Any) -> None:
         os._exit(0 if store["foo/oof/x"] == items["foo/oof/x"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert store["foo/bar"] == b"1"
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Answer as `answers` says, by path: status, headers, body; and remember what was asked."""
+
+    protocol_version = "HTTP/1.1"
+    answers: dict[str, tuple[int, dict[str, str], bytes]]
+    asked: list[tuple[str, str, dict[str, str]]]
+
+    def do_GET(self) -> None:
+        self.asked.append((self.command, self.path, dict(self.headers)))
+        status, headers, body = self.answers.get(self.path, (404, {}, b""))
+        self.send_response_only(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[dict[str, tuple[int, dict[str, str], bytes]]], tuple[str, list[Any]]]]:
+    """Yield ``scripted(answers)``, which starts such a server and returns its URL and what it was asked."""
+    with contextlib.ExitStack() as stack:
+
+        def start(answers: dict[str, tuple[int, dict[str, str], bytes]]) -> tuple[str, list[Any]]:
+            asked: list[Any] = []
+            handler = type("Handler", (Answers,), {"answers": answers, "asked": asked})
+            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            server.daemon_threads = True
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+            thread.start()
+            stack.callback(thread.join, 10)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}", asked
+
+        yield start
+
+
+def test_secrets_are_not_sent_to_the_server_that_a_redirect_leads_to(scripted: Any) -> None:
+    there, asked_there = scripted({"/there/a": (200, {}, b"data")})
+    answers = {"/a": (302, {"Location": f"{there}/there/a"}, b""), "/b": (302, {"Location": "/c"}, b"")}
+    here, asked_here = scripted({**answers, "/c": (200, {}, b"here")})
+    store = HTTPStore(here, headers={"Authorization": "secret", "Cookie": "secret", "X-Plain": "x"})
+    assert (store["a"], store["b"]) == (b"data", b"here")
+    assert [asked["Authorization"] for _, _, asked in asked_here] == ["secret"] * 3
+    for _, _, asked in asked_there:
+        assert ("secret" in asked.values(), asked["X-Plain"]) == (False, "x")
+
+
+def test_a_redirect_to_a_login_or_in_a_circle_is_no_absence_and_no_value(scripted: Any) -> None:
+    away = {"/foo": (301, {"Location": "/foo/"}, b""), "/a": (302, {"Location": "/login/?back=/a"}, b"")}
+    url, _ = scripted({**away, "/b": (302, {"Location": "/b"}, b""), "/c": (302, {}, b"")})
+    store = HTTPStore(url)
+    assert store.get("foo") is None
+    for key, why in (("a", "/login/"), ("b", "more than"), ("c", "does not say")):
+        with pytest.raises(StoreReadError, match=why):
+            store[key]
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_a_success_that_brings_no_whole_value_is_no_value(status: int, scripted: Any) -> None:
+    url, _ = scripted({"/a": (status, {"Content-Range": "bytes 0-3/9"} if status == 206 else {}, b"")})
+    with pytest.raises(StoreReadError, match=f"{status}, which is no whole value"):
+        HTTPStore(url)["a"]
+
+
+@pytest.mark.parametrize(
+    "said, body",
+    [
+        ("bytes 2-4/10", b"234"),  # shorter than asked
+        ("bytes 0-4/10", b"01234"),  # another one
+        ("bytes 2-5/10", b"23"),  # not what it says
+        ("bytes 2-5/*", b"2345"),  # who knows
+        ("", b"2345"),
+    ],
+)
+def test_a_part_that_is_not_plainly_the_one_asked_for_is_not_handed_out(said: str, body: bytes, scripted: Any) -> None:
+    class Whole(dict[str, Any]):
+        """The part at the first request, the whole value at the second."""
+
+        def get(self, path: str, default: Any = None) -> Any:
+            return self[path].pop(0) if path in self else default
+
+    url, asked = scripted(Whole({"/a": [(206, {"Content-Range": said}, body), (200, {}, b"0123456789")]}))
+    assert HTTPStore(url).getrange("a", 2, 6) == b"2345"
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("status", [405, 501])
+def test_a_server_that_knows_no_head_is_asked_for_one_byte(
+    status: int, http_server: Any, proxy: Proxied, tmp_path: Path
+) -> None:
+    DirectoryStore(tmp_path / "d").update({"a": bytes(1234), "e": b""})
+    between = proxy(http_server(tmp_path / "d"))
+    between.faults.append(proxies.Fault(lambda method, path: method == "HEAD", status=status))
+    store = HTTPStore(between.url)
+    assert ("a" in store, "e" in store, "x" in store) == (True, True, False)
+    assert (store.getsize("a"), store.getsize("e")) == (1234, 0)
+
+
+def test_a_long_retry_after_is_not_obeyed_to_the_hour(scripted: Any) -> None:
+    retry = HTTPStore("http://127.0.0.1:1")._manager().connection_pool_kw["retries"]
+    answer = urllib3.HTTPResponse(headers={"Retry-After": "86400"}, status=503)
+    assert retry.get_retry_after(answer) == 60
+    assert retry.get_retry_after(urllib3.HTTPResponse(headers={"Retry-After": "2"}, status=503)) == 2
+    assert retry.increment("GET", "/", answer).get_retry_after(answer) == 60
+
+
+def test_zarr_3_reads_it(nginx: Any) -> None:
+    zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3: pip install zarrstore[zarr3]")
+    import numpy
+
+    from zarrstore.bridges.zarr3 import to_zarr3
+
+    store = ConsolidatedStore(HTTPStore(nginx(LEGACY).url))
+    group = zarr.open_group(to_zarr3(store), mode="r", use_consolidated=False)
+    expected = numpy.load(LEGACY.parent / "expected" / "ocean__deep__raw.npy")
+    assert numpy.array_equal(group["ocean/deep/raw"][:], expected)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "file:///x", "host/x", ""])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
@@ -20,10 +21,17 @@ __all__ = ["HTTPStore"]
 
 #: Statuses that say that nothing is there.
 _ABSENT = frozenset({404, 410})
+#: Statuses that come with a whole value.
+_WHOLE = frozenset({200, 203})
 #: Statuses after which the request is made again.
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+)")
+#: What is not sent to another server than the one it was given for.
+_SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
+#: The longest wait before a request is made again, in seconds, whatever Retry-After says.
+_LONGEST_WAIT = 60
 
 
 class HTTPStore(Store):
@@ -34,12 +42,12 @@ class HTTPStore(Store):
     url : str
         ``http://`` or ``https://``; keys are appended to its path.
     headers : mapping, optional
-        Sent with each request (``Authorization``, ...).
+        Sent with each request; ``Authorization`` and ``Cookie`` not to another server that a redirect leads to.
     timeout : float, seconds, default 30
         To connect, and between two pieces of an answer.
     retries : int, default 3
         How often a request is made again after 429, 500, 502, 503, 504 or a broken connection, waiting longer each
-        time, or as long as ``Retry-After`` says.
+        time, or as long as ``Retry-After`` says, at most a minute.
     missing_is : collection of int, optional
         Statuses besides 404 and 410 that mean absence: ``{403}`` for a service that answers so for what is not there.
     workers : int, default 16
@@ -56,7 +64,7 @@ class HTTPStore(Store):
     -----
     Cost: one request a get (several under way in a batch, on connections kept open), one HEAD for ``in`` and sizes. A
     server that ignores ranges sends the whole value,
-    which is cut here. A redirect to a listing (``.../``) is absence. Nothing can be written. Only a hierarchy with
+    which is cut here. A redirect to a listing (``.../name/``) is absence. Nothing can be written. Only a hierarchy with
     consolidated metadata can be listed, and
     only its documents: the first listing reads ``.zmetadata``, or an inline ``zarr.json``. Threads: safe. Forked
     children open their own connections. Pickles
@@ -90,7 +98,7 @@ class HTTPStore(Store):
         self.retries = retries
         self.missing_is = frozenset(missing_is)
         self.workers = workers
-        path, question, query = url.partition("?")
+        path, question, query = url.partition("#")[0].partition("?")
         self._start = path if path.endswith("/") else path + "/"
         self._query = question + query
         self._urllib3 = require("urllib3", extra="http", feature="HTTPStore")
@@ -115,11 +123,12 @@ class HTTPStore(Store):
 
     def _manager(self) -> Any:
         if self._pool is None or self._pid != os.getpid():
-            retry = self._urllib3.util.Retry(
+            retry = _bounded(self._urllib3.util.Retry)(
                 total=self.retries,
                 status_forcelist=_AGAIN,
                 allowed_methods={"GET", "HEAD"},
                 backoff_factor=0.2,
+                backoff_max=_LONGEST_WAIT,
                 redirect=0,
                 raise_on_redirect=False,
                 raise_on_status=False,
@@ -141,7 +150,9 @@ class HTTPStore(Store):
                 raise StoreReadError(key, self, f"no answer: {exc}") from exc
             if answer.status not in _REDIRECTS:
                 break
-            url = self._redirected(key, url, answer)
+            before, url = url, self._redirected(key, url, answer)
+            if urlsplit(before)[:2] != urlsplit(url)[:2]:
+                headers = {name: value for name, value in headers.items() if name.lower() not in _SECRETS}
         else:
             raise StoreReadError(key, self, f"more than {_MOST_REDIRECTS} redirects")
         if answer.status in _ABSENT or answer.status in self.missing_is:
@@ -155,8 +166,11 @@ class HTTPStore(Store):
         if not where:
             raise StoreReadError(key, self, f"the server answered {answer.status} and does not say where to")
         target = urljoin(url, where)
-        if urlsplit(target).path.endswith("/"):
+        path = unquote(urlsplit(target).path)
+        if path.endswith(f"/{k.name(key)}/"):
             raise KeyError(key)  # a directory, of which the server would send a listing
+        if path.endswith("/"):
+            raise StoreReadError(key, self, f"the server sends us to {target!r}, which is no value")
         return str(target)
 
     def _body(self, key: str, answer: Any) -> bytes:
@@ -169,8 +183,13 @@ class HTTPStore(Store):
             raise StoreReadError(key, self, f"the server packed the answer ({encoding}), though it was asked not to")
         return data
 
+    def _whole(self, key: str, answer: Any) -> bytes:
+        if answer.status not in _WHOLE:
+            raise StoreReadError(key, self, f"the server answered {answer.status}, which is no whole value")
+        return self._body(key, answer)
+
     def _get(self, key: str) -> bytes:
-        return self._body(key, self._ask("GET", key))
+        return self._whole(key, self._ask("GET", key))
 
     def _contains(self, key: str) -> bool:
         try:
@@ -192,7 +211,7 @@ class HTTPStore(Store):
                 return int(total)
         if answer.status == 416:
             return 0
-        return len(self._body(key, answer)) if answer.status == 200 else len(self._get(key))
+        return len(self._whole(key, answer)) if answer.status in _WHOLE else len(self._get(key))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         if stop is not None and stop <= start:
@@ -208,11 +227,13 @@ class HTTPStore(Store):
 
     def _part(self, key: str, wanted: str, cut: slice) -> bytes:
         answer = self._ask("GET", key, {"Range": wanted})
-        if answer.status == 206:
-            return self._body(key, answer)
         if answer.status == 416:
             return b""  # it begins behind the end
-        return self._body(key, answer)[cut]  # the server ignores ranges
+        if answer.status != 206:
+            return self._whole(key, answer)[cut]  # the server ignores ranges
+        data = self._body(key, answer)
+        # Of a part that is not plainly the one that was asked for, nothing is handed out.
+        return data if _fits(cut, answer.headers.get("Content-Range", ""), len(data)) else self._get(key)[cut]
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         return AheadItems(self._fetch, keys)
@@ -302,3 +323,24 @@ class HTTPStore(Store):
         pool, self._pool = self._pool, None
         if pool is not None and self._pid == os.getpid():
             pool.clear()
+
+
+def _bounded(retry: Any) -> Any:
+    """Return a class of retries that waits no longer than a minute, of which urllib3 itself takes six hours."""
+
+    class Bounded(retry):  # type: ignore[misc]
+        def get_retry_after(self, response: Any) -> float | None:
+            wait = super().get_retry_after(response)
+            return None if wait is None else min(wait, _LONGEST_WAIT)
+
+    return Bounded
+
+
+def _fits(cut: slice, content_range: str, length: int) -> bool:
+    """Tell whether a part, as the server describes it, is all that `cut` takes."""
+    found = _CONTENT_RANGE.fullmatch(content_range)
+    if found is None:
+        return False
+    first, last, total = map(int, found.groups())
+    start, stop, _ = cut.indices(total)
+    return (first, last + 1) == (start, stop) and length == stop - start
