@@ -93,9 +93,9 @@ class ZipStore(Store):
 
     Reading: the CRC is proven, but for `getrange` of stored entries. What other tools write is read: Zip64, data
     descriptors, bytes before the archive, names in UTF-8 that do not say so (else code page 437). Of duplicate entries
-    the last counts. Directory entries are not keys. When a
-    name in the archive is not a key, listing and writing raise DamagedStoreError and name it. Encrypted entries,
-    unknown methods, sizes that lie, entries that share bytes: a clear error.
+    the last counts. Directory entries are not keys. When a name in the archive is not a key, listing and writing raise
+    DamagedStoreError and name it. Encrypted entries, unknown methods, sizes that lie, entries that share bytes: a
+    clear error.
 
     Source: zarr 2.18 ZipStore. Deviations: keys are overwritten and deleted; `getsize` is the size of values, as in
     every store, where zarr gave that of packed entries; entries carry mode 0644 and the time of the set, or
