@@ -6,6 +6,8 @@ A new backend or wrapper adds one line here. Makers take the test's folder and r
 from __future__ import annotations
 
 import dbm.dumb
+import importlib.util
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,20 @@ STORES: dict[str, Maker] = {
     "SQLiteStore": lambda path: SQLiteStore(path / "data.sqlite"),
 }
 
+# Bridges, where their packages are here. Those over obstore, S3 and OpenDAL's files go through the suite in
+# tests/bridges.
+if importlib.util.find_spec("fsspec"):
+    from zarrstore.bridges.fsspec import FSStore
+
+    STORES["FSStore-memory"] = lambda path: FSStore(f"memory://{uuid.uuid4().hex}")
+    STORES["FSStore-files"] = lambda path: FSStore(str(path / "data"))
+if importlib.util.find_spec("opendal"):
+    import opendal
+
+    from zarrstore.bridges.opendal import OpenDALStore
+
+    STORES["OpenDALStore"] = lambda path: OpenDALStore(opendal.Operator("memory"))
+
 #: Wrappers: name -> maker of a wrapper around a given store.
 WRAPPERS: dict[str, Callable[[Any, Path], Any]] = {
     "Wrapper": lambda inner, path: Wrapper(inner),
@@ -72,12 +88,15 @@ UNDER_WRAPPERS = ("DictStore", "DirectoryStore", "ZipStore", "LMDBStore")
 #: Attributes of the suite for backends that need others: name -> attributes.
 OPTIONS: dict[str, dict[str, Any]] = {
     "dict": {"pickles": False},
+    "OpenDALStore": {"pickles": False},  # an operator on memory unpickles empty
     "TempStore": {"pickles": False},  # its folder goes with the object that made it
     "DirectoryStore-always": {"examples": 5},
 }
 
 #: How a store is opened again, for those that outlive their object: name -> reopen(store, path).
 REOPEN: dict[str, Callable[[Any, Path], Any]] = {
+    "FSStore-memory": lambda store, path: FSStore(store.url),
+    "FSStore-files": lambda store, path: FSStore((path / "data").as_uri()),
     "DirectoryStore": lambda store, path: (store.close(), DirectoryStore(path / "data"))[1],
     "NestedDirectoryStore": lambda store, path: (store.close(), NestedDirectoryStore(path / "data"))[1],
     "ZipStore": lambda store, path: (store.close(), ZipStore(path / "data.zip"))[1],

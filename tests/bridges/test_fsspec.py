@@ -19,22 +19,6 @@ from zarrstore.testing import StoreConformance, tree
 from zarrstore.wrappers.lru import LRUStoreCache
 
 
-class TestOverMemory(StoreConformance):
-    def make_store(self, tmp_path):
-        return FSStore(f"memory://{uuid.uuid4().hex}")
-
-    def reopen(self, store, tmp_path):
-        return FSStore(store.url)
-
-
-class TestOverLocalFiles(StoreConformance):
-    def make_store(self, tmp_path):
-        return FSStore((tmp_path / "root").as_uri())
-
-    def reopen(self, store, tmp_path):
-        return FSStore(str(tmp_path / "root"))
-
-
 class TestOverAFilesystemWithoutARoot(StoreConformance):
     """Names on a DirFileSystem have no slash in front."""
 

@@ -48,13 +48,6 @@ class TestObstoreOnFiles(ObstoreSuite):
         return self.make_store(tmp_path)
 
 
-class TestOpenDALInMemory(StoreConformance):
-    pickles = False  # an operator on memory unpickles empty
-
-    def make_store(self, tmp_path: Path) -> Any:
-        return OpenDALStore(opendal.Operator("memory"))
-
-
 class TestOpenDALOnFiles(StoreConformance):
     def make_store(self, tmp_path: Path) -> Any:
         aside = str(tmp_path / "aside")
