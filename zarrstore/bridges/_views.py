@@ -1,0 +1,109 @@
+"""What the views of one version over the other share: names of chunks, and documents as one sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from zarrstore import keys as k
+from zarrstore.errors import MetadataError
+from zarrstore.metadata import consolidated, v2, v3
+from zarrstore.metadata.documents import ZATTRS, ZGROUP
+
+__all__ = ["Chunks", "array_for", "attrs_of", "coords_in_v3", "inline_for", "may_name_a_chunk", "with_attrs"]
+
+
+class Chunks(NamedTuple):
+    """How an array names its chunks: `encoding` as of `v3.chunk_key_encoding`, and the number of axes."""
+
+    encoding: tuple[str, str]
+    ndim: int
+
+    def fits(self, coords: tuple[int, ...]) -> bool:
+        """Tell whether a position has one number for each axis (none is spelled "0" in version 2)."""
+        return len(coords) == (self.ndim or 1)
+
+    def position(self, key: str, array: str) -> tuple[int, ...] | None:
+        """Return the position that a key of version 3 names below its array, None if it names none of its chunks."""
+        coords = coords_in_v3(key, array, self.encoding)
+        if coords == (0,) and self.ndim == 0 and self.encoding[0] == "v2":
+            return ()
+        return coords if coords is not None and len(coords) == self.ndim else None
+
+
+def may_name_a_chunk(name: str) -> bool:
+    """Tell whether the last segment of a key may be that of a chunk, in version 2 or in version 3.
+
+    Examples
+    --------
+    >>> [may_name_a_chunk(name) for name in ("0.1", "7", "c", "c.0.1", "chunk", ".zarray")]
+    [True, True, True, True, False, False]
+    """
+    return k.is_chunk_name(name) or name == "c" or (name[:2] == "c." and k.is_chunk_name(name[2:]))
+
+
+def coords_in_v3(key: str, array: str, encoding: tuple[str, str]) -> tuple[int, ...] | None:
+    """Return the grid position that a key names below a version 3 array, None if it names no chunk.
+
+    Examples
+    --------
+    >>> coords_in_v3("a/c/1/2", "a", ("default", "/")), coords_in_v3("a/c.1.2", "a", ("default", "."))
+    ((1, 2), (1, 2))
+    >>> coords_in_v3("a/c", "a", ("default", "/")), coords_in_v3("a/1.2", "a", ("v2", "."))
+    ((), (1, 2))
+    """
+    name, separator = encoding
+    if name == "v2":
+        return k.chunk_coords(key, array, separator)
+    rest = k.replace_root(key, array, "")
+    if rest == "c":
+        return ()
+    if separator == "/":
+        return k.chunk_coords(rest, "c", "/")
+    return k.chunk_coords(k.join("c", rest[2:]), "c", ".") if rest[:2] == "c." else None
+
+
+def attrs_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes as version 2 has them: the names of axes among them."""
+    attrs = dict(node.get("attributes") or {})
+    names = node.get("dimension_names")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        attrs[v3.DIMENSIONS] = names
+    return attrs
+
+
+def with_attrs(node: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
+    attrs = dict(attrs)
+    if node["node_type"] == "array":
+        names = attrs.get(v3.DIMENSIONS)
+        node.pop("dimension_names", None)
+        if isinstance(names, list) and len(names) == len(node["shape"]) and all(isinstance(n, str) for n in names):
+            node["dimension_names"] = attrs.pop(v3.DIMENSIONS)
+    return {**node, "attributes": attrs}
+
+
+def array_for(meta: v2.ArrayMeta, old: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+    made = v3.array_v2_to_v3(meta, attrs_of(old) if old else None, chunk_keys="default")
+    if made.document is None:
+        raise MetadataError(key, None, f"version 3 cannot say it: {'; '.join(made.problems)}")
+    if old is not None and old["node_type"] == "array":
+        # Its chunks are there already, under these names.
+        made.document["chunk_key_encoding"] = old["chunk_key_encoding"]
+    return made.document
+
+
+def inline_for(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what version 3 repeats of the documents that a ``.zmetadata`` repeats."""
+    nodes: dict[str, dict[str, Any]] = {}
+    for key, document in said.items():
+        path, name = k.parent(key), k.name(key)
+        if not path or name == ZATTRS:
+            continue
+        attrs = dict(said.get(k.join(path, ZATTRS), {}))
+        if name == ZGROUP:
+            nodes[path] = v3.group_v2_to_v3(attrs).document or {}
+        else:
+            made = v3.array_v2_to_v3(v2.check_array(document, key), attrs, chunk_keys="default").document
+            if made is not None:
+                nodes[path] = made
+    return consolidated.build_inline(nodes)
