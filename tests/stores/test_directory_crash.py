@@ -28,7 +28,7 @@ def nested(folder: Path) -> DirectoryStore:
 def test_a_kill_loses_nothing_that_was_set(tmp_path: Path, name: str) -> None:
     found = crash.kills(f"{__name__}:{name}", tmp_path, rounds=30)
     assert found["bad"] == []
-    assert found["acknowledged"] > 200
+    assert found["acknowledged"] > (30 if name == "always" else 200)  # a sync may take 20 ms
 
 
 @pytest.mark.nightly
