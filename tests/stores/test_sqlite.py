@@ -450,6 +450,10 @@ def test_closing_while_others_read_and_write_is_an_error_for_them_and_no_crash(t
         for thread in threads:
             thread.join()
         assert (problems, len(ended)) == ([], 4)
+        assert store._connections.idle == []
+    # One file, and no longer in WAL mode: bytes 18 and 19 of the header.
+    assert [found.name for found in tmp_path.iterdir()] == ["a.sqlite"]
+    assert (tmp_path / "a.sqlite").read_bytes()[18:20] == b"\1\1"
 
 
 def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
@@ -459,6 +463,7 @@ def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
     go, done = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
+        os.close(go[1])
         store["child"] = b"2"
         os.write(done[1], b"!")
         os.read(go[0], 1)  # the parent closes, and would take the log away if the child held no lock
@@ -467,6 +472,7 @@ def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
         os.read(go[0], 1)
         store.close()
         os._exit(0)
+    os.close(done[1])
     os.read(done[0], 1)
     store.close()
     os.write(go[1], b"!")
@@ -475,8 +481,6 @@ def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
         assert dict(store) == {"a": b"1", "child": b"2", "late": b"3"}
     os.write(go[1], b"!")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    with SQLiteStore(tmp_path / "a.sqlite") as store:
-        assert dict(store) == {"a": b"1", "child": b"2", "late": b"3"}
 
 
 def test_a_fork_does_not_wait_for_ever_for_another_threads_transaction(
@@ -560,6 +564,6 @@ def test_a_long_listing_meets_every_key_once(tmp_path: Path) -> None:
         seen = []
         for key in store:
             seen.append(key)
-            if len(seen) in (999, 1000, 1001, 2000):  # while keys come and go
+            if len(seen) in (999, 1001):  # while keys come and go
                 store.delitems([key])
         assert seen == sorted(names)
