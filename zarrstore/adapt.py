@@ -26,17 +26,15 @@ class KVStore(Store):
     Parameters
     ----------
     mapping : Mapping
-        A dict, a zarr 2 store, a class of your own. Its own ``listdir``, ``rmdir``, ``rename``,
-        ``getsize``, ``getitems``,
-        ``setitems``, ``delitems``, ``getrange``, ``getsuffix``, ``keys_below``, ``flush`` and ``close`` are used
-        where it has them. One that cannot be written
-        (no ``__setitem__``) makes a read-only store.
+        A dict, a zarr 2 store, a class of your own. Its own ``listdir``, ``rmdir``, ``rename``, ``getsize``,
+        ``getitems``, ``setitems``, ``delitems``, ``getrange``, ``getsuffix``, ``keys_below``, ``flush`` and ``close``
+        are used where it has them. One that cannot be written (no ``__setitem__``) makes a read-only store.
 
     Notes
     -----
     Keys of the mapping that are no keys here (``"a//b"``, ``1``) are left out of listings; values come out as
-    `bytes`. Thread and process safety are the mapping's.
-    zarr 2's generic ``rename`` strips characters instead of the prefix and is not used.
+    `bytes`. Thread and process safety are the mapping's. zarr 2's generic ``rename`` strips characters instead of the
+    prefix and is not used.
 
     Examples
     --------

@@ -120,13 +120,11 @@ class Store(MutableMapping[str, bytes]):
 
     Notes
     -----
-    What holds for every store: a key is judged before any I/O (see `keys.check_key`); reading a refused key is
-    simply absent, writing
-    one raises InvalidKeyError; a value is any buffer and comes back as `bytes`; deleting a key never removes a
-    subtree; only
-    true absence is KeyError. Two stores are equal when they are of one class and stand on one place; a store equals
-    another kind of
-    mapping when it holds the same items (which reads them all). Stores are unhashable, as all mutable mappings.
+    What holds for every store: a key is judged before any I/O (see `keys.check_key`); reading a refused key is simply
+    absent, writing one raises InvalidKeyError; a value is any buffer and comes back as `bytes`; deleting a key never
+    removes a subtree; only true absence is KeyError. Two stores are equal when they are of one class and stand on one
+    place; a store equals another kind of mapping when it holds the same items (which reads them all). Stores are
+    unhashable, as all mutable mappings.
 
     Examples
     --------

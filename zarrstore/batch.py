@@ -1,10 +1,8 @@
 """Many values at once, without holding many values at once.
 
 What `getitems` returns is a mapping that reads when it is asked. A reader of whole arrays looks a chunk up, decodes
-it and
-lets it go; when every value is read before the first is used, each lands in fresh memory, and for chunks of 1 MB the
-page
-faults cost more than the reading.
+it and lets it go; when every value is read before the first is used, each lands in fresh memory, and for chunks of 1
+MB the page faults cost more than the reading.
 """
 
 from __future__ import annotations

@@ -82,10 +82,8 @@ def init_array(
     Notes
     -----
     Cost: two look-ups for each level of `path`, one write for each new group and one for the array. Not atomic: the
-    array's document is
-    written last. Source: zarr 2.2 ``init_array``, with the corrections of 2.18.7. Deviation: judged first, so a bad
-    argument no longer empties the
-    store.
+    array's document is written last. Source: zarr 2.2 ``init_array``, with the corrections of 2.18.7. Deviation:
+    judged first, so a bad argument no longer empties the store.
 
     Examples
     --------
@@ -219,8 +217,7 @@ def delete_node(store: MutableMapping[str, Any], path: object = None) -> None:
     Notes
     -----
     The node's own documents go first, so that a crash leaves keys that no reader looks at, never an array that reads
-    as fill values. Cost: one
-    deletion a key. Source: zarr 2 ``Group.__delitem__``.
+    as fill values. Cost: one deletion a key. Source: zarr 2 ``Group.__delitem__``.
 
     Examples
     --------

@@ -117,8 +117,7 @@ def check_key(key: object) -> str:
     ------
     InvalidKeyError
         `key` is not a ``str``, is empty, has an empty, ``.`` or ``..`` segment (so a leading or trailing slash too),
-        NUL, a
-        lone surrogate, a backslash, a drive letter, or a segment reserved for the stores.
+        NUL, a lone surrogate, a backslash, a drive letter, or a segment reserved for the stores.
 
     Notes
     -----

@@ -53,8 +53,7 @@ def listdir(store: StoreLike, path: object = "") -> list[str]:
     Notes
     -----
     Cost: one listing of the directory where the store has its own, else one pass over the keys. Safe while others
-    write, as far as the mapping's own
-    iteration is. Source: zarr 2.
+    write, as far as the mapping's own iteration is. Source: zarr 2.
 
     Examples
     --------
@@ -120,8 +119,8 @@ def rename(store: MutableMapping[str, Any], src_path: object, dst_path: object) 
     Notes
     -----
     After an error nothing has moved. Where the store has no rename of its own, all is copied before the first key is
-    deleted. Source: zarr 2, whose
-    generic rename stripped characters instead of the prefix and whose stores differed in all four error cases.
+    deleted. Source: zarr 2, whose generic rename stripped characters instead of the prefix and whose stores differed
+    in all four error cases.
 
     Examples
     --------
@@ -178,8 +177,7 @@ def keys_below(store: StoreLike, path: object = "") -> Iterator[str]:
     Notes
     -----
     Cost: the keys below where the store can seek, else one pass over all. Source: this package; zarr 3's
-    ``list_prefix`` takes a prefix of
-    characters where this takes a path.
+    ``list_prefix`` takes a prefix of characters where this takes a path.
 
     Examples
     --------
@@ -206,9 +204,8 @@ def getitems(store: StoreLike, keys: Iterable[str]) -> Mapping[str, bytes]:
 
     Notes
     -----
-    Cost: one read per value asked for; a store with batches of its own fetches ahead within 64 MiB. Source: zarr
-    2.18 ``getitems``; reading
-    late is this package's.
+    Cost: one read per value asked for; a store with batches of its own fetches ahead within 64 MiB. Source: zarr 2.18
+    ``getitems``; reading late is this package's.
 
     Examples
     --------

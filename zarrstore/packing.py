@@ -60,9 +60,8 @@ def pack(
     Notes
     -----
     Entries are stored as they are, documents first and breadth first from the root, as the proposal for zipped Zarr
-    (RFC-9 of OME-Zarr) wants, so that a reader
-    finds all metadata in one read. Written beside `archive` under a reserved name, synced, then renamed. Source:
-    this package.
+    (RFC-9 of OME-Zarr) wants, so that a reader finds all metadata in one read. Written beside `archive` under a
+    reserved name, synced, then renamed. Source: this package.
 
     Examples
     --------

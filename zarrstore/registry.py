@@ -77,8 +77,7 @@ def open_store(
         What to open: see the table below. None is a new DictStore.
     mode : {'r', 'r+', 'a', 'w', 'w-'}, default 'a'
         ``r`` must exist, and the result refuses writes; ``r+`` must exist; ``a`` creates what is missing; ``w``
-        erases; ``w-`` (or ``x``) must not
-        exist.
+        erases; ``w-`` (or ``x``) must not exist.
     storage_options : mapping, optional
         For a URL: what its file system needs to be told.
     **options

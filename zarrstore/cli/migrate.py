@@ -46,8 +46,7 @@ def command(
     """Bring the hierarchy at PATH to the next version of Zarr, in place: documents only, chunks are not touched.
 
     What is version 1 becomes version 2; what is version 2 becomes version 3, beside which the documents of version 2
-    stay unless --remove-v2. Exit 1
-    if a node cannot be said in the new version.
+    stay unless --remove-v2. Exit 1 if a node cannot be said in the new version.
     """
     with opened(target, "r" if dry_run else "r+", storage_option) as store:
         found = {node.version for node in walk(store, path)}

@@ -20,8 +20,7 @@ class DictStore(Store):
     ----------
     root : MutableMapping, optional
         Where the values are kept, under their whole keys: the store reads and writes this object itself. A mapping
-        nested
-        as zarr 2's DictStore nested it is flattened in place first.
+        nested as zarr 2's DictStore nested it is flattened in place first.
     cls : callable, default dict
         Makes the mapping when no `root` is given.
     dimension_separator : {'.', '/'}, optional
@@ -31,9 +30,8 @@ class DictStore(Store):
     -----
     Cost: one look-up in a dict a call; `listdir` looks at the children only (the first one builds the index).
     Threads: safe. Processes: each has its own copy. Pickles with its content. Source: zarr 2.2 DictStore and 2.4
-    MemoryStore.
-    Deviations: the root is flat, so a value may stand beside a directory of its name, and nothing is deleted to make
-    room.
+    MemoryStore. Deviations: the root is flat, so a value may stand beside a directory of its name, and nothing is
+    deleted to make room.
 
     Examples
     --------

@@ -63,12 +63,10 @@ class HTTPStore(Store):
     Notes
     -----
     Cost: one request a get (several under way in a batch, on connections kept open), one HEAD for ``in`` and sizes. A
-    server that ignores ranges sends the whole value,
-    which is cut here. A redirect to a listing (``.../name/``) is absence. Nothing can be written. Only a hierarchy with
-    consolidated metadata can be listed, and
-    only its documents: the first listing reads ``.zmetadata``, or an inline ``zarr.json``. Threads: safe. Forked
-    children open their own connections. Pickles
-    by URL. Source: zarr 2's use of fsspec, where a 403 read as a missing chunk.
+    server that ignores ranges sends the whole value, which is cut here. A redirect to a listing (``.../name/``) is
+    absence. Nothing can be written. Only a hierarchy with consolidated metadata can be listed, and only its
+    documents: the first listing reads ``.zmetadata``, or an inline ``zarr.json``. Threads: safe. Forked children open
+    their own connections. Pickles by URL. Source: zarr 2's use of fsspec, where a 403 read as a missing chunk.
 
     Examples
     --------

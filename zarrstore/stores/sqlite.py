@@ -54,15 +54,13 @@ class SQLiteStore(Store):
     Notes
     -----
     Cost: a get is one look-up in an index, a set one transaction, `setitems` one transaction for each 4 MiB;
-    `listdir` skips subtrees.
-    Crash: a set that returned survives the death of the process; one that `flush` or `close` followed survives a power
-    cut. Threads: any number; each call has a connection to itself. Processes: any number; one writes at a time, the
-    others wait. All connections are closed before a fork, and opened on the next use on both sides. Pickles by path.
-    The database is in WAL mode while it is open for writing, and one single file again after the last `close`. A place
-    that cannot be written to is opened for reading. A value has at most 1 GB.
-    Source: zarr 2.18 SQLiteStore, the same table
-    (``zarr(k TEXT PRIMARY KEY, v BLOB)``). Deviation: prefixes are ranges, where zarr 2 used LIKE, which took ``_``
-    and ``%`` for wildcards.
+    `listdir` skips subtrees. Crash: a set that returned survives the death of the process; one that `flush` or
+    `close` followed survives a power cut. Threads: any number; each call has a connection to itself. Processes: any
+    number; one writes at a time, the others wait. All connections are closed before a fork, and opened on the next
+    use on both sides. Pickles by path. The database is in WAL mode while it is open for writing, and one single file
+    again after the last `close`. A place that cannot be written to is opened for reading. A value has at most 1 GB.
+    Source: zarr 2.18 SQLiteStore, the same table (``zarr(k TEXT PRIMARY KEY, v BLOB)``). Deviation: prefixes are
+    ranges, where zarr 2 used LIKE, which took ``_`` and ``%`` for wildcards.
 
     Examples
     --------

@@ -1,10 +1,8 @@
 """The kit with which every store here is tested, for stores and mappings of your own.
 
 `StoreConformance` is a pytest class to inherit from; `check_against_dict` plays random histories; `CountingStore`,
-`SlowStore` and
-`FailingStore` wrap a store to count, delay and break it; `TREE` and `HOSTILE_KEYS` are the names that bite. Needs
-the extra ``test``
-(pytest, hypothesis); the instruments and the trees need nothing.
+`SlowStore` and `FailingStore` wrap a store to count, delay and break it; `TREE` and `HOSTILE_KEYS` are the names that
+bite. Needs the extra ``test`` (pytest, hypothesis); the instruments and the trees need nothing.
 """
 
 from typing import Any

@@ -10,8 +10,7 @@ A store or mapping of your own goes through it in a few lines::
             return MyStore(tmp_path / "data")
 
         def reopen(self, store, tmp_path):  # only if it outlives the object
-            store.close()
-            return MyStore(tmp_path / "data")
+            store.close() return MyStore(tmp_path / "data")
 
 What the store's `capabilities` deny is tested too: a store that says it is not erasable must refuse to delete.
 """

@@ -25,8 +25,7 @@ def clean(
         Where to look.
     patterns : sequence of str
         Shell patterns of names, case ignored: a key with such a segment is junk. By default what desktops and file
-        systems leave, and the ``.partial``
-        files of zarr 2.
+        systems leave, and the ``.partial`` files of zarr 2.
     dry_run : bool, default False
         Delete nothing.
 

@@ -42,8 +42,7 @@ def consolidate_metadata(
     Notes
     -----
     The same bytes for the same documents, in whatever order the store lists them. Cost: one listing, and one read a
-    document, in batches. Source:
-    zarr 2.18.7 ``consolidate_metadata``.
+    document, in batches. Source: zarr 2.18.7 ``consolidate_metadata``.
 
     Examples
     --------

@@ -121,17 +121,15 @@ def copy_store(
         Takes one line a key and a summary.
     executor : concurrent.futures.Executor, optional
         Where the batches run: threads, processes, ``dask.distributed.Client.get_executor()``, ``mpi4py.futures``,
-        loky. Stores travel to it by pickle
-        unless it is a ThreadPoolExecutor. A store that only one process may use (`Capabilities.process_safe`) stays
-        here, and only the other half of
-        the work travels.
+        loky. Stores travel to it by pickle unless it is a ThreadPoolExecutor. A store that only one process may use
+        (`Capabilities.process_safe`) stays here, and only the other half of the work travels.
     workers : int, optional
         Number of threads if no executor is given. Not given, as many as the stores profit from: one, where both are
         on this machine.
     resume : path-like, optional
-        A journal: what it names, and is at the destination, is not copied again. Created if missing, deleted when
-        all is copied. Where it continues an
-        earlier run, `if_exists` 'raise' is taken for 'replace', since what is there is that run's.
+        A journal: what it names, and is at the destination, is not copied again. Created if missing, deleted when all
+        is copied. Where it continues an earlier run, `if_exists` 'raise' is taken for 'replace', since what is there
+        is that run's.
     verify : bool, default False
         Read every value back and compare.
     progress : callable or True, optional
@@ -162,11 +160,9 @@ def copy_store(
     Notes
     -----
     Chunks go first, then documents, the deepest first: a reader never sees an array whose chunks are still coming.
-    Memory: what the two stores fetch ahead
-    and gather, about 64 MiB each. Cost: one listing of each side, and per key one read and one write, in batches.
-    With `resume`, the journal
-    follows the destination's `flush` by at most a second. Source: zarr 2.18 ``copy_store``; deviations: all is
-    planned first, and documents are last.
+    Memory: what the two stores fetch ahead and gather, about 64 MiB each. Cost: one listing of each side, and per key
+    one read and one write, in batches. With `resume`, the journal follows the destination's `flush` by at most a
+    second. Source: zarr 2.18 ``copy_store``; deviations: all is planned first, and documents are last.
 
     Examples
     --------

@@ -51,8 +51,7 @@ def diff(
     Notes
     -----
     Cost: one listing of each side; values that both hold are read, in batches, and let go. Nothing is yielded for
-    equal stores. Source: this
-    package.
+    equal stores. Source: this package.
 
     Examples
     --------

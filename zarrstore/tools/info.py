@@ -29,8 +29,7 @@ def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``store`` (class), ``capabilities`` (those that hold), and where the backend tells: ``implementation``,
-        ``entries``, ``live_bytes``,
-        ``dead_bytes`` and its own.
+        ``entries``, ``live_bytes``, ``dead_bytes`` and its own.
 
     Examples
     --------
@@ -65,8 +64,7 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
     -------
     dict
         ``path``, ``kind`` ('array', 'group' or 'directory'), ``zarr_format``, ``metadata``, ``attributes``; of an
-        array also ``chunks_initialized``,
-        ``chunks_expected`` and ``nbytes_stored``; of a group ``children``.
+        array also ``chunks_initialized``, ``chunks_expected`` and ``nbytes_stored``; of a group ``children``.
 
     Raises
     ------

@@ -32,8 +32,7 @@ def migrate_1to2(store: MutableMapping[str, Any], path: object = "", *, dry_run:
     -------
     MigrationReport
         One node per array, with notes on what is not a plain transcription and which codec cannot decode its chunks
-        today. Empty
-        where all is version 2 already.
+        today. Empty where all is version 2 already.
 
     Raises
     ------
@@ -46,12 +45,9 @@ def migrate_1to2(store: MutableMapping[str, Any], path: object = "", *, dry_run:
     Notes
     -----
     All documents are computed and judged before the first is written. Per array the order is ``.zattrs``,
-    ``.zarray``, then ``attrs`` and at last
-    ``meta`` are removed: a crash leaves an array that reads in one version or both, and the next run goes on. Cost:
-    one listing, two reads, two
-    writes and two deletions an array. Source: zarr 2.2 ``migrate_1to2``, which deleted first, transposed order F,
-    and lost arrays of text, dates and
-    structures.
+    ``.zarray``, then ``attrs`` and at last ``meta`` are removed: a crash leaves an array that reads in one version or
+    both, and the next run goes on. Cost: one listing, two reads, two writes and two deletions an array. Source: zarr
+    2.2 ``migrate_1to2``, which deleted first, transposed order F, and lost arrays of text, dates and structures.
 
     Examples
     --------

@@ -45,8 +45,7 @@ def migrate_2to3(
         Plan and report, and write nothing.
     remove_v2 : bool, default False
         Delete the version 2 documents of the nodes that have one of version 3, once all of those stand. Nodes that
-        version 3 cannot say keep theirs, and so
-        do the groups above them.
+        version 3 cannot say keep theirs, and so do the groups above them.
     overwrite : bool, default False
         Replace a version 3 document that says something else.
 
@@ -68,14 +67,11 @@ def migrate_2to3(
     Notes
     -----
     Chunks keep their names and bytes: the documents say so (``chunk_key_encoding`` "v2"). ``.zmetadata`` becomes
-    inline consolidated metadata,
-    ``_ARRAY_DIMENSIONS`` becomes ``dimension_names``, a null fill value zero. All is planned before the first write;
-    arrays are written before the groups
-    above them; if a write fails, what was written is taken back and what was deleted is put back, so the hierarchy
-    reads as version 2 at every
-    moment. Cost: as `walk`, one read more a node and one write. Source: the specifications of versions 2 and 3; zarr
-    3's ``migrate v3``, which stops
-    half way on consolidated metadata, null fills and strings.
+    inline consolidated metadata, ``_ARRAY_DIMENSIONS`` becomes ``dimension_names``, a null fill value zero. All is
+    planned before the first write; arrays are written before the groups above them; if a write fails, what was
+    written is taken back and what was deleted is put back, so the hierarchy reads as version 2 at every moment. Cost:
+    as `walk`, one read more a node and one write. Source: the specifications of versions 2 and 3; zarr 3's ``migrate
+    v3``, which stops half way on consolidated metadata, null fills and strings.
 
     Examples
     --------

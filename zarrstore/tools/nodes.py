@@ -82,8 +82,8 @@ def walk(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
     Notes
     -----
     Cost: one listing and one read a directory; chunks are not looked at, since what is below an array is no node. A
-    directory without a document
-    is walked through. A value that happens to be named ``meta`` makes no node unless it is version 1 metadata.
+    directory without a document is walked through. A value that happens to be named ``meta`` makes no node unless it
+    is version 1 metadata.
 
     Examples
     --------

@@ -47,8 +47,7 @@ def read_array(
     Notes
     -----
     Memory: the array and one chunk. Not a replacement for Zarr: no selections, no writing. Object arrays of pickles
-    are refused. Source: the
-    version 2 specification.
+    are refused. Source: the version 2 specification.
 
     Examples
     --------

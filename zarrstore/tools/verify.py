@@ -145,12 +145,11 @@ def verify(
         new is a problem.
     executor : concurrent.futures.Executor, optional
         Where chunks are decoded: threads, processes, ``dask.distributed``'s. Stores travel to it by pickle unless it
-        is a ThreadPoolExecutor; one that
-        only this process may use is read here. Not given, as many threads as there are cores.
+        is a ThreadPoolExecutor; one that only this process may use is read here. Not given, as many threads as there
+        are cores.
     missing : {'unfilled', 'all', 'none'}
         Which absent chunks are problems: those of arrays without a fill value some of whose chunks are there; all;
-        none. Zarr does not write what equals
-        the fill value, so an absent chunk says nothing where there is one.
+        none. Zarr does not write what equals the fill value, so an absent chunk says nothing where there is one.
     max_chunk_nbytes : int, bytes, default 1 GiB
         A chunk that needs more when decoded is a problem instead of a danger.
     progress : callable or True, optional
@@ -169,10 +168,8 @@ def verify(
     Notes
     -----
     Cost: one listing of all keys, one of each directory of groups, one read of each document, and of each chunk if
-    `decode`. Memory: the names of the keys, and a
-    batch of 64 chunks a worker. Pickled objects are not decoded (a pickle can run any program) and noted. Source:
-    the version 2 specification; what
-    users ask for.
+    `decode`. Memory: the names of the keys, and a batch of 64 chunks a worker. Pickled objects are not decoded (a
+    pickle can run any program) and noted. Source: the version 2 specification; what users ask for.
 
     Examples
     --------

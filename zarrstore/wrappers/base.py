@@ -23,8 +23,7 @@ class Wrapper(Store):
     Notes
     -----
     Every driver method is forwarded to the driver of `inner`, so a key is judged once however many wrappers lie
-    between,
-    and the fast paths of the backend are reached. A wrapper that changes keys overrides `_to_inner` and
+    between, and the fast paths of the backend are reached. A wrapper that changes keys overrides `_to_inner` and
     `_from_inner`. Thread, process and crash safety are those of `inner`. A pickled wrapper carries `inner`.
 
     Examples
