@@ -44,51 +44,53 @@ class Handle:
         self.users = 0
         self.orphan = False  # in a forked child: the parent's, not to be touched
         self.writable = flag[0] != "r"
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._how: tuple[Opener | None, str, str, int, dict[str, Any]] = opener, path, flag, mode, kwargs
         self._guard = _Guard(path, flag)
         # Opened in a thread of its own, because an sqlite3 object refuses all others.
         self.worker: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "zarrstore-dbm")
         try:
-            self._db = self.worker.submit(_open, *self._how).result()
+            self.db = self.worker.submit(_open, *self._how).result()
         except BaseException:
             self.worker.shutdown()
             self._guard.release()
             raise
-        self.implementation = _name(self._db)
+        self.implementation = _name(self.db)
         if self.implementation != "dbm.sqlite3":
             self.worker.shutdown()
             self.worker = None
         if self.implementation in ("dbm.sqlite3", "dbm.gnu"):
             self._guard.release()  # these lock by themselves
+        #: Whether `db` may be used as it is, under `lock`: by any thread of this process, for bytes.
+        self.direct = self.implementation in ("dbm.dumb", "dbm.gnu", "dbm.ndbm")
 
     def run(self, act: Callable[[Any], T], alone: bool = True) -> T:
         """Do something with the database: in its own thread where it has one, else alone unless told otherwise."""
         if self.worker is not None:
-            return self.worker.submit(lambda: act(self._db)).result()
+            return self.worker.submit(lambda: act(self.db)).result()
         if not alone:
-            return act(self._db)
-        with self._lock:
-            return act(self._db)
+            return act(self.db)
+        with self.lock:
+            return act(self.db)
 
     def sync(self) -> None:
         """Hand to the system what the implementation still holds. Call it within `run`."""
-        if hasattr(self._db, "sync"):
-            self._db.sync()
+        if hasattr(self.db, "sync"):
+            self.db.sync()
         elif self.implementation != "dbm.sqlite3":  # which commits at every set
             self.reopen()
 
     def reopen(self, after_failure: bool = False) -> None:
         """Close and open again, never anew. Call it within `run`."""
         opener, path, flag, mode, kwargs = self._how
-        self._db.close()
+        self.db.close()
         if after_failure and self.implementation == "dbm.gnu":
             # The file has grown for a value that was not written; gnu takes that for damage. (199 of 199 failures
             # healed so; after a kill it is not enough, 4 of 39.)
             recorded = _gnu_length(path)
             if recorded is not None and recorded < os.path.getsize(path):
                 os.truncate(path, recorded)
-        self._db = _open(opener, path, ("c" if flag[0] == "n" else flag[0]) + flag[1:], mode, kwargs)
+        self.db = _open(opener, path, ("c" if flag[0] == "n" else flag[0]) + flag[1:], mode, kwargs)
 
     def close(self) -> None:
         """Close the database and let the next one in."""
@@ -106,12 +108,13 @@ class Handle:
     def abandon(self) -> None:
         """In a forked child: let the parent's lock and database be, and never run the database's own clean-up."""
         self.orphan = True
+        self.direct = False
         self._guard.abandon()
         # dumb's __del__ would write the index as it was at the fork, gnu's would give up the parent's lock.
         with contextlib.suppress(ImportError):
             import ctypes
 
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.db))
 
 
 _handles: dict[object, Handle] = {}

@@ -165,8 +165,17 @@ class DBMStore(Store):
             raise StoreReadError(key, self, str(exc)) from exc
 
     def _get(self, key: str) -> bytes:
+        handle = self._handle
         name = key.encode()
-        return self._try(key, lambda db: bytes(db[name]))
+        if handle is None or not handle.direct:
+            return self._try(key, lambda db: bytes(db[name]))
+        try:
+            with handle.lock:
+                return handle.db[name]  # type: ignore[no-any-return]
+        except KeyError:
+            raise
+        except ERRORS:
+            return self._try(key, lambda db: bytes(db[name]))  # which says what failed
 
     def _contains(self, key: str) -> bool:
         name = key.encode()
@@ -178,7 +187,14 @@ class DBMStore(Store):
         return [key for key in map(as_key, names) if k.is_below(key, path)]
 
     def _set(self, key: str, value: bytes) -> None:
-        self._set_many(((key, value),))
+        handle = self._handle
+        if handle is None or not (handle.direct and self.capabilities.writable):
+            return self._set_many(((key, value),))
+        with handle.lock:
+            try:
+                handle.db[key.encode()] = value
+            except ERRORS as exc:
+                self._refused(key, value, exc)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         for batch in _batches(items):
