@@ -83,7 +83,7 @@ HOSTILE_KEYS: tuple[object, ...] = (
     *("x" + "/" * n + "y" for n in range(2, 9)),
     # absolute places
     *("/x/../y", "/../x", "//../x", "/./x", "//./x", "a//../b", "a/.//b", "..//x", ".//.."),
-    *("/etc/passwd", "/proc/self/mem", "/dev/null", "/dev/zero", "/tmp", "/root/x", "//host/share", "/."),
+    *("/etc/passwd", "/proc/self/mem", "/dev/null", "/dev/zero", "/tmp", "/usr/x", "//host/share", "/."),
     *("file:///etc/passwd", "http://127.0.0.1/x", "s3://bucket/key", "zip://a::b//c"),
     # another system's separators, drives and devices
     *("\\", "a\\b", "..\\x", "\\\\host\\share\\x", "a/..\\..\\b", "\\x", "x\\", "\\\\?\\C:\\x", "\\\\.\\COM1"),
