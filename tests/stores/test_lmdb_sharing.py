@@ -17,7 +17,7 @@ import pytest
 
 from tests import crash, mixed, peers
 from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError
-from zarrstore.stores import _lmdb_environments as environments
+from zarrstore.stores import _lmdb_registry as registry
 from zarrstore.stores.lmdb import LMDBStore
 
 
@@ -31,7 +31,7 @@ def store(tmp_path):
 def _nothing_stays_open():
     yield
     gc.collect()
-    assert environments._open_here == []
+    assert registry._open_here == []
 
 
 # One process --------------------------------------------------------------------------------------------------------
@@ -101,10 +101,10 @@ def test_options_survive_pickling_and_a_closed_store_stays_closed(tmp_path):
 def test_a_store_that_nobody_holds_lets_go_of_its_file(tmp_path):
     store = LMDBStore(tmp_path / "a")
     store["a"] = b"1"
-    assert len(environments._open_here) == 1
+    assert len(registry._open_here) == 1
     del store
     gc.collect()
-    assert environments._open_here == []
+    assert registry._open_here == []
 
 
 def test_a_file_that_was_replaced_is_opened_anew(tmp_path, store):
@@ -404,7 +404,7 @@ def test_forks_while_threads_write(store):
 
 
 def test_a_fork_does_not_wait_for_ever_for_another_threads_transaction(store, monkeypatch):
-    monkeypatch.setattr(environments, "FORK_WAITS", 0.2)
+    monkeypatch.setattr(registry, "FORK_WAITS", 0.2)
     store["a"] = b"1"
     inside, leave = threading.Event(), threading.Event()
 

@@ -1,10 +1,7 @@
-"""One LMDB environment per file in a process, shared by every store on it.
+"""An LMDB environment that stands still when it must.
 
-LMDB forbids to open a file twice in a process: its locks are POSIX locks, and closing one descriptor drops those of
-the other. So stores on one file share a `SharedEnvironment`, found by the file's identity and counted.
-
-An environment must also stand still while it is closed, its map grows, or the process forks. Every use of it puts an
-entry into `busy` for as long as it lasts, and `alone` waits until there is none. Uses are short: no transaction is
+While it is closed, while its map grows and while the process forks, nobody may be in a transaction. So every use puts
+an entry into `busy` for as long as it lasts, and `alone` waits until there is none. Uses are short: no transaction is
 ever held while a caller's code runs.
 """
 
@@ -14,7 +11,6 @@ import errno
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
@@ -22,16 +18,12 @@ from typing import Any, NoReturn, TypeVar
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError
 from zarrstore.stores._lmdb_files import compact, lacks_pages, lock_file
 
-__all__ = ["ClosedEnvironment", "SharedEnvironment", "acquire", "drop", "identity", "release"]
+__all__ = ["ClosedEnvironment", "SharedEnvironment", "identity"]
 
 T = TypeVar("T")
 
 #: The first map, in bytes. Only address space: without writemap the file is as long as what was written.
 SMALLEST_MAP = 16 << 20
-#: Options in which stores on one file must agree, since they are the environment's.
-MUST_AGREE = ("lock", "writemap", "sync", "metasync", "map_async", "meminit", "max_dbs")
-#: How long a fork waits for transactions of other threads to end, in seconds.
-FORK_WAITS = 5.0
 #: Reader slots are looked over after so many bytes or writes: a killed reader pins what is freed meanwhile.
 CHECK_BYTES, CHECK_WRITES = 64 << 10, 16
 #: Failures that another try can mend, in a row.
@@ -311,7 +303,7 @@ class SharedEnvironment:
 
     def compact(self) -> None:
         """Leave out the dead pages while neither this process nor another has the file open."""
-        with _registry, self.alone():
+        with self.alone():
             if self.dead:
                 raise ClosedStoreError(self.label)
             self._release()
@@ -367,122 +359,6 @@ class ClosedEnvironment:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise ClosedStoreError(self.label)
-
-
-# The registry ------------------------------------------------------------------------------------------------------
-
-_registry = threading.Lock()
-_open_here: list[SharedEnvironment] = []
-_dropped: deque[SharedEnvironment] = deque()
-
-
-def acquire(label: str, path: str, options: dict[str, Any], given: set[str]) -> SharedEnvironment:
-    """Return the environment of a file, opening it if this process has not.
-
-    Parameters
-    ----------
-    label, path, options
-        As `SharedEnvironment` takes them.
-    given : set of str
-        Names of the options that the caller chose; others take what they find.
-    """
-    with _registry:
-        _let_go_of_dropped()
-        here = identity(path)
-        shared = next((env for env in _open_here if env.identity == here), None)
-        if shared is None:
-            shared = SharedEnvironment(label, path, options)
-            _open_here.append(shared)
-            return shared
-        for name in MUST_AGREE:
-            if name in given and options[name] != shared.options[name]:
-                raise LockedStoreError(
-                    path,
-                    f"{shared.label} has it open in this process with {name}={shared.options[name]!r}, not "
-                    f"{options[name]!r}; close that one first, or pass the same",
-                )
-        larger = (options["map_size"] or 0) > shared.map_size
-        writable = shared.options["readonly"] and not options["readonly"]
-        if larger or writable:
-            before = dict(shared.options)
-            shared.options["readonly"] &= options["readonly"]
-            with shared.alone():
-                try:
-                    shared._reopen(max(shared.map_size, options["map_size"] or 0))
-                except BaseException:
-                    shared.options = before
-                    if shared.env is None:
-                        shared._open(shared.map_size)
-                    raise
-        shared.stores += 1
-        return shared
-
-
-def release(shared: SharedEnvironment) -> None:
-    """Give an environment back; the last store on it closes it."""
-    with _registry:
-        _let_go(shared)
-        _let_go_of_dropped()
-
-
-def drop(shared: SharedEnvironment) -> None:
-    """Give an environment back from a finaliser, which may run anywhere, and so must not wait."""
-    _dropped.append(shared)
-    if _registry.acquire(blocking=False):
-        try:
-            _let_go_of_dropped()
-        finally:
-            _registry.release()
-
-
-def _let_go_of_dropped() -> None:
-    while _dropped:
-        _let_go(_dropped.popleft())
-
-
-def _let_go(shared: SharedEnvironment) -> None:
-    shared.stores -= 1
-    if shared.stores == 0:
-        _open_here.remove(shared)
-        shared.end()
-
-
-# Fork --------------------------------------------------------------------------------------------------------------
-# An environment must not cross a fork: the child would share the parent's lock slots, and closing it there would clear
-# them. So it is closed before, and opened on its next use after, on both sides.
-
-
-def _before_fork() -> None:
-    _registry.acquire()
-    for shared in _open_here:
-        shared.turn.acquire()
-        shared.shut = True
-        patience = time.monotonic() + FORK_WAITS
-        while shared.busy and time.monotonic() < patience:
-            time.sleep(0.0001)
-        if not shared.busy:
-            shared._release()
-
-
-def _after_fork_in_parent() -> None:
-    for shared in _open_here:
-        shared.shut = shared.env is None
-        shared.turn.release()
-    _registry.release()
-
-
-def _after_fork_in_child() -> None:
-    for shared in _open_here:
-        if shared.env is not None:
-            # A transaction would not end. The child keeps its hands off, even from freeing it.
-            shared._inherited.append(shared.env)
-            shared.env, shared.busy = None, []
-        shared.turn.release()
-    _registry.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _allocated(path: str) -> int:

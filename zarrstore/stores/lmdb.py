@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -22,16 +21,16 @@ from zarrstore.errors import (
     ValueTooLargeError,
 )
 from zarrstore.optional import require
-from zarrstore.stores import _lmdb_environments as environments
+from zarrstore.stores import _lmdb_registry as registry
 from zarrstore.stores._files import sweep_folder
+from zarrstore.stores._lmdb_environments import ClosedEnvironment
 from zarrstore.stores._lmdb_files import create
+from zarrstore.stores._lmdb_ranges import SCAN, as_name, as_text, bounds, some_children, some_keys
 
 __all__ = ["LMDBStore"]
 
 #: What one transaction of a batch writes, in bytes and in keys: beyond it, batches get slower than single values.
 BATCH_BYTES, BATCH_KEYS = 1 << 20, 1000
-#: Keys read in one transaction of a listing. A longer one would keep freed pages from being used again.
-SCAN = 1000
 #: LMDB counts the bytes of a value in 32 bits.
 LARGEST_VALUE = 0xFFFFFFFF
 
@@ -136,12 +135,12 @@ class LMDBStore(Store):
             raise DamagedStoreError(self._data, "is empty, not even a header", "remove it to begin a new store")
         given = set(self.kwargs)
         try:
-            env = environments.acquire(repr(self), self._data, options, given)
+            env = registry.acquire(repr(self), self._data, options, given)
         except OSError as exc:
             if exc.errno != errno.EROFS or options["readonly"]:
                 raise
             options["readonly"] = True
-            env = environments.acquire(repr(self), self._data, options, given)
+            env = registry.acquire(repr(self), self._data, options, given)
         self._env: Any = env
         self._writable = not options["readonly"]
         self.capabilities = Capabilities(
@@ -152,7 +151,7 @@ class LMDBStore(Store):
             process_safe=bool(options["lock"]),
             blocking=False,
         )
-        self._finalizer = weakref.finalize(self, environments.drop, env)
+        self._finalizer = weakref.finalize(self, registry.drop, env)
         self._finalizer.atexit = False
 
     def _create(self, options: dict[str, Any]) -> None:
@@ -305,18 +304,18 @@ class LMDBStore(Store):
                     with suppress(self._lmdb.BadValsizeError):
                         txn.delete(name)
 
-            self._write(delete_all, _text(batch[0]))
+            self._write(delete_all, as_text(batch[0]))
 
     # Ranges --------------------------------------------------------------------------------------------------------
     # The keys below a path stand in one piece of the order, from prefix(path) up to beyond(path). 'foo-' and 'foo.bar'
     # sort before 'foo/x', so a value and a directory of one name need not be neighbours.
 
     def _keys(self, path: str) -> Iterator[str]:
-        start, end = _bounds(path)
+        start, end = bounds(path)
         last: bytes | None = None
         while True:
-            names = self._env.read(lambda txn: _some_keys(txn, start, end, last))  # noqa: B023
-            keys = list(map(_text, names))
+            names = self._env.read(lambda txn: some_keys(txn, start, end, last))  # noqa: B023
+            keys = list(map(as_text, names))
             yield from keys if k.are_keys(keys) else filter(k.is_key, keys)
             if len(names) < SCAN:
                 return
@@ -327,9 +326,9 @@ class LMDBStore(Store):
 
     def _children(self, path: str) -> Iterator[tuple[str, int | None]]:
         """Yield the name of every child of `path`, with its size in bytes, or None for a directory."""
-        at, end = _bounds(path)
+        at, end = bounds(path)
         while True:
-            found, at = self._env.read(lambda txn: _some_children(txn, at, end, path), buffers=True)  # noqa: B023
+            found, at = self._env.read(lambda txn: some_children(txn, at, end, path), buffers=True)  # noqa: B023
             yield from found
             if not at:
                 return
@@ -350,7 +349,7 @@ class LMDBStore(Store):
         return sum(size for _, size in self._children(path) if size is not None)
 
     def _rmdir(self, path: str) -> None:
-        start, end = _bounds(path)
+        start, end = bounds(path)
 
         def delete_all(txn: Any) -> None:
             cursor = txn.cursor()
@@ -369,26 +368,26 @@ class LMDBStore(Store):
         self._write(lambda txn: txn.drop(env.env.open_db(txn=txn), delete=False), "")
 
     def _rename(self, source: str, destination: str) -> None:
-        start, end = _bounds(source)
+        start, end = bounds(source)
         new = b""
         name = source.encode()
 
         def move(txn: Any, old: bytes) -> None:
             nonlocal new
-            new = _bytes(k.replace_root(_text(old), source, destination))
+            new = as_name(k.replace_root(as_text(old), source, destination))
             txn.put(new, txn.pop(old))
 
         def move_all(txn: Any) -> None:
             if txn.get(name) is not None:
                 move(txn, name)
-            while names := _some_keys(txn, start, end, None):
+            while names := some_keys(txn, start, end, None):
                 for old in names:
                     move(txn, old)
 
         try:
             self._write(move_all, source)
         except self._lmdb.BadValsizeError:
-            raise self._too_large(_text(new), 0) from None
+            raise self._too_large(as_text(new), 0) from None
 
     # Life ----------------------------------------------------------------------------------------------------------
 
@@ -414,8 +413,8 @@ class LMDBStore(Store):
             self._flush()
         finally:
             if self._finalizer.detach():
-                self._env = environments.ClosedEnvironment(repr(self))
-                environments.release(env)
+                self._env = ClosedEnvironment(repr(self))
+                registry.release(env)
 
     def describe(self) -> dict[str, object]:
         """Return what the file is and how much of it is in use.
@@ -466,66 +465,5 @@ class LMDBStore(Store):
         if not self._writable:
             raise ClosedStoreError(self) if not self._finalizer.alive else ReadOnlyError("", self)
         before = os.path.getsize(self._data)
-        self._env.compact()
+        registry.compact(self._env)
         return max(0, before - os.path.getsize(self._data))
-
-
-def _text(name: bytes) -> str:
-    # Names that are not UTF-8 become lone surrogates, which no key has; and they come back as they were.
-    return name.decode("utf-8", "surrogateescape")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _bounds(path: str) -> tuple[bytes, bytes]:
-    """Return the first name that may be below `path`, and the first beyond."""
-    # No UTF-8 begins with 0xff.
-    return (k.prefix(path).encode(), k.beyond(path).encode()) if path else (b"", b"\xff")
-
-
-def _seek(cursor: Any, start: bytes) -> bool:
-    return bool(cursor.set_range(start) if start else cursor.first())
-
-
-def _some_keys(txn: Any, start: bytes, end: bytes, last: bytes | None) -> list[bytes]:
-    """Return up to SCAN names from `start` on, or behind `last`, below `end`."""
-    cursor = txn.cursor()
-    found = _seek(cursor, start if last is None else last)
-    if found and last is not None and cursor.key() == last:
-        found = cursor.next()
-    if not found:
-        return []
-    names = list(islice(cursor.iternext(keys=True, values=False), SCAN))
-    if names[-1] < end:
-        return names
-    return names[: bisect_left(names, end)]
-
-
-def _some_children(txn: Any, at: bytes, end: bytes, path: str) -> tuple[list[tuple[str, int | None]], bytes]:
-    """Return up to SCAN children from `at` on, and where to go on; nowhere is empty."""
-    cursor = txn.cursor()
-    found: list[tuple[str, int | None]] = []
-    here = _seek(cursor, at)
-    while here:
-        raw = bytes(cursor.key())
-        if raw >= end:
-            break
-        if len(found) >= SCAN:
-            return found, raw
-        key = _text(raw)
-        name = k.child(key, path)
-        if not name:  # 'a//b' is below 'a', and no key
-            here = cursor.next()
-            continue
-        whole = k.join(path, name)
-        if whole == key:
-            if k.is_key(name):
-                found.append((name, len(cursor.value())))
-            here = cursor.next()
-            continue
-        if k.is_key(name):
-            found.append((name, None))
-        here = cursor.set_range(_bytes(k.beyond(whole)))
-    return found, b""
