@@ -501,3 +501,43 @@ def test_what_version_3_cannot_say_is_listed_and_its_document_says_why():
         del view["a/zarr.json"]
     assert view.getrange("zarr.json", 0, 1) + view.getsuffix("zarr.json", 1) == b"{}"
     assert view.getsize("zarr.json") == len(view["zarr.json"])
+
+
+def test_a_document_of_version_3_replaces_all_that_version_2_said():
+    below = {"a/.zarray": zarray(), "a/.zattrs": b'{"u": 1}', "a/0.1": b"x"}
+    view = V3View(below)
+    array = loads(view["a/zarr.json"])
+    default = {"name": "default", "configuration": {"separator": "/"}}
+    view["a/zarr.json"] = documents.dumps({**array, "shape": [8, 6], "attributes": {}, "chunk_key_encoding": default})
+    # Its chunks are there already, so their names stay.
+    assert below == {"a/.zarray": zarray(shape=(8, 6)), "a/0.1": b"x"}
+    view["a/zarr.json"] = b'{"zarr_format": 3, "node_type": "group", "attributes": {"t": 2}}'
+    assert {key: below[key] for key in below if key != "a/0.1"} == {
+        "a/.zgroup": GROUP,
+        "a/.zattrs": b'{\n    "t": 2\n}',
+    }
+
+
+def test_nothing_is_remembered_of_an_array_that_is_gone_or_replaced():
+    below = CountingStore(DictStore())
+    view = V2View(below)
+    for away in (
+        lambda: view.rmdir("a"),
+        lambda: view.rename("a", "b"),
+        lambda: view.clear(),
+        lambda: view.delitems(view),
+    ):
+        view.clear()
+        view.update({"a/.zarray": zarray(), "a/0.0": b"x"})
+        away()
+        with pytest.raises(UnsupportedOperation):
+            view["a/0.0"] = b"lost?"
+    view.clear()
+    view.update({"a/.zarray": zarray(), "a/0.0": b"x"})
+    del view["a/0.0"]
+    view["a/.zarray"] = zarray(shape=5, chunks=2)
+    view["a/1"] = b"y"
+    assert sorted(below) == ["a/c/1", "a/zarr.json"]
+    below.reset()
+    view["a/.zarray"] = zarray(shape=5, chunks=2)
+    assert below.writes == 0  # it says so already
