@@ -71,6 +71,7 @@ INTERPRETERS = {
             "dask[array]",
             "distributed",
             "urllib3",
+            "s3fs",
             *SUITE,
         ),
         versions=("3.11", "3.12", "3.13"),
