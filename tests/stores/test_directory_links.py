@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.world import EscapeSentinel
-from zarrstore.errors import InvalidKeyError
+from zarrstore.errors import ConflictError, InvalidKeyError
 from zarrstore.stores import _folders
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore
@@ -135,9 +135,14 @@ def test_links_within_the_root_are_followed(root):
     assert {"value", "tree/x", "tree/deep/y", "absolute/x"} <= set(store)
     store["tree/new"] = b"n"
     assert store["real/new"] == b"n"
+    with pytest.raises(ConflictError, match="holds 'tree/"):
+        store["tree"] = b"lost?"
+    store["folder"] = b"value"  # there is nothing below a link that leaves the root
+    assert store["folder"] == b"value"
     del store["tree/x"]
     assert "real/x" not in store
-    store["tree"] = b"value"  # the link goes, what it led to stays
+    store.rmdir("tree")
+    store["tree"] = b"value"
     assert (store["tree"], store["real/deep/y"]) == (b"value", b"y")
 
 
@@ -165,6 +170,8 @@ def test_follow_symlinks_follows_them(root, out):
     assert (store.get("dangling"), store.get("self"), "dangling" in store) == (None, None, False)
     store["folder/new"] = b"written"
     assert (out / "new").read_bytes() == b"written"
+    with pytest.raises(ConflictError):
+        store["folder"] = b"lost?"
     store.rmdir("folder")
     assert ((root / "folder").is_symlink(), (out / "secret").read_bytes()) == (False, b"secret")
 

@@ -48,6 +48,8 @@ class Folders(dict[str, str]):
         self.root = root
         self.base = root if root.endswith(os.sep) else root + os.sep
         self.follow = follow
+        #: Whether a link that may be followed was ever met: until then, nobody pays for the question.
+        self.links = follow
         self.closed: Exception | None = None
         self.until = 0.0
         self.renew()
@@ -93,8 +95,19 @@ class Folders(dict[str, str]):
         real = os.path.realpath(self.base + path, strict=True)
         root = os.path.realpath(self.root)
         if self.follow or os.path.commonpath([root, real]) == root:
+            self.links = True
             return real
         return None
+
+    def is_link_to_directory(self, path: str) -> bool:
+        """Tell whether keys lie below a link."""
+        if not os.path.islink(self.base + path):
+            return False
+        try:
+            real = self.real(path)
+        except OSError:
+            return False
+        return real is not None and os.path.isdir(real)
 
     def is_loop(self, path: str) -> bool:
         """Tell whether the directory that a link leads to holds the link, so that a listing would never end."""

@@ -81,8 +81,9 @@ class DirectoryStore(Store):
 
     Symbolic links: those that stay within the root are followed, those that leave it are not: what lies behind them is
     absent, and a write below one raises PermissionError. Directories are looked at once a second, so one that is
-    swapped for a link meanwhile is followed for as long. Setting a key at which a link stands replaces the link, and
-    `rmdir` removes links, never what they lead to. Only regular files are values.
+    swapped for a link meanwhile is followed for as long. Setting a key at which a link to a file stands replaces the
+    link (and one to a directory, if the store has not met a link within the root before), and `rmdir` removes links,
+    never what they lead to. Only regular files are values.
 
     Names that end as ``.partial`` files of killed zarr 2 writers do (a dot and 32 hexadecimal digits before it) are no
     keys: they are absent, unlisted, and cannot be set.
@@ -293,6 +294,8 @@ class DirectoryStore(Store):
             folders.renew()
         directory = parent(key)
         folder = folders[directory]
+        if folders.links and folders.is_link_to_directory(key):  # which a replace would take for a value
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # In the directory of its key, where the replace is one step.
         temporary = f"{folder}/{temporary_name()}" if directory else folder + temporary_name()
         fd = os.open(temporary, _CREATE, 0o666)
