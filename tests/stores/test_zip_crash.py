@@ -50,6 +50,7 @@ def test_a_kill_loses_nothing_that_was_set_flushed_or_not(tmp_path, where):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(500)
 def test_300_kills_lose_nothing_that_was_set(tmp_path):
     found = crash.kills(HERE, tmp_path, rounds=300, seed=1)
     assert found["bad"] == []
