@@ -18,7 +18,7 @@ from zarrstore.bridges._views import (
     may_name_a_chunk,
     with_attrs,
 )
-from zarrstore.errors import InvalidKeyError, MetadataError, UnsupportedOperation
+from zarrstore.errors import InvalidKeyError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents, v2, v3
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
 from zarrstore.wrappers.base import Wrapper
@@ -222,6 +222,7 @@ class V2View(Wrapper):
 
     def _set_document(self, path: str, name: str, value: bytes) -> None:
         key = k.join(path, name)
+        self._may_write(key)
         with self._lock:
             old = self._node_or_none(path)
             made = self._with_document(old, key, name, value)
@@ -241,6 +242,11 @@ class V2View(Wrapper):
             return with_attrs(node, v2.decode_attrs(value, key))
         node["consolidated_metadata"] = inline_for(consolidated.parse(value, key))
         return node
+
+    def _may_write(self, key: str) -> None:
+        # Also where nothing would change, or something else is in the way.
+        if not self.capabilities.writable:
+            raise ReadOnlyError(key, self)
 
     def _replace(self, path: str, old: Mapping[str, Any] | None, made: Mapping[str, Any]) -> None:
         """Write the document of a node."""
@@ -388,6 +394,7 @@ class V2View(Wrapper):
     def _delete(self, key: str) -> None:
         name = k.name(key)
         if name in _SHOWN:
+            self._may_write(key)
             self._delete_document(k.parent(key), name)
         else:
             self.inner._delete(self._below(key))
@@ -403,8 +410,8 @@ class V2View(Wrapper):
             except KeyError:
                 continue
         self.inner._delete_many(below)
-        # Last: without its document nobody knows what an array's chunks are called.
-        for key in named:
+        # Last, since without its document nobody knows what an array's chunks are called; and the deepest first.
+        for key in sorted(named, key=lambda key: len(k.segments(key)), reverse=True):
             try:
                 self._delete_document(k.parent(key), k.name(key))
             except KeyError:
