@@ -568,6 +568,80 @@ def test_keys_below_are_forgotten_by_the_writes_that_change_them():
     assert list(cache) == []
 
 
+@pytest.mark.parametrize(
+    "listed", [lambda cache: cache.listdir("a"), lambda cache: sorted(cache.keys_below("a"))], ids=["listdir", "keys"]
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda cache: cache.__setitem__("a/new", b""),
+        lambda cache: cache.__delitem__("a/1"),
+        lambda cache: cache.setitems({"a/new": b""}),
+        lambda cache: cache.rmdir("a"),
+        lambda cache: cache._rename("a", "c"),  # the face would list the directory too, and wait for the reader
+        lambda cache: cache.invalidate_keys(),
+        lambda cache: cache.invalidate(),
+    ],
+    ids=["set", "del", "setitems", "rmdir", "rename", "invalidate_keys", "invalidate"],
+)
+def test_a_listing_that_began_before_a_write_is_not_remembered_after_it(write, listed):
+    below = DictStore({"a/1": b"", "b/1": b""})
+    late, listing = threading.Event(), threading.Event()
+
+    class Late(Instrument):
+        def _wait(self, names):
+            if threading.current_thread().name == "reader":
+                listing.set()
+                assert late.wait(20)
+            return names
+
+        def _listdir(self, path):
+            return self._wait(list(self.inner._listdir(path)))
+
+        def _keys(self, path):
+            return self._wait(list(self.inner._keys(path)))
+
+    cache = LRUStoreCache(Late(below), None)
+    seen = []
+    reader = threading.Thread(target=lambda: seen.append(listed(cache)), name="reader")
+    reader.start()
+    assert listing.wait(20)
+    write(cache)
+    below["a/another"] = b""  # as another writer may, who is seen by the next listing
+    late.set()
+    reader.join(20)
+    assert [len(names) for names in seen] == [1]
+    assert listed(cache) == listed(below)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda cache: cache.__setitem__("a/2", b""), lambda cache: cache.rmdir("a/x")], ids=["set", "rmdir"]
+)
+def test_a_listing_made_during_a_write_is_not_remembered(write):
+    class Peeking(DictStore):
+        """Lists while it is in the middle of writing."""
+
+        peek = None
+
+        def _set(self, key, value):
+            self.peek and self.peek()
+            super()._set(key, value)
+
+        def _rmdir(self, path):
+            self.peek and self.peek()
+            super()._rmdir(path)
+
+    below = Peeking({"a/1": b"", "a/x/1": b""})
+    cache = LRUStoreCache(below, None)
+    below.peek = lambda: (cache.listdir("a"), list(cache), cache.listdir("a/x"))
+    write(cache)
+    assert (cache.listdir("a"), sorted(cache), cache.listdir("a/x")) == (
+        below.listdir("a"),
+        sorted(below),
+        below.listdir("a/x"),
+    )
+
+
 def test_parts_are_read_once_and_a_whole_value_serves_them():
     inner = CountingStore(RangedStore({"a": b"0123456789", "b": b"0123456789"}))
     cache = LRUStoreCache(inner, 100)

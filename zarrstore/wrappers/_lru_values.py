@@ -22,7 +22,7 @@ class Entry:
 
     __slots__ = ("born", "slot", "used", "value")
 
-    def __init__(self, value: bytes, used: int, born: float, slot: Slot) -> None:
+    def __init__(self, value: bytes, used: float, born: float, slot: Slot) -> None:
         self.value = value
         self.used = used
         self.born = born
@@ -57,7 +57,7 @@ class Values:
         #: What may be handed out without the lock. Ages are looked at under it: with `max_age` there is nothing here.
         self.hot: dict[Slot, Entry] = self._kept if max_age is None else {}
         self._parts: dict[str, set[Part]] = {}
-        self._order: list[tuple[int, int, Entry]] = []
+        self._order: list[tuple[float, int, Entry]] = []
         self._turn = itertools.count()
 
     def __len__(self) -> int:
@@ -102,7 +102,8 @@ class Values:
             while self.size + len(value) > self.max_size:
                 self._drop(self._least_recently_used())
                 self.evictions += 1
-        entry = Entry(value, self.hits, born, slot)
+        # After the last hit and before the next; of several put between two hits, the first one goes first.
+        entry = Entry(value, self.hits + 0.5, born, slot)
         if self.max_size is not None:
             self._line_up(entry)
         if part is not None:
@@ -114,7 +115,6 @@ class Values:
         if len(self._order) > 2 * len(self._kept) + 16:
             self._order = [item for item in self._order if self._kept.get(item[2].slot) is item[2]]
             heapq.heapify(self._order)
-        # Between two hits, what came first goes first.
         heapq.heappush(self._order, (entry.used, next(self._turn), entry))
 
     def _least_recently_used(self) -> Entry:
