@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests import peers
 from zarrstore import DictStore, KVStore
 from zarrstore.base import Capabilities
 from zarrstore.testing import CountingStore, FailingStore, SlowStore, StoreConformance
@@ -758,3 +759,22 @@ def test_one_cache_over_another_holds_the_same():
     inner.reset()
     assert dict(cache) == values(20)
     assert inner.reads == 0
+
+
+@pytest.mark.needs_peer("zarr2")
+def test_zarr_2_s_own_tests_of_its_cache_hold():
+    ran = peers.run(
+        "zarr2",
+        """
+        import json
+        from zarr.tests.test_storage import CountingDict, TestLRUStoreCache
+        from zarrstore.wrappers.lru import LRUStoreCache
+        suite = TestLRUStoreCache()
+        suite.LRUStoreClass, suite.CountingClass = LRUStoreCache, CountingDict
+        own = sorted(name for name in vars(TestLRUStoreCache) if name.startswith("test_cache"))
+        for name in own:
+            getattr(suite, name)()
+        print(json.dumps(own))
+        """,
+    )
+    assert ran == ["test_cache_keys", "test_cache_values_no_max_size", "test_cache_values_with_max_size"]

@@ -38,7 +38,7 @@ class LRUStoreCache(Wrapper):
     store : MutableMapping
         The slow store, or any mapping.
     max_size : int, float or None, bytes
-        What the values held may take together, at every moment; keys and bookkeeping (about 200 bytes a value) are
+        What the values held may take together, at every moment; keys and bookkeeping (about 230 bytes a value) are
         not counted. A larger value passes through. None is no limit.
     max_age : float, seconds, optional
         What was read longer ago is read again. None: only `invalidate` and own writes end what is remembered.
