@@ -18,6 +18,7 @@ __all__ = [
     "ABSENT",
     "USUAL",
     "Pread",
+    "finished",
     "is_abandoned",
     "is_busy",
     "is_temporary",
@@ -78,10 +79,13 @@ def _started(pid: int) -> int:
 _HOST = _host()
 _lead = ""
 _numbers = itertools.count()
+#: Names that this process gave out, until it says that the file has its final name or is gone.
+_writing: set[str] = set()
 
 
 def _identify() -> None:
     global _lead
+    _writing.clear()
     pid = os.getpid()
     _lead = f"{RESERVED}-{_HOST}-{pid:08x}-{_started(pid):016x}-"
 
@@ -93,8 +97,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def temporary_name() -> str:
-    """Return a name that no key has and no other writer takes."""
-    return f"{_lead}{next(_numbers) & 0xFFFFFFFF:08x}"
+    """Return a name that no key has and no other writer takes; tell `finished` when no such file is being written."""
+    name = f"{_lead}{next(_numbers) & 0xFFFFFFFF:08x}"
+    _writing.add(name)
+    return name
+
+
+#: Told of a temporary name whose file was renamed or deleted. If it was moved away with its directory before that, what
+#: stands there now is abandoned, although its writer lives.
+finished = _writing.discard
 
 
 def is_temporary(name: str) -> bool:
@@ -107,6 +118,8 @@ def is_abandoned(place: str) -> bool:
     match = _TEMPORARY.fullmatch(os.path.basename(place))
     if match is None:
         return False
+    if match[0].startswith(_lead):
+        return match[0] not in _writing
     if match["host"] == _HOST and os.name == "posix":
         return not _lives(int(match["pid"], 16), int(match["start"], 16))
     return is_silent(place)

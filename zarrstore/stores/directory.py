@@ -22,6 +22,7 @@ from zarrstore.stores._files import (
     ABSENT,
     USUAL,
     Pread,
+    finished,
     is_busy,
     pread,
     read_part,
@@ -297,29 +298,33 @@ class DirectoryStore(Store):
         if folders.links and folders.is_link_to_directory(key):  # which a replace would take for a value
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         # In the directory of its key, where the replace is one step.
-        temporary = f"{folder}/{temporary_name()}" if directory else folder + temporary_name()
-        fd = os.open(temporary, _CREATE, 0o666)
+        name = temporary_name()
+        temporary = f"{folder}/{name}" if directory else folder + name
         try:
+            fd = os.open(temporary, _CREATE, 0o666)
             try:
-                written = _direct_io.write(fd, value) if self.direct_io else os.write(fd, value)
-                if written != len(value):
-                    write_rest(fd, value, written)
-                if self.durability == "always":
-                    os.fsync(fd)
-            finally:
-                os.close(fd)  # may say that the disk is full: NFS
-            os.replace(temporary, self._base + key)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+                try:
+                    written = _direct_io.write(fd, value) if self.direct_io else os.write(fd, value)
+                    if written != len(value):
+                        write_rest(fd, value, written)
+                    if self.durability == "always":
+                        os.fsync(fd)
+                finally:
+                    os.close(fd)  # may say that the disk is full: NFS
+                os.replace(temporary, self._base + key)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(temporary)
+                raise
+        finally:
+            finished(name)
 
     def _put_again(self, key: str, value: bytes, exc: OSError) -> None:
         """Set what a first try did not, once its cause is out of the way; else raise what the cause means."""
         for attempt in range(_ATTEMPTS):
             try:
                 if isinstance(exc, FileNotFoundError):
-                    self._tree.make(parent(key))
+                    self._make(parent(key), key)
                 elif isinstance(exc, NotADirectoryError | IsADirectoryError) or os.path.isdir(self._base + key):
                     self._make_way(key, exc, attempt)
                 elif is_busy(exc) and attempt < 10:
@@ -346,6 +351,10 @@ class DirectoryStore(Store):
         if attempt >= 10 and os.path.isdir(self._base + key):
             # Somebody is about to set a value there, or something is there that is no value.
             raise ConflictError(key, self, k.join(key, next(iter(os.listdir(self._base + key)), "?"))) from exc
+
+    def _make(self, path: str, key: str) -> None:
+        """Make a directory in which `key` is to be."""
+        self._tree.make(path)
 
     def _failure(self, verb: str, key: str, exc: OSError) -> Exception:
         """Return a failed write as an error that names the key and keeps what the system said."""
@@ -451,7 +460,7 @@ class DirectoryStore(Store):
             self._tree.prune(parent(destination))
             raise KeyError(source) from exc
         if isinstance(exc, FileNotFoundError) and attempt < _ATTEMPTS - 1:
-            return self._tree.make(parent(destination))
+            return self._make(parent(destination), destination)
         if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.EISDIR, errno.ENOTDIR):
             raise exc
         for above in k.parents(destination):

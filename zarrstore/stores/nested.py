@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError, InvalidKeyError, MetadataError
+from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, MetadataError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY, loads
 from zarrstore.stores.directory import DirectoryStore
@@ -22,6 +22,14 @@ T = TypeVar("T")
 #: For how long, in seconds, an array that was seen is believed to be there.
 _FRESH = 1.0
 _MOST = 1 << 16
+
+
+class _Array(NamedTuple):
+    """What was seen of an array, and until when it is believed."""
+
+    until: float
+    #: Directories that have the name of a chunk: its key would be a value where a directory is.
+    taken: frozenset[str]
 
 
 class _Nested(dict[str, str]):
@@ -89,8 +97,7 @@ class NestedDirectoryStore(DirectoryStore):
         if dimension_separator not in (None, "/"):
             raise ValueError(f"dimension_separator is {dimension_separator!r}: a NestedDirectoryStore has '/'")
         super().__init__(path, normalize_keys, "/", **options)
-        #: Arrays seen, and until when they are believed.
-        self._arrays: dict[str, float] = {}
+        self._arrays: dict[str, _Array] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -144,7 +151,11 @@ class NestedDirectoryStore(DirectoryStore):
             super()._write(key, value)
             if k.name(key) == ZARRAY:
                 self._nest_chunks(parent(key))
-        elif self._is_array(parent(key)) or self._regular(nested) is not None:
+            return
+        array = self._array(parent(key))
+        if array is not None and array.taken and k.name(key) in array.taken:
+            super()._write(key, value)  # which says what is in the way
+        elif array is not None or self._regular(nested) is not None:
             super()._write(nested, value)
         else:
             super()._write(key, value)
@@ -168,15 +179,29 @@ class NestedDirectoryStore(DirectoryStore):
     # Arrays -------------------------------------------------------------------------------------------------------
 
     def _is_array(self, path: str) -> bool:
+        return self._array(path) is not None
+
+    def _array(self, path: str) -> _Array | None:
         now = monotonic()
-        if self._arrays.get(path, 0.0) > now:
-            return True
+        seen = self._arrays.get(path)
+        if seen is not None and seen.until > now:
+            return seen
         if self._regular(k.join(path, ZARRAY)) is None:
-            return False  # not remembered: the next chunk may come after its array
+            return None  # not remembered: the next chunk may come after its array
         if len(self._arrays) >= _MOST:
             self._arrays.clear()
-        self._arrays[path] = now + _FRESH
-        return True
+        taken = frozenset(name for name in self._scan(path)[1] if k.nest(name) != name)
+        self._arrays[path] = seen = _Array(now + _FRESH, taken)
+        return seen
+
+    def _make(self, path: str, key: str) -> None:
+        for at in (*k.parents(path), path):
+            nested = _nested[at]
+            if nested != at and self._is_array(parent(at)):
+                if self._regular(nested) is not None:
+                    raise ConflictError(key, self, at)
+                self._arrays.clear()
+        super()._make(path, key)
 
     def _separator(self, array: str) -> str:
         """Return the separator of the keys of an array's chunks."""

@@ -10,7 +10,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
-from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
+from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents, v2, v3
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
@@ -45,9 +45,9 @@ def migrate_2to3(
         Plan and report, and write nothing.
     remove_v2 : bool, default False
         Delete the version 2 documents of the nodes that have one of version 3, once all of those stand. Nodes that
-        version 3 cannot say keep theirs, and so do the groups above them.
+        version 3 cannot say keep theirs, and so do the groups above them, whose ``.zmetadata`` then repeats only these.
     overwrite : bool, default False
-        Replace a version 3 document that says something else.
+        Replace a version 3 document that says something else, and chunks that are in `dest` already.
 
     Returns
     -------
@@ -58,7 +58,10 @@ def migrate_2to3(
     Raises
     ------
     MetadataError
-        A document is damaged, is version 1, or a version 3 document beside it says something else. Nothing was written.
+        A document is damaged, is version 1, or a version 3 document where its own is to be says something else. Nothing
+        was written.
+    DestinationExistsError
+        A chunk is in `dest` already. Nothing was written.
     KeyError
         Neither an array nor a group is at or below `path`.
     ReadOnlyError, UnsupportedOperation
@@ -69,8 +72,9 @@ def migrate_2to3(
     Chunks keep their names and bytes: the documents say so (``chunk_key_encoding`` "v2"). ``.zmetadata`` becomes
     inline consolidated metadata, ``_ARRAY_DIMENSIONS`` becomes ``dimension_names``, a null fill value zero. All is
     planned before the first write; arrays are written before the groups above them; if a write fails, what was
-    written is taken back and what was deleted is put back, so the hierarchy reads as version 2 at every moment. Cost:
-    as `walk`, one read more a node and one write. Source: the specifications of versions 2 and 3; zarr 3's ``migrate
+    written is taken back and what was deleted is put back, so the hierarchy reads as version 2 at every moment (chunks
+    copied to `dest` stay there). A ``.zmetadata`` above `path` is left as it is. Cost: as `walk`, one read more a node
+    and one write. Source: the specifications of versions 2 and 3; zarr 3's ``migrate
     v3``, which stops half way on consolidated metadata, null fills and strings.
 
     Examples
@@ -86,16 +90,19 @@ def migrate_2to3(
     """
     source = as_store(store)
     at = k.normalize_path(path)
-    plan = _plan(source, at, dest is None, overwrite)
+    target = source if dest is None else as_store(dest)
+    plan = _plan(source, target, at, overwrite)
     if not dry_run:
-        target = source if dest is None else as_store(dest)
         if not target.capabilities.writable:
             raise ReadOnlyError(k.join(at, documents.ZARR_JSON), target)
         if remove_v2 and dest is None and not source.capabilities.erasable:
             raise UnsupportedOperation("remove version 2 documents", source, "leave remove_v2 False, or pass dest")
+        removable: list[str] = []
         if dest is not None:
-            _copy_chunks(source, target, at, plan)
-        _apply(target, plan, _removable(source, plan) if remove_v2 and dest is None else [])
+            _copy_chunks(source, target, at, plan, overwrite)
+        elif remove_v2:
+            removable = _removable(source, plan)
+        _apply(target, plan, removable, _repeated_anew(source, plan, set(removable)))
     return plan.report(dry_run)
 
 
@@ -171,6 +178,7 @@ class _Step:
     document: dict[str, Any] | None
     notes: list[str]
     action: str = "migrated"
+    raw: bytes | None = None
 
     @property
     def key(self) -> str:
@@ -178,7 +186,7 @@ class _Step:
 
     @property
     def data(self) -> bytes:
-        return documents.dumps(self.document)
+        return documents.dumps(self.document) if self.raw is None else self.raw
 
 
 @dataclass
@@ -208,7 +216,7 @@ class _Plan:
         )
 
 
-def _plan(store: Store, path: str, in_place: bool, overwrite: bool) -> _Plan:
+def _plan(store: Store, target: Store, path: str, overwrite: bool) -> _Plan:
     plan = _Plan()
     for node in walk(store, path):
         if node.error is not None:
@@ -218,13 +226,12 @@ def _plan(store: Store, path: str, in_place: bool, overwrite: bool) -> _Plan:
         if node.version == 2:
             plan.steps.append(_step(store, node))
         else:
-            plan.steps.append(_Step(node, dict(node.document), [], "kept"))
+            plan.steps.append(_Step(node, dict(node.document), [], raw=store[node.key]))
     if not plan.steps:
         raise KeyError(path)
     _consolidate(store, plan)
-    if in_place:
-        for step in plan.steps:
-            _compare(store, step, overwrite)
+    for step in plan.steps:
+        _compare(target, step, overwrite)
     return plan
 
 
@@ -251,7 +258,7 @@ def _consolidate(store: Store, plan: _Plan) -> None:
             for other in plan.steps
             if other.document is not None and k.is_below(other.node.path, step.node.path)
         }
-        if step.document is not None and step.action == "migrated":
+        if step.document is not None and step.node.version == 2:
             step.document["consolidated_metadata"] = consolidated.build_inline(below)
             step.notes.append("its .zmetadata became inline consolidated metadata, made anew from the documents")
 
@@ -267,7 +274,7 @@ def _compare(store: Store, step: _Step, overwrite: bool) -> None:
         step.action = "kept"
     elif not overwrite:
         raise MetadataError(
-            step.key, None, f"stands beside {step.node.key!r} and says something else; pass overwrite=True"
+            step.key, None, f"stands in the way of that for {step.node.key!r} and says something else; pass overwrite=True"
         )
 
 
@@ -283,13 +290,28 @@ def _removable(store: Store, plan: _Plan) -> list[str]:
     ]
 
 
+def _repeated_anew(store: Store, plan: _Plan, removed: set[str]) -> dict[str, bytes]:
+    """Return what the ``.zmetadata`` that stay will say, once the documents that some of them repeat are gone."""
+    if not removed:
+        return {}
+    anew = {}
+    for step in plan.steps:
+        key = k.join(step.node.path, documents.ZMETADATA)
+        if step.node.kind != "group" or key in removed or key not in store:
+            continue
+        left = [name for name in store.keys_below(step.node.path) if consolidated.is_repeated(name)]
+        found = store.getitems(name for name in left if name not in removed)
+        anew[key] = consolidated.build({k.replace_root(name, step.node.path, ""): found[name] for name in found})
+    return anew
+
+
 # Do -----------------------------------------------------------------------------------------------------------------
 
 
-def _apply(store: Store, plan: _Plan, removable: list[str]) -> None:
+def _apply(store: Store, plan: _Plan, removable: list[str], anew: dict[str, bytes]) -> None:
     """Write, then delete; if either fails, put everything back as it was."""
     steps = plan.written()
-    before = {key: store.get(key) for key in [*(step.key for step in steps), *removable]}
+    before = {key: store.get(key) for key in [*(step.key for step in steps), *removable, *anew]}
     touched: list[str] = []
     try:
         for step in steps:
@@ -299,6 +321,11 @@ def _apply(store: Store, plan: _Plan, removable: list[str]) -> None:
         for key in removable:
             touched.append(key)
             store.delitems([key])
+        # Last: until then what it says of the others is too much, and nobody's data is lost from sight.
+        for key, data in anew.items():
+            touched.append(key)
+            store[key] = data
+        store.flush()
     except BaseException as exc:
         left = _put_back(store, touched, before)
         if left:
@@ -320,11 +347,11 @@ def _put_back(store: Store, touched: Iterable[str], before: dict[str, bytes | No
     return left
 
 
-def _copy_chunks(source: Store, dest: Store, path: str, plan: _Plan) -> None:
+def _copy_chunks(source: Store, dest: Store, path: str, plan: _Plan, overwrite: bool) -> None:
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan.steps if step.action == "impossible"]
     excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(gone))}" for gone in impossible)]
-    copy_store(source, dest, path, path, excludes=excludes)
-    for step in plan.steps:
-        if step.action == "kept" and step.document is not None:
-            step.action = "migrated"  # it stands in the source, and is to stand here too
+    try:
+        copy_store(source, dest, path, path, excludes=excludes, if_exists="replace" if overwrite else "raise")
+    except DestinationExistsError as exc:
+        raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
