@@ -23,7 +23,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
-from tests import peers  # noqa: E402
+from tests.support import peers  # noqa: E402
 
 if __name__ == "__main__" and "--inside" not in sys.argv:
     os.execv(peers.python("zarr2"), [peers.python("zarr2"), __file__, "--inside", *sys.argv[1:]])

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import peers
-from tests.servers import proxy as proxies
-from tests.servers import s3, static
-from tests.world import EscapeSentinel
+from tests.support import peers
+from tests.support.servers import proxy as proxies
+from tests.support.servers import s3, static
+from tests.support.world import EscapeSentinel
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash
+from tests.support import crash
 from zarrstore.base import Store
 
 

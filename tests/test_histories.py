@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.histories import ABSENT, Op, play, restless, violations
+from tests.support.histories import ABSENT, Op, play, restless, violations
 from zarrstore import DictStore
 from zarrstore.wrappers.base import Wrapper
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import zarrstore
+
+ROOT = Path(__file__).parent.parent
 
 _PROBE = """
 import sys
@@ -31,9 +34,30 @@ def test_importing_zarrstore_loads_no_third_party():
         text=True,
         check=True,
         timeout=60,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_importing_zarrstore_loads_no_other_module_of_its_own():
+    script = "import sys, zarrstore; print([name for name in sys.modules if name.startswith('zarrstore.')])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_type_checkers_are_shown_the_names_that_are_loaded_on_use():
+    shown = {}
+    for node in ast.walk(ast.parse(Path(zarrstore.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zarrstore."):
+            assert all(alias.asname == alias.name for alias in node.names)  # which makes a name public to mypy
+            shown |= dict.fromkeys((alias.name for alias in node.names), node.module)
+    assert shown == zarrstore._HOMES
+    assert set(shown) <= set(dir(zarrstore))
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'zarrstore' has no attribute 'ZipStoer'"):
+        _ = zarrstore.ZipStoer
 
 
 def test_the_public_names_are_sorted_and_stand_once():
@@ -46,6 +70,8 @@ def test_every_public_name_has_a_docstring_with_an_example(name):
     text = inspect.cleandoc(thing.__doc__ or "")
     assert text, f"zarrstore.{name} has no docstring"
     assert not inspect.isclass(thing) or thing.__doc__ != getattr(thing.__mro__[1], "__doc__", None)
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return  # whose examples stand where it is raised
     examples = doctest.DocTestParser().get_examples(text)
     assert examples, f"the docstring of zarrstore.{name} shows no example"
     assert not any(example.options.get(doctest.SKIP) for example in examples), f"an example of {name} is skipped"

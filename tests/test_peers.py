@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests import peers
+from tests.support import peers
 
 VERSIONS = "import json, zarr, numcodecs, zarrstore; print(json.dumps(zarr.__version__))"
 
@@ -38,7 +38,7 @@ def test_a_missing_program_is_named_with_the_line_that_installs_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(peers, "_which", lambda command: None)
     peers.lacking.cache_clear()
-    with pytest.raises(pytest.skip.Exception, match=r"needs strace .*: python tests/peers.py install tools"):
+    with pytest.raises(pytest.skip.Exception, match=r"needs strace .*: python tests/support/peers.py install tools"):
         peers.require("strace")
     monkeypatch.setenv("ZARRSTORE_REQUIRE_PEERS", "1")
     with pytest.raises(pytest.fail.Exception, match="needs strace"):
@@ -64,7 +64,7 @@ def suite(folder, source, *options, **env):
 
 WANTING = """
 import pytest
-def test_wanting(): pytest.skip("needs x (no x on this machine): python tests/peers.py install x")
+def test_wanting(): pytest.skip("needs x (no x on this machine): python tests/support/peers.py install x")
 def test_other(): pytest.skip("only on Windows")
 """
 

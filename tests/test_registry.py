@@ -154,7 +154,7 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_urls() -> None:
     assert type(open_store("http://127.0.0.1:9/x")) is HTTPStore
     pytest.importorskip("fsspec", reason="needs fsspec: pip install zarrstore[fsspec]")
-    from zarrstore.bridges.fsspec import FSStore
+    from zarrstore.stores.fsspec import FSStore
 
     store = open_store("memory://registry/a")
     assert type(store) is FSStore

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests import roster
+from tests.support import roster
 from zarrstore import as_store
 from zarrstore.testing import StoreConformance
 

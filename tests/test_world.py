@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import world
-from tests.world import EscapeError, EscapeSentinel
+from tests.support import world
+from tests.support.world import EscapeError, EscapeSentinel
 
 ATTEMPTS = {
     "open to read": lambda out: open(out / "x"),
@@ -123,4 +123,4 @@ def test_the_readonly_world_can_be_written_in_one_place_only(tmp_path):
 
 
 def test_tests_run_inside_the_world():
-    assert "1 passed" in world.run_tests_readonly("tests/inside_world.py")
+    assert "1 passed" in world.run_tests_readonly("tests/support/inside_world.py")

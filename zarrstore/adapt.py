@@ -17,7 +17,7 @@ __all__ = ["KVStore", "as_store"]
 
 #: Foreign mappings behind which a bridge does better than their own methods -> what makes it, imported on use. FSMap
 #: lists all below its root, asks S3 twice per value, takes "*" in a key for a pattern, and a failed delete for absence.
-_BRIDGES = {("fsspec.mapping", "FSMap"): ("zarrstore.bridges.fsspec", "from_map")}
+_BRIDGES = {("fsspec.mapping", "FSMap"): ("zarrstore.stores.fsspec", "from_map")}
 
 
 class KVStore(Store):

@@ -17,7 +17,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, StoreNotFoundError
 
-__all__ = ["MODES", "open_store"]
+__all__ = ["MODES", "open_store", "store_class"]
 
 MODES = ("r", "r+", "a", "w", "w-", "x")
 
@@ -30,9 +30,9 @@ _CLASSES = {
     "dbm": "zarrstore.stores.dbm:DBMStore",
     "sqlite": "zarrstore.stores.sqlite:SQLiteStore",
     "http": "zarrstore.stores.http:HTTPStore",
-    "fsspec": "zarrstore.bridges.fsspec:FSStore",
-    "obstore": "zarrstore.bridges.obstore:ObstoreStore",
-    "opendal": "zarrstore.bridges.opendal:OpenDALStore",
+    "fsspec": "zarrstore.stores.fsspec:FSStore",
+    "obstore": "zarrstore.stores.obstore:ObstoreStore",
+    "opendal": "zarrstore.stores.opendal:OpenDALStore",
     "readonly": "zarrstore.wrappers.readonly:ReadOnlyStore",
 }
 
@@ -53,10 +53,10 @@ _FOREIGN = {
     ("zarr.abc.store", "Store"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
     ("zarr.storage._common", "StorePath"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
     ("icechunk.session", "Session"): "zarrstore.bridges.icechunk:IcechunkStore",
-    ("obstore.store", ""): "zarrstore.bridges.obstore:ObstoreStore",
-    ("opendal.operator", "Operator"): "zarrstore.bridges.opendal:OpenDALStore",
-    ("opendal", "Operator"): "zarrstore.bridges.opendal:OpenDALStore",
-    ("upath.core", "UPath"): "zarrstore.bridges.fsspec:FSStore.from_upath",
+    ("obstore.store", ""): "zarrstore.stores.obstore:ObstoreStore",
+    ("opendal.operator", "Operator"): "zarrstore.stores.opendal:OpenDALStore",
+    ("opendal", "Operator"): "zarrstore.stores.opendal:OpenDALStore",
+    ("upath.core", "UPath"): "zarrstore.stores.fsspec:FSStore.from_upath",
 }
 
 _LOOKED_FOR = "a directory, or a zip, LMDB, SQLite or DBM file by its content"
@@ -139,7 +139,7 @@ def open_store(
     if storage_options:
         raise ValueError(f"storage_options are for URLs, and {target!r} is none")
     if target is None:
-        return _ready(_class("dict")(**options), mode, there=False, target="a new DictStore")
+        return _ready(store_class("dict")(**options), mode, there=False, target="a new DictStore")
     foreign = _foreign(target)
     if foreign is not None:
         return _ready(foreign(target, **options), mode, target=target)
@@ -153,7 +153,8 @@ def open_store(
     )
 
 
-def _class(kind: str) -> Callable[..., Any]:
+def store_class(kind: str) -> Callable[..., Any]:
+    """Return the class of a kind of store ("zip", "dir" ...), imported now, for verbs, which import no store."""
     return _load(_CLASSES[kind])
 
 
@@ -187,7 +188,7 @@ def _ready(store: Store, mode: str, *, target: object, there: bool | None = None
     if mode == "w-" and there:
         raise DestinationExistsError("", str(target), "open it with mode 'a', or erase it with mode 'w'")
     if mode == "r" and store.capabilities.writable:
-        return _class("readonly")(store)  # type: ignore[no-any-return]
+        return store_class("readonly")(store)  # type: ignore[no-any-return]
     return store
 
 
@@ -206,16 +207,16 @@ def _open_url(url: str, mode: str, storage_options: Mapping[str, Any] | None, op
         if scheme in ("file", "local"):
             return _open_path(_local(rest), mode, options)
         if scheme == "dict":
-            return _ready(_class("dict")(**options), mode, target=url, there=False)
+            return _ready(store_class("dict")(**options), mode, target=url, there=False)
         if scheme in ("dir", "nested", "zip", "lmdb", "dbm", "sqlite"):
             return _open_kind(scheme, _local(rest), mode, options)
         if scheme in ("http", "https") and not told:
-            return _ready(_class("http")(url, **options), mode, target=url)
+            return _ready(store_class("http")(url, **options), mode, target=url)
     if scheme.startswith(("obstore+", "opendal+")):
         kind, _, inner = scheme.partition("+")
         made = _load(f"{_CLASSES[kind]}.from_url")(f"{inner}://{rest}", **told, **options)
         return _ready(made, mode, target=url)
-    return _ready(_class("fsspec")(url, **told, **options), mode, target=url)
+    return _ready(store_class("fsspec")(url, **told, **options), mode, target=url)
 
 
 def _local(rest: str) -> str:
@@ -287,7 +288,7 @@ def _open_kind(kind: str, path: str, mode: str, options: dict[str, Any]) -> Stor
         raise StoreNotFoundError(path, f"{_article(kind)} {kind} store there")
     if mode == "w-" and there:
         raise DestinationExistsError("", path, "open it with mode 'a', or erase it with mode 'w'")
-    make = _class(kind)
+    make = store_class(kind)
     told = {**_OWN_MODES.get(kind, {}).get(mode, {}), **options}
     if kind == "lmdb" and "subdir" not in told and os.path.isfile(path):
         told["subdir"] = False

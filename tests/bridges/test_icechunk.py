@@ -12,8 +12,8 @@ import pickle
 import icechunk
 import zarr
 
-from tests import peers
 from tests.bridges.legacy import ARRAYS, DATA, NOT_ZARR_3, expected, same
+from tests.support import peers
 from zarrstore.bridges.icechunk import IcechunkSession, IcechunkStore, Snapshot
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import v2

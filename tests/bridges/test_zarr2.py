@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests import peers
+from tests.support import peers
 
 pytestmark = [pytest.mark.needs_peer("zarr2"), pytest.mark.timeout(120)]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from zarrstore.errors import MetadataError
-from zarrstore.metadata import chunking, codecs, v1, v2
+from zarrstore.metadata import chunking, v1, v2
+from zarrstore.metadata.chunk import decode_chunk
 
 DATA = Path(__file__).parents[1] / "data" / "v1"
 FIXTURES = json.loads((DATA / "manifest.json").read_text())["fixtures"]
@@ -26,7 +27,7 @@ def read(fixture, meta):
     ):
         if name not in fixture["keys"]:
             continue
-        chunk = codecs.decode_chunk((DATA / fixture["store"] / name).read_bytes(), meta)
+        chunk = decode_chunk((DATA / fixture["store"] / name).read_bytes(), meta)
         spans = [(i * c, min((i + 1) * c, s)) for i, c, s in zip(position, meta.chunks, meta.shape, strict=True)]
         out[tuple(slice(*span) for span in spans)] = chunk[tuple(slice(stop - start) for start, stop in spans)]
     return out

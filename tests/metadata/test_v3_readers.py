@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import peers
+from tests.support import peers
 from zarrstore.metadata import consolidated, documents, v2, v3
 
 MATRIX = Path(__file__).with_name("matrix.py")

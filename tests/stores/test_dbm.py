@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import peers
+from tests.support import peers
 from zarrstore.errors import (
     ClosedStoreError,
     DamagedStoreError,

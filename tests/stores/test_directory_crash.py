@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash
-from tests.world import run_readonly
+from tests.support import crash
+from tests.support.world import run_readonly
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import EscapeSentinel
+from tests.support.world import EscapeSentinel
 from zarrstore.errors import ConflictError, InvalidKeyError
-from zarrstore.stores import _folders
-from zarrstore.stores.directory import DirectoryStore
+from zarrstore.stores.directory import DirectoryStore, folders
 from zarrstore.stores.nested import NestedDirectoryStore
 
 
@@ -178,7 +177,7 @@ def test_follow_symlinks_follows_them(root, out):
 
 def test_a_directory_that_becomes_a_link_is_noticed_within_a_second(root, out, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(_folders, "monotonic", lambda: now[0])
+    monkeypatch.setattr(folders, "monotonic", lambda: now[0])
     monkeypatch.setattr("zarrstore.stores.directory.monotonic", lambda: now[0])
     store = DirectoryStore(root)
     store["b/value"] = b"1"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests import mixed
-from tests.histories import play, restless, violations
+from tests.support import mixed
+from tests.support.histories import play, restless, violations
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore
 
@@ -64,7 +64,7 @@ def test_a_million_operations_of_8_threads_are_linearizable(tmp_path, kind):
 def test_4_processes_of_mixed_operations(tmp_path, kind):
     script = """
 import json, sys
-from tests import mixed
+from tests.support import mixed
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore
 problems = []

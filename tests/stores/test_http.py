@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests import peers
-from tests.servers import proxy as proxies
-from tests.servers import static
+from tests.support import peers
+from tests.support.servers import proxy as proxies
+from tests.support.servers import static
 from zarrstore import ConsolidatedStore, DirectoryStore, read_array
 from zarrstore.errors import ReadOnlyError, StoreReadError, UnsupportedOperation
 from zarrstore.stores.http import HTTPStore

@@ -14,8 +14,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from tests import peers
-from tests.world import run_readonly
+from tests.support import peers
+from tests.support.world import run_readonly
 from zarrstore.errors import (
     ClosedStoreError,
     DamagedStoreError,
@@ -24,8 +24,7 @@ from zarrstore.errors import (
     StoreNotFoundError,
 )
 from zarrstore.stores import _files
-from zarrstore.stores import _lmdb_environments as environments
-from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.lmdb import LMDBStore, environments
 from zarrstore.testing import StoreConformance
 
 DATA = Path(__file__).parent.parent / "data" / "v2"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash
-from tests.world import run_readonly
+from tests.support import crash
+from tests.support.world import run_readonly
 from zarrstore.stores.lmdb import LMDBStore
 
 HERE = f"{__name__}:opened"
@@ -46,7 +46,7 @@ def test_any_system_call_may_fail_or_be_the_last(tmp_path, where):
 
 FULL_DISK = """
 import json, os, subprocess, sys
-from tests import crash
+from tests.support import crash
 from zarrstore.stores.lmdb import LMDBStore
 
 os.mkdir("small")

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash, mixed, peers
+from tests.support import crash, mixed, peers
 from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError
-from zarrstore.stores import _lmdb_registry as registry
-from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.lmdb import LMDBStore, registry
 
 
 @pytest.fixture
@@ -208,7 +207,7 @@ def test_more_threads_than_reader_slots_wait_for_each_other(tmp_path):
 
 WORKER = """
 import json, sys
-from tests import mixed
+from tests.support import mixed
 from zarrstore.stores.lmdb import LMDBStore
 problems = []
 with LMDBStore(sys.argv[1]) as store:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import peers
 from tests.stores.test_directory import files
+from tests.support import peers
 from zarrstore.errors import ConflictError
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests import mixed, peers
-from tests.world import run_readonly
+from tests.support import mixed, peers
+from tests.support.world import run_readonly
 from zarrstore.errors import (
     ClosedStoreError,
     DamagedStoreError,
@@ -29,8 +29,7 @@ from zarrstore.errors import (
 )
 from zarrstore.registry import open_store
 from zarrstore.stores import _files
-from zarrstore.stores import _sqlite_connections as connections
-from zarrstore.stores.sqlite import SQLiteStore
+from zarrstore.stores.sqlite import SQLiteStore, connections
 from zarrstore.testing import StoreConformance
 
 V2 = Path(__file__).parent.parent / "data" / "v2"
@@ -386,7 +385,7 @@ def test_8_threads_of_mixed_operations(tmp_path: Path) -> None:
 def test_4_processes_of_mixed_operations_on_a_file_that_none_has_made_yet(tmp_path: Path) -> None:
     script = """
 import json, sys
-from tests import mixed
+from tests.support import mixed
 from zarrstore.stores.sqlite import SQLiteStore
 problems = []
 for part in range(3):  # opening and closing among the others too

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash
-from tests.world import run_readonly
+from tests.support import crash
+from tests.support.world import run_readonly
 from zarrstore.stores.sqlite import SQLiteStore
 
 HERE = f"{__name__}:opened"
@@ -40,8 +40,8 @@ def test_any_system_call_may_fail_or_be_the_last(tmp_path, every):
 
 FULL_DISK = """
 import json, os, subprocess
-from tests import crash
-from tests.world import run_readonly
+from tests.support import crash
+from tests.support.world import run_readonly
 from zarrstore.stores.sqlite import SQLiteStore
 
 os.mkdir("small")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import peers
+from tests.support import peers
 from zarrstore.errors import ClosedStoreError
 from zarrstore.stores.temp import TempStore
 from zarrstore.testing import StoreConformance

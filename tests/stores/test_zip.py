@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests import histories, peers
+from tests.support import histories, peers
 from zarrstore.errors import (
     ClosedStoreError,
     InvalidKeyError,
@@ -29,8 +29,8 @@ from zarrstore.errors import (
     UnsupportedOperation,
     ValueTooLargeError,
 )
-from zarrstore.stores import _zip_file
 from zarrstore.stores.zip import ZipStore
+from zarrstore.stores.zip import file as zip_file
 from zarrstore.testing import StoreConformance, tree
 
 DATA = Path(__file__).parent.parent / "data" / "v2"
@@ -71,15 +71,16 @@ class TestWithoutPositionedCalls(TestZipStore):
 
     @pytest.fixture(autouse=True)
     def _no_positioned_calls(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from zarrstore.stores import _zip_archive, _zip_writer
+        from zarrstore.stores.zip import archive as zip_archive
+        from zarrstore.stores.zip import writer as zip_writer
 
         for name in ("pwritev", "posix_fallocate"):
             monkeypatch.delattr(os, name)
-        for module in (_zip_file, _zip_archive, _zip_writer):
+        for module in (zip_file, zip_archive, zip_writer):
             for name in ("pread", "pwrite"):
                 if hasattr(module, name):
                     seeking = "_seek_and_read" if name == "pread" else "_seek_and_write"
-                    monkeypatch.setattr(module, name, getattr(_zip_file, seeking))
+                    monkeypatch.setattr(module, name, getattr(zip_file, seeking))
 
 
 def names_of(path: Path) -> list[str]:
@@ -420,8 +421,8 @@ def test_an_act_that_fails_half_way_changes_nothing_and_works_the_next_time(tmp_
                 raise OSError(28, "No space left on device")
             return real(fd, data, offset)
 
-        monkeypatch.setattr(_zip_file, "pwrite", pwrite)
-        monkeypatch.setattr("zarrstore.stores._zip_writer.pwrite", pwrite)
+        monkeypatch.setattr(zip_file, "pwrite", pwrite)
+        monkeypatch.setattr("zarrstore.stores.zip.writer.pwrite", pwrite)
 
     monkeypatch.delattr(os, "pwritev")
     store = ZipStore(path)
@@ -500,7 +501,7 @@ def test_max_value_size_bounds_what_is_written_and_read(tmp_path):
 
 def _far(path: Path, nbytes: int) -> None:
     """Make an empty archive whose end lies `nbytes` from the beginning, most of which is a hole."""
-    from zarrstore.stores import _zip_format as fmt
+    from zarrstore.stores.zip import format as fmt
 
     with open(path, "wb") as file:
         file.seek(nbytes)

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests import peers
-from tests.world import run_readonly
+from tests.support import peers
+from tests.support.world import run_readonly
 from zarrstore.errors import (
     DamagedStoreError,
     LockedStoreError,
@@ -26,9 +26,9 @@ from zarrstore.errors import (
     ValueTooLargeError,
     ZarrStoreError,
 )
-from zarrstore.stores import _zip_directory
-from zarrstore.stores import _zip_format as fmt
 from zarrstore.stores.zip import Recovery, ZipStore
+from zarrstore.stores.zip import directory as zip_directory
+from zarrstore.stores.zip import format as fmt
 from zarrstore.testing import tree
 
 VALUES = {"a": b"1" * 1000, "b/c": bytes(range(256)) * 300, "b/empty": b"", "é": b"accent"}
@@ -183,7 +183,7 @@ WRAPPED = {"data.zarr/.zgroup": b"{}", "data.zarr/foo/.zarray": b"{}", "data.zar
 @pytest.mark.parametrize("lazily", [False, True])
 def test_one_folder_that_was_packed_whole_is_not_part_of_the_keys(tmp_path, monkeypatch, lazily):
     if lazily:
-        monkeypatch.setattr(_zip_directory, "_SMALL", 0)
+        monkeypatch.setattr(zip_directory, "_SMALL", 0)
     content = made({"data.zarr/": b"", **WRAPPED, "__MACOSX/data.zarr/._foo": b"fork"})
     with opened(tmp_path, content) as store:
         assert store.root == "data.zarr"
@@ -226,7 +226,7 @@ def test_one_folder_that_was_packed_whole_is_not_part_of_the_keys(tmp_path, monk
 )
 def test_other_archives_have_no_root(tmp_path, monkeypatch, items, lazily):
     if lazily:
-        monkeypatch.setattr(_zip_directory, "_SMALL", 0)
+        monkeypatch.setattr(zip_directory, "_SMALL", 0)
     assert opened(tmp_path, made(items)).root == ""
 
 
@@ -251,8 +251,8 @@ def test_an_archive_of_ours_says_that_its_names_are_keys(tmp_path):
 
 
 def test_a_search_finds_what_the_index_finds(tmp_path, monkeypatch):
-    monkeypatch.setattr(_zip_directory, "_SMALL", 0)
-    monkeypatch.setattr(_zip_directory, "_SEARCHES", 1 << 30)
+    monkeypatch.setattr(zip_directory, "_SMALL", 0)
+    monkeypatch.setattr(zip_directory, "_SEARCHES", 1 << 30)
     # Names within names, at the beginning, the end and in the middle of others.
     names = ["a", "aa", "a/a", "foo", "foo/bar", "bar", "foo/bar/foo", ".zgroup", "foo/.zgroup", "PK", "é", "x" * 300]
     content = made([(name, name.encode()) for name in names])
@@ -269,7 +269,7 @@ def test_a_search_finds_what_the_index_finds(tmp_path, monkeypatch):
 
 
 def test_many_look_ups_build_the_index(tmp_path, monkeypatch):
-    monkeypatch.setattr(_zip_directory, "_SMALL", 0)
+    monkeypatch.setattr(zip_directory, "_SMALL", 0)
     store = opened(tmp_path, made({f"k/{i}": b"%d" % i for i in range(100)}))
     assert store["k/99"] == b"99"
     assert store._archive.directory._index is None
@@ -280,7 +280,7 @@ def test_many_look_ups_build_the_index(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("hidden_in", ["comment", "extra"])
 def test_a_record_hidden_in_another_is_not_found(tmp_path, monkeypatch, hidden_in):
-    monkeypatch.setattr(_zip_directory, "_SMALL", 0)
+    monkeypatch.setattr(zip_directory, "_SMALL", 0)
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         archive.writestr("real", b"real value")
         false = zipfile.ZipInfo("false")
@@ -485,7 +485,7 @@ def test_headers_that_lie_cannot_make_a_recovery_read_for_ever(tmp_path, monkeyp
         hashed.append(len(data))
         return 1
 
-    monkeypatch.setattr("zarrstore.stores._zip_scan.crc32_function", lambda: crc32)
+    monkeypatch.setattr("zarrstore.stores.zip.scan.crc32_function", lambda: crc32)
     header = fmt.local_header(b"a", 0, 0, 0, 5, 500_000, 500_000)
     content = header * (1_000_000 // len(header))
     with pytest.raises(DamagedStoreError):
@@ -717,7 +717,7 @@ def fuzz(folder: Path, count: int, seed: int) -> int:
 @pytest.fixture
 def no_sync(monkeypatch):
     """What is thrown away at once need not reach the disk."""
-    monkeypatch.setattr("zarrstore.stores._zip_file._sync", lambda fd: None)
+    monkeypatch.setattr("zarrstore.stores.zip.file._sync", lambda fd: None)
 
 
 def test_mutated_archives_raise_nothing_but_our_own_errors(tmp_path, no_sync):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import crash
-from tests.world import run_readonly
+from tests.support import crash
+from tests.support.world import run_readonly
 from zarrstore.errors import DamagedStoreError, LockedStoreError
 from zarrstore.stores.zip import ZipStore
 
@@ -212,7 +212,7 @@ def test_a_kill_during_repack_leaves_the_old_archive_and_nothing_beside_it(tmp_p
 
 FULL_DISK = """
 import errno, json, os, subprocess, sys
-from tests import crash
+from tests.support import crash
 from zarrstore.errors import DamagedStoreError, LockedStoreError
 from zarrstore.stores.zip import ZipStore
 
@@ -290,14 +290,14 @@ def test_a_limit_on_the_size_of_files_is_an_error_of_the_set_and_loses_nothing()
 
 
 def test_a_failed_sync_is_told_and_what_it_may_have_dropped_is_written_again(tmp_path, monkeypatch):
-    from zarrstore.stores import _zip_file
+    from zarrstore.stores.zip import file as zip_file
 
     store = ZipStore(tmp_path / "a.zip")
     store["a"] = b"1"
     store.flush()
     store["b"] = b"2"
     calls: list[str] = []
-    real = _zip_file._sync
+    real = zip_file._sync
 
     def fails(fd):
         calls.append("sync")
@@ -305,11 +305,11 @@ def test_a_failed_sync_is_told_and_what_it_may_have_dropped_is_written_again(tmp
             raise OSError(5, "Input/output error")
         real(fd)
 
-    monkeypatch.setattr(_zip_file, "_sync", fails)
+    monkeypatch.setattr(zip_file, "_sync", fails)
     written: list[int] = []
-    real_write = _zip_file.OSFile.write
+    real_write = zip_file.OSFile.write
     monkeypatch.setattr(
-        _zip_file.OSFile, "write", lambda self, parts, offset: (written.append(offset), real_write(self, parts, offset))
+        zip_file.OSFile, "write", lambda self, parts, offset: (written.append(offset), real_write(self, parts, offset))
     )
     with pytest.raises(OSError, match="Input/output"):
         store.flush()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import s3
+from tests.support.servers import s3
 from zarrstore import copy_store, diff, open_store, verify
 from zarrstore.cli.group import run
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests import peers
 from tests.bridges import legacy
+from tests.support import peers
 from zarrstore import (
     DictStore,
     DirectoryStore,

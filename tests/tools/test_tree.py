@@ -11,9 +11,9 @@ import pytest
 
 from zarrstore import DictStore, init_array, init_group
 from zarrstore.errors import MetadataError
+from zarrstore.nodes import walk
 from zarrstore.testing import CountingStore
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata, open_consolidated
-from zarrstore.tools.nodes import walk
 from zarrstore.tools.tree import Usage, du, tree
 
 V2 = Path(__file__).parent.parent / "data" / "v2"

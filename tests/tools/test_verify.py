@@ -23,7 +23,8 @@ from zarrstore import (
     verify,
     write_manifest,
 )
-from zarrstore.metadata import chunking, codecs, v2
+from zarrstore.metadata import chunking, v2
+from zarrstore.metadata.chunk import encode_chunk
 from zarrstore.testing import FailingStore
 from zarrstore.tools.manifest import manifest_of
 from zarrstore.tools.verify import KINDS
@@ -36,7 +37,7 @@ def write(store: Any, path: str, **parameters: Any) -> None:
     rng = np.random.default_rng(0)
     for name in chunking.chunk_names(meta.shape, meta.chunks, meta.separator):
         items = rng.integers(0, 50, meta.chunks).astype(meta.numpy_dtype)
-        store[f"{path}/{name}"] = codecs.encode_chunk(items, meta)
+        store[f"{path}/{name}"] = encode_chunk(items, meta)
 
 
 def clean() -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests import peers
+from tests.support import peers
 from zarrstore import DictStore, KVStore
 from zarrstore.base import Capabilities
 from zarrstore.testing import CountingStore, FailingStore, SlowStore, StoreConformance

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.histories import play, restless, violations
+from tests.support.histories import play, restless, violations
 from zarrstore import DictStore
 from zarrstore.testing import SlowStore
 from zarrstore.wrappers.lru import LRUStoreCache

@@ -21,9 +21,9 @@ from zarrstore import DictStore
 from zarrstore.errors import ReadOnlyError
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.testing import CountingStore, FailingStore, StoreConformance
-from zarrstore.wrappers import _disk_tier
-from zarrstore.wrappers._disk_tier import Tier
 from zarrstore.wrappers.lru import LRUStoreCache
+from zarrstore.wrappers.lru import tier as disk_tier
+from zarrstore.wrappers.lru.tier import Tier
 from zarrstore.wrappers.prefix import PrefixStore
 from zarrstore.wrappers.readonly import ReadOnlyStore
 
@@ -128,14 +128,14 @@ def test_age_counts_across_sessions(tmp_path, monkeypatch):
     opened(inner, tmp_path)["a"]
     inner["a"] = b"new"
     now = time.time()
-    monkeypatch.setattr(_disk_tier.time, "time", lambda: now + 59)
+    monkeypatch.setattr(disk_tier.time, "time", lambda: now + 59)
     young = LRUStoreCache(inner, 100, cache=DirectoryStore(tmp_path), max_age=60)
     assert young["a"] == b"old"
     # In memory it is 59 seconds old from the start.
     assert -60.0 < young._values._kept["a"].born - time.monotonic() < -58.0
-    monkeypatch.setattr(_disk_tier.time, "time", lambda: now + 61)
+    monkeypatch.setattr(disk_tier.time, "time", lambda: now + 61)
     assert opened(inner, tmp_path, max_age=60)["a"] == b"new"
-    monkeypatch.setattr(_disk_tier.time, "time", lambda: now - 1000)  # a clock that was set back
+    monkeypatch.setattr(disk_tier.time, "time", lambda: now - 1000)  # a clock that was set back
     assert opened(inner, tmp_path, max_age=60)["a"] == b"new"
 
 
@@ -263,7 +263,7 @@ def test_a_claim_counts_until_it_is_void(monkeypatch):
     now = time.time()
     store["claims/otherhost-1-abc"] = f"9000 {now}".encode()
     store["claims/broken"] = b"?"
-    store[f"claims/{_disk_tier._host()}-{_dead_process()}-abc"] = f"9999 {now}".encode()
+    store[f"claims/{disk_tier._host()}-{_dead_process()}-abc"] = f"9999 {now}".encode()
     tier = Tier(store, 10_000, None)
     for number in range(50):
         tier.put(f"{number}", big, 0.0)
@@ -271,7 +271,7 @@ def test_a_claim_counts_until_it_is_void(monkeypatch):
     assert set(store.listdir("claims")) == {"otherhost-1-abc", tier._session}
     assert 0 < sum(map(len, map(store.__getitem__, store.keys_below("values")))) <= 1000
     assert tier.errors == 0
-    monkeypatch.setattr(_disk_tier.time, "time", lambda: now + 2 * _disk_tier._CLAIM_LASTS)
+    monkeypatch.setattr(disk_tier.time, "time", lambda: now + 2 * disk_tier._CLAIM_LASTS)
     for number in range(50):
         tier.put(f"{number}", big, 0.0)
     assert len(tier) == 50
@@ -329,16 +329,16 @@ def test_a_damaged_entry_is_counted_passed_by_and_replaced(tmp_path, how):
 
 
 def test_a_head_that_lies_is_passed_by():
-    entry = _disk_tier._pack("key", b"value", 1.0)
-    assert _disk_tier._unpack("key", entry) == (b"value", 1.0)
+    entry = disk_tier._pack("key", b"value", 1.0)
+    assert disk_tier._unpack("key", entry) == (b"value", 1.0)
     for at in range(len(entry)):
         for bit in range(8):
             data = bytearray(entry)
             data[at] ^= 1 << bit
-            assert _disk_tier._unpack("key", bytes(data)) is None
+            assert disk_tier._unpack("key", bytes(data)) is None
     for cut in range(len(entry)):
-        assert _disk_tier._unpack("key", entry[:cut]) is None
-    assert _disk_tier._unpack("other", entry) is None
+        assert disk_tier._unpack("key", entry[:cut]) is None
+    assert disk_tier._unpack("other", entry) is None
 
 
 @pytest.mark.parametrize(
@@ -449,7 +449,7 @@ def test_the_budget_holds_while_many_threads_add(monkeypatch):
             super()._set(key, value)
             most.append(sum(len(entry) for key, entry in list(self.root.items()) if key.startswith("values")))
 
-    monkeypatch.setattr(_disk_tier, "_SHARE", 1000)  # a claim for every entry
+    monkeypatch.setattr(disk_tier, "_SHARE", 1000)  # a claim for every entry
     tier = Tier(Dawdling(), 1000, None)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: tier.put(f"{number}", bytes(100), 0.0), range(200)))

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zarrstore.wrappers._lru_facts import Facts, Listings, as_names
-from zarrstore.wrappers._lru_values import Values
+from zarrstore.wrappers.lru.facts import Facts, Listings, as_names
+from zarrstore.wrappers.lru.values import Values
 
 KEYS = ["a", "b", "c/d", "c/e", "c/f"]
 # Rare acts are rare, so that there is something to evict.

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
-from zarrstore.bridges.v2view import V2View
 from zarrstore.bridges.zarr3stores import AsyncStoreMapping
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import documents
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZGROUP
 from zarrstore.optional import require
+from zarrstore.wrappers.v2view import V2View
 
 require("icechunk", extra="icechunk", feature="IcechunkStore")
 

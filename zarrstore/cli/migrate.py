@@ -16,10 +16,10 @@ from zarrstore.cli.common import (
     told,
     yes_option,
 )
+from zarrstore.nodes import walk
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_2to3 import migrate_1to3, migrate_2to3
 from zarrstore.tools.migration import MigrationReport
-from zarrstore.tools.nodes import walk
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from zarrstore.cli.common import json_option, print_json, progress, target_argument, told
-from zarrstore.packing import pack
+from zarrstore.tools.pack import pack
 
 
 @click.command()

@@ -11,7 +11,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, v2
-from zarrstore.tools.nodes import Node, walk
+from zarrstore.nodes import Node, walk
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["describe_node", "describe_store"]

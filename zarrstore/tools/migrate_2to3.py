@@ -12,10 +12,10 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents, v2, v3
+from zarrstore.nodes import Node, walk
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
-from zarrstore.tools.nodes import Node, walk
 
 __all__ = ["migrate_1to3", "migrate_2to3"]
 
@@ -274,7 +274,9 @@ def _compare(store: Store, step: _Step, overwrite: bool) -> None:
         step.action = "kept"
     elif not overwrite:
         raise MetadataError(
-            step.key, None, f"stands in the way of that for {step.node.key!r} and says something else; pass overwrite=True"
+            step.key,
+            None,
+            f"stands in the way of that for {step.node.key!r} and says something else; pass overwrite=True",
         )
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.metadata import chunking, codecs, documents, v2
+from zarrstore.metadata import chunking, documents, v2
+from zarrstore.metadata.chunk import decode_chunk
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,7 +79,7 @@ def read_array(
         if data is None:
             continue
         try:
-            chunk = codecs.decode_chunk(data, meta, max_nbytes=max_nbytes)
+            chunk = decode_chunk(data, meta, max_nbytes=max_nbytes)
         except ValueError as exc:
             raise ValueError(f"chunk {chunk_key!r}: {exc}") from exc
         region = tuple(

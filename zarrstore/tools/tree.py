@@ -9,7 +9,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.tools.nodes import Node, walk
+from zarrstore.nodes import Node, walk
 
 __all__ = ["TreeNode", "Usage", "du", "tree"]
 

@@ -14,10 +14,11 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError
-from zarrstore.metadata import chunking, codecs, consolidated, documents, v2, v3
+from zarrstore.metadata import chunking, consolidated, documents, v2, v3
+from zarrstore.metadata.chunk import decode_chunk
+from zarrstore.nodes import Node, walk
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.manifest import manifest_of, read_manifest
-from zarrstore.tools.nodes import Node, walk
 from zarrstore.tools.progress import Progress, reporter
 
 __all__ = ["KINDS", "Problem", "VerifyReport", "verify"]
@@ -242,7 +243,7 @@ def check_values(values: Mapping[str, bytes], batch: _Batch, max_nbytes: int) ->
             problems.append(Problem(key, "unread", str(exc) or type(exc).__name__))
             continue
         try:
-            codecs.decode_chunk(data, batch.meta, max_nbytes=max_nbytes)
+            decode_chunk(data, batch.meta, max_nbytes=max_nbytes)
         except (ValueError, MemoryError) as exc:
             problems.append(Problem(key, "undecodable", str(exc) or "not enough memory"))
     return problems

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from zarrstore.wrappers.observed import Call, Observed
+from zarrstore.wrappers._observed import Call, Observed
 
 __all__ = ["MethodMetrics", "MetricsStore"]
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from zarrstore.wrappers.observed import Call, Observed
+from zarrstore.wrappers._observed import Call, Observed
 
 __all__ = ["UsageLogStore"]
 

@@ -1,0 +1,123 @@
+"""A folder served by Python's http.server (which ignores Range), and by a real nginx."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support import peers
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    requests: list[tuple[str, str]]
+
+    def log_message(self, *args: object) -> None:
+        """Be silent."""
+
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        self.requests.append((self.command, self.path))
+
+
+@contextlib.contextmanager
+def python_server(root: Path) -> Iterator[str]:
+    """Serve `root` with Python's own http.server; the URL, without a slash at its end."""
+    handler = type("Handler", (_Quiet,), {"requests": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(root))) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join(10)
+
+
+_NGINX = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+worker_rlimit_nofile 4096;
+events {{ worker_connections 1024; }}
+http {{
+    types {{ }}
+    default_type application/octet-stream;
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        root {root};
+        {directives}
+    }}
+}}
+"""
+
+
+class Nginx:
+    """A running nginx: `url` without a slash at its end, `log()` with one line per answered request."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url
+        self._log = folder / "access.log"
+
+    def log(self) -> list[str]:
+        """Return the access log, a line per request, in nginx's combined format."""
+        return self._log.read_text().splitlines()
+
+
+@contextlib.contextmanager
+def nginx(root: Path, directives: str = "") -> Iterator[Nginx]:
+    """Serve `root` with nginx.
+
+    `directives` stand within its server block: ``location /a { return 403; }``, ``location /b { return 500; }``,
+    ``location /c { return 444; }`` (closes the connection without a word), ``max_ranges 0;`` (no ranges).
+    """
+    peers.require("nginx")
+    binary = peers._which("nginx")
+    assert binary is not None
+    with tempfile.TemporaryDirectory(prefix="zarrstore-nginx-") as name:
+        folder = Path(name)
+        port = free_port()
+        settings = folder / "nginx.conf"
+        settings.write_text(_NGINX.format(folder=folder, port=port, root=root, directives=directives))
+        command = [binary, "-p", name, "-c", str(settings), "-e", str(folder / "error.log")]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            wait_for_port(port, process, folder / "error.log")
+            yield Nginx(f"http://127.0.0.1:{port}", folder)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 15) -> None:
+    """Return once somebody listens; fail with the end of the log if the process ends before."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"nothing listens on port {port}: {log.read_text()[-2000:] if log.exists() else ''}")

@@ -1,0 +1,469 @@
+"""Values in an LMDB file: one B-tree, many readers, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Capabilities, Store
+from zarrstore.errors import (
+    ClosedStoreError,
+    DamagedStoreError,
+    InvalidKeyError,
+    ReadOnlyError,
+    StoreNotFoundError,
+    ValueTooLargeError,
+)
+from zarrstore.optional import require
+from zarrstore.stores._files import sweep_folder
+from zarrstore.stores.lmdb import registry
+from zarrstore.stores.lmdb.environments import ClosedEnvironment
+from zarrstore.stores.lmdb.files import create
+from zarrstore.stores.lmdb.ranges import SCAN, as_name, as_text, bounds, some_children, some_keys
+
+__all__ = ["LMDBStore"]
+
+#: What one transaction of a batch writes, in bytes and in keys: beyond it, batches get slower than single values.
+BATCH_BYTES, BATCH_KEYS = 1 << 20, 1000
+#: LMDB counts the bytes of a value in 32 bits.
+LARGEST_VALUE = 0xFFFFFFFF
+
+_DEFAULTS: dict[str, Any] = {
+    "map_size": None,
+    "subdir": True,
+    "readonly": False,
+    "metasync": False,
+    "sync": False,
+    "map_async": False,
+    "mode": 0o666,
+    "create": True,
+    "readahead": True,
+    "writemap": False,
+    "meminit": False,
+    "max_readers": 1024,
+    "max_dbs": 0,
+    "max_spare_txns": os.cpu_count() or 1,
+    "lock": True,
+}
+
+
+class LMDBStore(Store):
+    """Keep each value as one record of an LMDB file, stored whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        A directory that holds ``data.mdb`` (whatever its name ends in), or an LMDB file of its own. Made, with the
+        directories above it, if it does not exist.
+    buffers : bool
+        Taken and not used: values are always `bytes`. In zarr 2 they were views, which changed under the reader.
+    dimension_separator : {'.', '/'}, optional
+        What `init_array` records where the caller names none.
+    **kwargs
+        Options of ``lmdb.open``. `map_size` (bytes) fixes how large the file may become; without it the map grows.
+        `readonly` refuses writes and needs the file to exist. `lock=False` leaves out the lock file: only for what
+        nobody writes to meanwhile. `sync=True` makes every write durable, not only `flush`. `writemap=True` gives
+        up the safety against crashes and full disks.
+
+    Raises
+    ------
+    DamagedStoreError
+        The file is no LMDB file, or a part of it is missing; or the directory holds something else.
+    StoreNotFoundError
+        Nothing is there, and `readonly` or ``create=False`` was given.
+    LockedStoreError
+        The file is open in this process with other options that all must share.
+
+    Notes
+    -----
+    Cost: a read is one short transaction, a write one commit; `setitems` writes about 1 MiB a transaction; `listdir`
+    and `getsize` skip from child to child, whatever is below. A key has at most 511 bytes in UTF-8.
+
+    Threads and processes: any number, on one file; a read sees the last commit before it and waits for nobody. Stores
+    on one file in a process share one environment. It is closed before a fork, and opened on its next use on both
+    sides. A place that cannot be written to (a read-only file system) is opened for reading. Never on a network file
+    system. Crash: a killed process loses nothing that was set; after a power cut, all that was set before the last
+    `flush` or `close` is there. A full disk or a failed write is an error and leaves the old value.
+
+    Source: zarr 2.2 LMDBStore, whose files open unchanged. Deviations: ``writemap=False``; `flush` and `close` really
+    sync; values are copies; the map starts small and grows; keys are UTF-8.
+
+    Examples
+    --------
+    >>> with LMDBStore("data.mdb") as store:
+    ...     store["foo/é"] = b"data"
+    ...     store["foo/é"], store.listdir("foo")
+    (b'data', ['é'])
+    """
+
+    capabilities = Capabilities(ranged=True, durable_flush=True, process_safe=True, blocking=False)
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        buffers: bool = True,
+        dimension_separator: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in kwargs:
+            if name not in _DEFAULTS and name != "lib_version":
+                raise TypeError(
+                    f"LMDBStore() got an unexpected keyword argument {name!r}; lmdb.open takes no such option"
+                )
+        self._lmdb: Any = require("lmdb", extra="lmdb", feature="LMDBStore")
+        self.path = os.path.abspath(os.fspath(path))
+        self.buffers = buffers
+        self.kwargs = kwargs
+        self._dimension_separator = dimension_separator
+        self._open()
+
+    def _open(self) -> None:
+        options = {**_DEFAULTS, **self.kwargs}
+        if "subdir" not in self.kwargs and os.path.isfile(self.path):
+            options["subdir"] = False
+        self._data = os.path.join(self.path, "data.mdb") if options["subdir"] else self.path
+        self._fixed = options["map_size"] is not None
+        if not os.path.exists(self._data):
+            self._create(options)
+        elif os.path.getsize(self._data) == 0:
+            raise DamagedStoreError(self._data, "is empty, not even a header", "remove it to begin a new store")
+        given = set(self.kwargs)
+        try:
+            env = registry.acquire(repr(self), self._data, options, given)
+        except OSError as exc:
+            if exc.errno != errno.EROFS or options["readonly"]:
+                raise
+            options["readonly"] = True
+            env = registry.acquire(repr(self), self._data, options, given)
+        self._env: Any = env
+        self._writable = not options["readonly"]
+        self.capabilities = Capabilities(
+            writable=self._writable,
+            erasable=self._writable,
+            ranged=True,
+            durable_flush=True,
+            process_safe=bool(options["lock"]),
+            blocking=False,
+        )
+        self._finalizer = weakref.finalize(self, registry.drop, env)
+        self._finalizer.atexit = False
+
+    def _create(self, options: dict[str, Any]) -> None:
+        if options["readonly"] or not options["create"]:
+            raise StoreNotFoundError(self.path, "an LMDB file, or a directory with data.mdb")
+        try:
+            create(self._lmdb, self._data, options)
+        except self._lmdb.Error as exc:
+            code = getattr(exc, "code", 0)
+            raise OSError(code if code > 0 else errno.EIO, f"cannot make {self!r}: {exc}", self._data) from exc
+
+    def __repr__(self) -> str:
+        readonly = ", readonly=True" if self.kwargs.get("readonly") else ""
+        return f"{type(self).__name__}({self.path!r}{readonly})"
+
+    def _place(self) -> object:
+        return os.path.realpath(self._data)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "buffers": self.buffers,
+            "kwargs": self.kwargs,
+            "_dimension_separator": self._dimension_separator,
+            "closed": not self._finalizer.alive,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        closed = state.pop("closed")
+        self.__dict__.update(state)
+        self._lmdb = require("lmdb", extra="lmdb", feature="LMDBStore")
+        self._open()
+        if closed:
+            self._close()
+
+    # Values --------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        # `_read` written out: this is the one that is called a million times.
+        env = self._env
+        busy = env.busy
+        try:
+            busy.append(None)
+            if not env.shut:
+                txn = env.begin()
+                value: bytes | None = txn.get(key.encode())
+                txn.abort()
+                if value is None:
+                    raise KeyError(key)
+                return value
+        except self._lmdb.Error:
+            txn = None  # ended by its destructor; tried again below, where what is wrong is put right
+        finally:
+            busy.pop()
+        name = key.encode()
+        value = self._env.read(lambda txn: txn.get(name))
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def _part(self, key: str, work: Any) -> Any:
+        """Return ``work(view of the value)``."""
+        name = key.encode()
+
+        def look(txn: Any) -> Any:
+            view = txn.get(name)
+            return None if view is None else work(view)
+
+        part = self._env.read(look, buffers=True)
+        if part is None:
+            raise KeyError(key)
+        return part
+
+    def _contains(self, key: str) -> bool:
+        name = key.encode()
+        return bool(self._env.read(lambda txn: txn.get(name) is not None, buffers=True))
+
+    def _nbytes(self, key: str) -> int:
+        return int(self._part(key, len))
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return bytes(self._part(key, lambda view: bytes(view[start:stop])))
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        return bytes(self._part(key, lambda view: bytes(view[max(0, len(view) - n) :])))
+
+    def _write(self, work: Any, what: str, nbytes: int = 0) -> Any:
+        if not self._writable:
+            if not self._finalizer.alive:
+                raise ClosedStoreError(self)
+            raise ReadOnlyError(what, self)
+        return self._env.write(work, nbytes, self._fixed)
+
+    def _set(self, key: str, value: bytes) -> None:
+        name = key.encode()
+        try:
+            self._write(lambda txn: txn.put(name, value), key, len(value))
+        except self._lmdb.BadValsizeError:
+            raise self._too_large(key, len(value)) from None
+
+    def _too_large(self, key: str, nbytes: int) -> Exception:
+        size, limit = len(key.encode()), self._env.max_key_size
+        if size > limit:
+            return InvalidKeyError(key, f"{self!r} takes keys of at most {limit} bytes, and this has {size}")
+        return ValueTooLargeError(key, nbytes, LARGEST_VALUE)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        # Drawn before the transaction begins: the caller's iterator may use this store.
+        batch: list[tuple[str, bytes]] = []
+        size = 0
+        for item in items:
+            batch.append(item)
+            size += len(item[1])
+            if size >= BATCH_BYTES or len(batch) >= BATCH_KEYS:
+                self._set_batch(batch, size)
+                batch, size = [], 0
+        if batch:
+            self._set_batch(batch, size)
+
+    def _set_batch(self, batch: list[tuple[str, bytes]], size: int) -> None:
+        at = ("", b"")
+
+        def put_all(txn: Any) -> None:
+            nonlocal at
+            put = txn.put
+            for at in batch:
+                put(at[0].encode(), at[1])
+
+        try:
+            self._write(put_all, batch[0][0], size)
+        except self._lmdb.BadValsizeError:
+            raise self._too_large(at[0], len(at[1])) from None
+
+    def _delete(self, key: str) -> None:
+        name = key.encode()
+
+        try:
+            there = self._write(lambda txn: txn.delete(name), key)
+        except self._lmdb.BadValsizeError:
+            there = False
+        if not there:
+            raise KeyError(key)
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        names = (key.encode() for key in keys)
+        while batch := list(islice(names, BATCH_KEYS)):
+
+            def delete_all(txn: Any, batch: list[bytes] = batch) -> None:
+                for name in batch:
+                    with suppress(self._lmdb.BadValsizeError):
+                        txn.delete(name)
+
+            self._write(delete_all, as_text(batch[0]))
+
+    # Ranges --------------------------------------------------------------------------------------------------------
+    # The keys below a path stand in one piece of the order, from prefix(path) up to beyond(path). 'foo-' and 'foo.bar'
+    # sort before 'foo/x', so a value and a directory of one name need not be neighbours.
+
+    def _keys(self, path: str) -> Iterator[str]:
+        start, end = bounds(path)
+        last: bytes | None = None
+        while True:
+            names = self._env.read(lambda txn: some_keys(txn, start, end, last))  # noqa: B023
+            keys = list(map(as_text, names))
+            yield from keys if k.are_keys(keys) else filter(k.is_key, keys)
+            if len(names) < SCAN:
+                return
+            last = names[-1]
+
+    def _count(self) -> int:
+        return int(self._env.read(lambda txn: txn.stat()["entries"]))
+
+    def _children(self, path: str) -> Iterator[tuple[str, int | None]]:
+        """Yield the name of every child of `path`, with its size in bytes, or None for a directory."""
+        at, end = bounds(path)
+        while True:
+            found, at = self._env.read(lambda txn: some_children(txn, at, end, path), buffers=True)  # noqa: B023
+            yield from found
+            if not at:
+                return
+
+    def _listdir(self, path: str) -> Iterator[str]:
+        values = set()
+        for name, size in self._children(path):
+            if size is not None:
+                values.add(name)
+            elif name in values:
+                continue
+            yield name
+
+    def _getsize(self, path: str) -> int:
+        if path:
+            with suppress(KeyError):
+                return self._nbytes(path)
+        return sum(size for _, size in self._children(path) if size is not None)
+
+    def _rmdir(self, path: str) -> None:
+        start, end = bounds(path)
+
+        def delete_all(txn: Any) -> None:
+            cursor = txn.cursor()
+            at = cursor.set_range(start)
+            while at and cursor.key() < end:
+                cursor.delete()
+                at = bool(cursor.key())
+
+        if path:
+            self._write(delete_all, path)
+        else:
+            self._clear()
+
+    def _clear(self) -> None:
+        env = self._env
+        self._write(lambda txn: txn.drop(env.env.open_db(txn=txn), delete=False), "")
+
+    def _rename(self, source: str, destination: str) -> None:
+        start, end = bounds(source)
+        new = b""
+        name = source.encode()
+
+        def move(txn: Any, old: bytes) -> None:
+            nonlocal new
+            new = as_name(k.replace_root(as_text(old), source, destination))
+            txn.put(new, txn.pop(old))
+
+        def move_all(txn: Any) -> None:
+            if txn.get(name) is not None:
+                move(txn, name)
+            while names := some_keys(txn, start, end, None):
+                for old in names:
+                    move(txn, old)
+
+        try:
+            self._write(move_all, source)
+        except self._lmdb.BadValsizeError:
+            raise self._too_large(as_text(new), 0) from None
+
+    # Life ----------------------------------------------------------------------------------------------------------
+
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        return () if path else sweep_folder(os.path.dirname(self._data), dry_run)
+
+    def _flush(self) -> None:
+        if not self._writable and self._finalizer.alive:
+            return
+        try:
+            # force=True: without it LMDB leaves out the very sync that sync=False put off.
+            self._env.use(lambda env: env.sync(True))
+        except OSError as exc:
+            # A second sync would succeed: the system has given up what the first could not write.
+            lost = "set again what was set since the last flush"
+            raise OSError(exc.errno, f"cannot make {self!r} durable: {exc.strerror}; {lost}", self._data) from exc
+
+    def _close(self) -> None:
+        if not self._finalizer.alive:
+            return
+        env = self._env
+        try:
+            self._flush()
+        finally:
+            if self._finalizer.detach():
+                self._env = ClosedEnvironment(repr(self))
+                registry.release(env)
+
+    def describe(self) -> dict[str, object]:
+        """Return what the file is and how much of it is in use.
+
+        Returns
+        -------
+        dict
+            `implementation`; `entries`; `live_bytes` and `dead_bytes` (pages in use, pages that are free or waste);
+            `map_size` (bytes), `readers` (slots in use) and `max_readers`.
+
+        Examples
+        --------
+        >>> with LMDBStore("data.mdb") as store:
+        ...     store["foo"] = b"data"
+        ...     store.describe()["entries"], store.describe()["dead_bytes"] < 50_000
+        (1, True)
+        """
+        stat, info = self._env.use(lambda env: (env.stat(), env.info()))
+        page = stat["psize"]
+        used = 2 + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        version = ".".join(map(str, self._lmdb.version()))
+        return {
+            "implementation": f"LMDB {version} (py-lmdb {self._lmdb.__version__})",
+            "entries": stat["entries"],
+            "live_bytes": used * page,
+            "dead_bytes": max(0, info["last_pgno"] + 1 - used) * page,
+            "map_size": info["map_size"],
+            "readers": info["num_readers"],
+            "max_readers": info["max_readers"],
+        }
+
+    def compact(self) -> int:
+        """Write the file anew without its dead pages, in the place of the old one; return the bytes given back.
+
+        Raises
+        ------
+        LockedStoreError
+            Another process has the file open. Nothing was changed.
+        ReadOnlyError
+            The store is read-only.
+
+        Notes
+        -----
+        Needs room for the live pages once more. Other stores on the file in this process wait meanwhile, and so do
+        other processes that open it. A crash leaves the old file or the new one. With ``lock=False`` nobody can tell
+        whether another process has it open: what that writes is lost.
+        """
+        if not self._writable:
+            raise ClosedStoreError(self) if not self._finalizer.alive else ReadOnlyError("", self)
+        before = os.path.getsize(self._data)
+        registry.compact(self._env)
+        return max(0, before - os.path.getsize(self._data))

@@ -1,0 +1,309 @@
+"""A walk through a zip archive from local header to local header, whatever its directory says.
+
+An entry counts if its CRC is right. The last of a name wins, for an archive only grows at its end; and a tombstone
+undoes what came before it. Where nothing that belongs to an archive stands, the next local header is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from zarrstore import keys as k
+from zarrstore.stores.zip import format as fmt
+from zarrstore.stores.zip.codec import METHODS, crc32_function, inflater
+from zarrstore.stores.zip.file import File, OSFile, read_fully
+
+__all__ = ["Checker", "Scan", "count_whole"]
+
+#: Bytes read at a time. Never by mmap: its find crashes on some files with CPython 3.11.2.
+_WINDOW = 1 << 20
+#: Bytes looked through to count what is whole, for the text of an error.
+_GLANCE = 1 << 28
+#: How often damaged places may be read again, in lengths of the file: headers that lie could ask for any number.
+_PATIENCE = 8
+_SIGNATURES = (fmt.LOCAL, fmt.CENTRAL, fmt.END, fmt.END64, fmt.LOCATOR64)
+
+
+class Found(NamedTuple):
+    """One thing met on the way: ``kind`` is 'whole', 'damaged' or 'gone'; ``stop`` is where it ends."""
+
+    kind: str
+    name: str
+    record: bytes
+    stop: int
+    extra: bytes
+
+
+class Window:
+    """A file read forwards in large pieces."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.length = file.size()
+        self._start = 0
+        self._data = b""
+
+    def get(self, at: int, n: int) -> bytes:
+        """Return `n` bytes from `at` on, fewer at the end."""
+        start = at - self._start
+        if start < 0 or start + n > len(self._data):
+            self._start, self._data = at, read_fully(self.file, max(n, _WINDOW), at)
+            start = 0
+        return self._data[start : start + n]
+
+    def find(self, sought: bytes, at: int) -> int:
+        """Return where `sought` stands next, -1 if nowhere."""
+        while at < self.length:
+            if not self._start <= at < self._start + len(self._data) - len(sought):
+                self._start, self._data = at, read_fully(self.file, _WINDOW, at)
+            place = self._data.find(sought, at - self._start)
+            if place >= 0:
+                return self._start + place
+            after = self._start + len(self._data)
+            if after >= self.length or not self._data:
+                break
+            at = after - len(sought) + 1
+        return -1
+
+    def only_zeros_from(self, at: int) -> bool:
+        """Tell whether nothing but zeros stands from `at` on."""
+        while at < self.length:
+            data = read_fully(self.file, _WINDOW, at)
+            if not data or data.count(0) != len(data):
+                return False
+            at += len(data)
+        return True
+
+
+class Checker:
+    """Says whether data is whole, a window at a time, with a bound on what it reads in vain."""
+
+    def __init__(self, file: File) -> None:
+        self.window = Window(file)
+        self._crc32 = crc32_function()
+        self._patience = _PATIENCE * self.window.length
+
+    def is_whole(self, start: int, method: int, crc: int, csize: int, size: int) -> bool:
+        """Tell whether the data from `start` on is what a header says of it."""
+        if start + csize > self.window.length or csize > self._patience:
+            return False
+        if method == fmt.STORED and csize == size <= _WINDOW:
+            whole = self._crc32(self.window.get(start, csize)) == crc
+        else:
+            try:
+                whole = self._unpacked(start, method, csize, size)[:3] == (crc, csize, size)
+            except ValueError:
+                whole = False
+        if not whole:
+            self._patience -= csize
+        return whole
+
+    def _unpacked(self, start: int, method: int, csize: int, size: int) -> tuple[int, int, int, bool]:
+        """Return the CRC, both sizes, and whether the data came to an end of its own."""
+        file, at, stop = self.window.file, start, start + csize
+        crc = made = 0
+        if method == fmt.STORED:
+            while at < stop and (data := read_fully(file, min(_WINDOW, stop - at), at)):
+                crc = self._crc32(data, crc)
+                at += len(data)
+            return crc, at - start, at - start, True
+        worker = inflater(method, read_fully(file, 9, at), size)
+        at += 9 if method == fmt.LZMA else 0
+        left = b""
+        while not worker.eof and made <= size:
+            if not left and getattr(worker, "needs_input", True):
+                left = read_fully(file, max(0, min(_WINDOW, stop - at)), at)
+                at += len(left)
+            fed = left
+            try:
+                data = worker.decompress(fed, _WINDOW)
+            except Exception as exc:  # zlib.error, OSError, LZMAError, EOFError
+                raise ValueError("its data cannot be unpacked") from exc
+            left = getattr(worker, "unconsumed_tail", b"")
+            crc, made = self._crc32(data, crc), made + len(data)
+            if not fed and not data:
+                break
+        return crc, at - start - len(left) - len(worker.unused_data), made, bool(worker.eof)
+
+    def told_later(self, start: int, method: int) -> tuple[int, int, int, int] | None:
+        """Return CRC, both sizes and the stop of an entry whose sizes stand behind its data, None if it is damaged."""
+        length = self.window.length
+        if method == fmt.LZMA:
+            return None  # nobody writes it so, and its dictionary could be of any size
+        if method != fmt.STORED:
+            try:
+                crc, csize, size, ended = self._unpacked(start, method, length - start, length << 11)
+            except ValueError:
+                return None
+            return self._described(start + csize, crc, csize, size) if ended else None
+        at = start
+        while (at := self.window.find(fmt.DESCRIPTOR, at)) >= 0:
+            data = self.window.get(at, 24)
+            csize = at - start
+            sizes = csize.to_bytes(8, "little")
+            if (data[8:12] == sizes[:4] or data[8:16] == sizes) and csize <= self._patience:
+                found = self._described(at, self._unpacked(start, method, csize, csize)[0], csize, csize)
+                if found is not None:
+                    return found
+                self._patience -= csize
+            at += 1
+        return None
+
+    def _described(self, at: int, crc: int, csize: int, size: int) -> tuple[int, int, int, int] | None:
+        data = self.window.get(at, 24)
+        lead = 4 if data.startswith(fmt.DESCRIPTOR) else 0
+        for width in (4, 8):
+            if max(csize, size) >> 8 * width:
+                continue
+            told = crc.to_bytes(4, "little") + csize.to_bytes(width, "little") + size.to_bytes(width, "little")
+            if data.startswith(told, lead):
+                return crc, csize, size, at + lead + len(told)
+        return None
+
+
+class Scan:
+    """A walk through a file.
+
+    Parameters
+    ----------
+    file : File
+        The file.
+    glance : int, optional
+        Bytes after which to stop.
+
+    Attributes
+    ----------
+    kept : dict of str to bytes
+        Directory records of the entries that are whole, by name.
+    damaged, refused : dict
+        Names, in order.
+    root : str or None
+        The root that the archive tells.
+    reached : int
+        Where the last thing ends that belongs to an archive.
+    is_archive : bool
+        Whether anything of an archive was met.
+    complete : bool
+        Whether all was seen.
+    """
+
+    def __init__(self, file: File, glance: int | None = None) -> None:
+        self._checker = Checker(file)
+        self._window = self._checker.window
+        self.kept: dict[str, bytes] = {}
+        self.damaged: dict[str, None] = {}
+        self.refused: dict[str, None] = {}
+        self.root: str | None = None
+        self.reached = 0
+        self.is_archive = False
+        self.complete = True
+        for found in self._walk(glance):
+            self._take(found)
+
+    def _take(self, found: Found) -> None:
+        name = found.name
+        if self.root is None:
+            self.root = fmt.archive_root(found.extra)
+        if found.kind == "gone":
+            if name and not name.endswith("/"):
+                self.kept.pop(name, None)
+                self.damaged.pop(name, None)
+                return
+            for names in (self.kept, self.damaged):
+                for below in [other for other in names if other.startswith(name)]:
+                    del names[below]
+        elif name.endswith("/"):
+            pass  # the entry of a directory
+        elif not k.is_key(name):
+            self.refused[name] = None
+        elif found.kind == "whole":
+            self.kept[name] = found.record
+            self.damaged.pop(name, None)
+        else:
+            self.damaged[name] = None
+
+    def _walk(self, glance: int | None) -> Iterator[Found]:
+        window = self._window
+        at = 0
+        while 0 <= at < window.length:
+            if glance is not None and at > glance:
+                self.complete = False
+                return
+            head = window.get(at, fmt.RECORD_SIZE)
+            stop = self._stop_of_other(head, at)
+            if stop is None and head.startswith(fmt.LOCAL):
+                found = self._entry(at)
+                if found is not None:
+                    self.is_archive = True
+                    yield found
+                    stop = found.stop
+                    if found.kind == "damaged" and not self._begins_something(stop):
+                        stop = None
+            elif stop is not None and not self._begins_something(stop):
+                self.reached = max(self.reached, stop)
+                stop = None
+            if stop is None:
+                stop = window.find(fmt.LOCAL, at + 1)
+            else:
+                self.is_archive = True
+                self.reached = max(self.reached, stop)
+            at = stop
+
+    def _stop_of_other(self, head: bytes, at: int) -> int | None:
+        """Return where a record of the directory, or a part of the end, stops; None if it is neither."""
+        stop = None
+        if head.startswith(fmt.CENTRAL) and len(head) == fmt.RECORD_SIZE:
+            *_, name_length, extra_length, comment_length, _ = fmt.RECORD_FIELDS.unpack(head)
+            stop = at + fmt.RECORD_SIZE + name_length + extra_length + comment_length
+        elif head.startswith(fmt.END) and len(head) >= fmt.END_SIZE:
+            stop = at + fmt.END_SIZE + int.from_bytes(head[20:22], "little")
+        elif head.startswith(fmt.END64) and len(head) >= 12:
+            stop = at + 12 + int.from_bytes(head[4:12], "little")
+        elif head.startswith(fmt.LOCATOR64):
+            stop = at + fmt.LOCATOR_FIELDS.size
+        return stop if stop is not None and stop <= self._window.length else None
+
+    def _begins_something(self, at: int) -> bool:
+        return at == self._window.length or (at < self._window.length and self._window.get(at, 4) in _SIGNATURES)
+
+    def _entry(self, at: int) -> Found | None:
+        """Read the entry at `at`; None if it is cut short before its data."""
+        head = self._window.get(at, fmt.LOCAL_SIZE)
+        if len(head) < fmt.LOCAL_SIZE:
+            return None
+        _, _, flags, method, stamp, crc, csize, size, name_length, extra_length = fmt.LOCAL_FIELDS.unpack(head)
+        rest = self._window.get(at + fmt.LOCAL_SIZE, name_length + extra_length)
+        if len(rest) < name_length + extra_length:
+            return None
+        raw, extra = rest[:name_length], rest[name_length:]
+        name = fmt.decode_name(raw, flags, extra)
+        start = at + fmt.LOCAL_SIZE + len(rest)
+        if fmt.is_tombstone(extra):
+            return Found("gone", name, b"", start, extra)
+        if fmt.LIMIT in (csize, size):
+            size, csize = fmt.widened(extra, size, csize)
+        told_later = bool(flags & fmt.DESCRIBED_LATER) and not (crc or csize or size)
+        stop = start + csize
+        if flags & fmt.ENCRYPTED or method not in METHODS:
+            return Found("damaged", name, b"", stop, extra)
+        if told_later:
+            later = self._checker.told_later(start, method)
+            if later is None:
+                return Found("damaged", name, b"", start, extra)
+            crc, csize, size, stop = later
+        elif not self._checker.is_whole(start, method, crc, csize, size):
+            return Found("damaged", name, b"", stop, extra)
+        header = fmt.local_header(raw, flags, method, stamp, crc, csize, size)
+        return Found("whole", name, fmt.central_record(header, raw, csize, size, at), stop, extra)
+
+    @property
+    def stop(self) -> int:
+        """Where the archive may go on: behind all that is in the file, but for space reserved and not written."""
+        return self.reached if self._window.only_zeros_from(self.reached) else self._window.length
+
+
+def count_whole(file: File) -> tuple[int, bool]:
+    """Return how many entries are whole in a damaged archive, and whether all of it was looked at."""
+    scan = Scan(file, _GLANCE if isinstance(file, OSFile) else _GLANCE >> 4)
+    return len(scan.kept), scan.complete

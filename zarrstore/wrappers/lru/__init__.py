@@ -1,0 +1,504 @@
+"""A cache in front of a slow store: one read for all who ask, within an exact budget of bytes."""
+
+from __future__ import annotations
+
+import math
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.adapt import as_store
+from zarrstore.base import Capabilities
+from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers.lru.facts import Names, as_names
+from zarrstore.wrappers.lru.fetch import Fetcher
+from zarrstore.wrappers.lru.flights import Flight, Write
+from zarrstore.wrappers.lru.memory import CHILDREN, MOST_NAMES, PRESENCE, SIZE, Memory, part_of
+from zarrstore.wrappers.lru.stats import CacheStats
+from zarrstore.wrappers.lru.tier import Tier
+from zarrstore.wrappers.lru.values import Part
+
+__all__ = ["CacheStats", "LRUStoreCache"]
+
+#: Threads that read a batch from a store that waits and has no batches of its own.
+_WORKERS = 16
+#: Keys that `prefetch` asks for at once.
+_PREFETCH = 128
+
+
+class LRUStoreCache(Wrapper):
+    """Keep the values used last in memory: a key is read below once, whoever asks, until it is evicted or written.
+
+    Parameters
+    ----------
+    store : MutableMapping
+        The slow store, or any mapping.
+    max_size : int, float or None, bytes
+        What the values held may take together, at every moment; keys and bookkeeping (about 230 bytes a value) are
+        not counted. A larger value passes through. None is no limit.
+    max_age : float, seconds, optional
+        What was read longer ago is read again. None: only `invalidate` and own writes end what is remembered.
+    missing_ttl : float or None, seconds
+        How long a missing key is known to be missing (never longer than `max_age`). 0 remembers none.
+    max_missing : int
+        How many missing keys are remembered, and how many that are only known to exist.
+    cache : MutableMapping, optional
+        A second tier that outlives the process, such as a DirectoryStore on a local disk: what is fetched is kept
+        there too, and looked for there first. It belongs to one store: give each of several a PrefixStore of its own.
+    cache_size : int, float or None, bytes
+        What the second tier may take, whichever processes use it.
+    max_workers : int, optional
+        Threads that read a batch below. None: 16 if the store waits, has no batches of its own and says that it is
+        safe for threads (a foreign mapping does not say so), else 1.
+
+    Attributes
+    ----------
+    hits, misses : int
+        Values handed out from memory, and not from memory; absent keys are not counted (see `stats`).
+
+    Raises
+    ------
+    ValueError
+        A size, age or number is negative.
+
+    Notes
+    -----
+    **Reading.** A hit takes no lock and waits for nobody. Of many threads that want one key, the first reads it and
+    the others get what came of that, an error too; a reader that was interrupted (KeyboardInterrupt, a dead thread)
+    is replaced by one of those who wait. `in` is answered from what is known or by asking for the key, never by a
+    listing. A batch asks below once for what is lacking. Parts of values are remembered, and served from the whole
+    value if that is here; a store that cannot read parts is asked for the whole.
+
+    **Writing** goes through, and is never overtaken by an older read. A value that was set is held. What another
+    writer changes below is seen after `invalidate`, `invalidate_values` (values), `invalidate_keys` (presence,
+    listings), or `max_age`.
+
+    **The second tier** fails no read: its errors (a full disk, a damaged entry) are counted and passed by. A write
+    does fail, before anything is written, when the tier cannot forget the old value, which would come back otherwise.
+    Parts of values and missing keys are not kept there. Entries carry the time at which they were read, so `max_age`
+    holds across restarts. See `wrappers.lru.tier` for how processes share the budget: they must share a store that
+    says it is safe for processes, else each has a budget of its own.
+
+    Threads: safe, if `store` is. Processes: each has its own memory; a fork keeps what is held. Pickles its
+    configuration, not its contents. `close` closes `store`, and leaves the second tier open.
+    Source: zarr 2.18.7 LRUStoreCache. Deviations: that the budget, the listings and the values are true after
+    `invalidate_values`, a deleted key stays deleted, missing keys are remembered for a minute, `close` closes.
+
+    Examples
+    --------
+    >>> from zarrstore.testing import CountingStore
+    >>> remote = CountingStore({"foo/0.0": b"data"})
+    >>> cache = LRUStoreCache(remote, max_size=2e9)
+    >>> cache["foo/0.0"], cache["foo/0.0"], "foo/0.1" in cache, cache.get("foo/0.1")
+    (b'data', b'data', False, None)
+    >>> remote.reads, cache.hits, cache.misses
+    (1, 1, 1)
+    """
+
+    def __init__(
+        self,
+        store: Mapping[str, Any],
+        max_size: float | None,
+        *,
+        max_age: float | None = None,
+        missing_ttl: float | None = 60.0,
+        max_missing: int = 1 << 16,
+        cache: Mapping[str, Any] | None = None,
+        cache_size: float | None = None,
+        max_workers: int | None = None,
+    ) -> None:
+        super().__init__(store)
+        self.max_size = _bytes("max_size", max_size)
+        self.max_age = _at_least_0("max_age", max_age)
+        self.missing_ttl = _at_least_0("missing_ttl", missing_ttl)
+        self.max_missing = int(_at_least_0("max_missing", max_missing) or 0)
+        self.cache = None if cache is None else as_store(cache)
+        self.cache_size = _bytes("cache_size", cache_size)
+        self.max_workers = max_workers
+        below = self.inner.capabilities
+        workers = _workers(below) if max_workers is None else max_workers
+        # Another process's writes are below, and what is remembered here does not know them.
+        self.capabilities = replace(below, process_safe=False, concurrent=below.concurrent or workers > 1)
+
+        tier = None if self.cache is None else Tier(self.cache, self.cache_size, self.max_age)
+        if tier is not None:
+            tier.open()
+        self._tier = tier
+        self._memory = Memory(self.max_size, self.max_age, self.missing_ttl, self.max_missing)
+        self._fetcher = Fetcher(self.inner, self._memory, tier, workers)
+        self._values = self._memory.values
+        self._hot = self._values.hot
+        _ALIVE[id(self)] = self
+
+    def __repr__(self) -> str:
+        return f"LRUStoreCache({self.inner!r}, max_size={self.max_size})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("max_size", "max_age", "missing_ttl", "max_missing", "cache", "cache_size", "max_workers")
+        return {"store": self.inner, **{name: getattr(self, name) for name in names}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def _start_anew_after_fork(self) -> None:
+        self._fetcher.start_anew()
+        self._memory.recount()
+        if self._tier is not None:
+            self._tier.restart()
+
+    # What is asked of a cache ---------------------------------------------------------------------------------------
+
+    @property
+    def hits(self) -> int:
+        """Values and parts handed out from memory."""
+        return self._values.hits
+
+    @property
+    def misses(self) -> int:
+        """Values and parts handed out that were not in memory."""
+        return self._fetcher.counts.misses
+
+    def stats(self) -> CacheStats:
+        """Return the counters, and what is held, as of one moment. No I/O."""
+        tier, memory, counts = self._tier, self._memory, self._fetcher.counts
+        with self._fetcher.lock:
+            return CacheStats(
+                hits=memory.values.hits,
+                misses=counts.misses,
+                missing_hits=counts.missing_hits,
+                fetches=counts.fetches,
+                joined=counts.joined,
+                entries=len(memory.values),
+                evictions=memory.values.evictions,
+                size=memory.values.size,
+                max_size=self.max_size,
+                missing=len(memory.missing),
+                listings=len(memory.listings),
+                tier_hits=0 if tier is None else tier.hits,
+                tier_entries=0 if tier is None else len(tier),
+                tier_size=0 if tier is None else tier.size,
+                tier_evictions=0 if tier is None else tier.evictions,
+                tier_errors=0 if tier is None else tier.errors,
+            )
+
+    def invalidate(self) -> None:
+        """Forget everything, in the second tier too; a read that began before is not remembered either."""
+        with self._writing_tree(""):
+            pass
+
+    def invalidate_values(self) -> None:
+        """Forget all values, in the second tier too, and which keys are missing; listings stay."""
+        with self._writing_tree("", listings=False):
+            pass
+
+    def invalidate_keys(self) -> None:
+        """Forget which keys are missing or there, and all listings; values stay."""
+        with self._fetcher.lock:
+            # As a write of everything would: what is being asked just now is not remembered.
+            self._fetcher.traffic.end(self._fetcher.traffic.begin_tree(""))
+            self._memory.forget_keys()
+
+    def prefetch(self, keys: object) -> int:
+        """Read values ahead, so that whoever comes next finds them.
+
+        Parameters
+        ----------
+        keys : str or iterable of str
+            A path, of which all keys below are meant (one listing), or a value; or keys.
+
+        Returns
+        -------
+        int
+            Values that were fetched. It ends when as much was fetched as the larger of the two tiers may hold.
+
+        Notes
+        -----
+        Cost: one batch below for every 128 keys that are not here.
+        """
+        if isinstance(keys, str):
+            path = k.normalize_path(keys)
+            wanted = list(self._keys(path)) or [path]
+        else:
+            wanted = list(keys)  # type: ignore[call-overload]
+        wanted = [key for key in dict.fromkeys(wanted) if k.is_key(key)]
+        sizes = [self.max_size] + ([] if self._tier is None else [self.cache_size])
+        left = math.inf if None in sizes else max(size for size in sizes if size is not None)
+        fetched = 0
+        while wanted and left > 0:
+            lacking, wanted = self._fetcher.lacking(wanted[:_PREFETCH]), wanted[_PREFETCH:]
+            found = self._fetcher.values(lacking)
+            fetched += len(found)
+            left -= sum(map(len, found.values()))
+        return fetched
+
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> bytes:
+        # The one face that is overridden: a key that is here was judged when it came in, and a hit that is judged
+        # again, and handed from the face to the driver, takes half as long again.
+        try:
+            entry = self._hot[key]
+        except (KeyError, TypeError):
+            return super().__getitem__(key)
+        values = self._values
+        # Exact on an interpreter with a GIL: threads do not change between the two halves of an addition.
+        values.hits = entry.used = values.hits + 1
+        return entry.value
+
+    def _get(self, key: str) -> bytes:
+        try:
+            entry = self._hot[key]
+        except KeyError:
+            entry = None
+        if entry is None:
+            return self._fetcher.value(key)
+        values = self._values
+        values.hits = entry.used = values.hits + 1
+        return entry.value
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return self._get_part(key, ("range", start, stop))
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        return self._get_part(key, ("suffix", n, None))
+
+    def _get_part(self, key: str, part: Part) -> bytes:
+        by_parts = self.inner.capabilities.ranged and not (self._tier is not None and self._tier.holds(key))
+        if key in self._hot or not by_parts:
+            return part_of(self._get(key), part)
+        return self._fetcher.answer(key, part, self._read_part)  # type: ignore[no-any-return]
+
+    def _read_part(self, flight: Flight) -> bytes:
+        assert isinstance(flight.question, tuple)
+        how, start, stop = flight.question
+        if how == "suffix":
+            return self.inner._get_suffix(flight.key, start)
+        return self.inner._get_range(flight.key, start, stop)
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        return self._fetcher.batch(keys)
+
+    def _contains(self, key: str) -> bool:
+        if key in self._hot:
+            return True
+        return self._fetcher.answer(key, PRESENCE, self._read_presence)  # type: ignore[no-any-return]
+
+    def _read_presence(self, flight: Flight) -> bool:
+        if self._tier is not None and not flight.stale and self._tier.holds(flight.key):
+            # What was stored is probably wanted next; and a damaged entry is no proof.
+            with suppress(KeyError):
+                self._get(flight.key)
+                return True
+            return False
+        return self.inner._contains(flight.key)
+
+    def _nbytes(self, key: str) -> int:
+        return self._fetcher.answer(  # type: ignore[no-any-return]
+            key, SIZE, lambda flight: self.inner._nbytes(flight.key)
+        )
+
+    def _getsize(self, path: str) -> int:
+        entry = self._hot.get(path)
+        return self.inner._getsize(path) if entry is None else len(entry.value)
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        return self._fetcher.answer(  # type: ignore[no-any-return]
+            path, CHILDREN, lambda flight: as_names(self.inner._listdir(flight.key))
+        )
+
+    def _keys(self, path: str) -> Iterator[str]:
+        """Yield keys as they come, and remember them if all came and none was written meanwhile."""
+        fetcher, listings = self._fetcher, self._memory.listings.below
+        watch = Flight(path, object(), listing=True)  # a question that nobody else asks
+        seen: Names | None = {}
+        try:
+            with fetcher.lock:
+                known = listings.get(path)
+                if known is None:
+                    fetcher.traffic.board(watch)
+            if known is not None:
+                yield from known
+                return
+            for key in self.inner._keys(path):
+                if seen is not None:
+                    seen[key] = None
+                    if len(seen) > MOST_NAMES:
+                        seen = None
+                yield key
+            with fetcher.lock:
+                if seen is not None and not watch.stale:
+                    listings.put(path, seen, watch.born)
+        finally:
+            with fetcher.lock:
+                fetcher.traffic.leave(watch)
+
+    def _count(self) -> int:
+        with self._fetcher.lock:
+            known = self._memory.listings.below.get("")
+        if known is not None:
+            return len(known)
+        # list(store) asks for the length before the first key: a slow store is listed once for both.
+        return sum(1 for _ in self._keys("")) if self.inner.capabilities.blocking else self.inner._count()
+
+    # Writing --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, key: str, *, gone: bool) -> Write:
+        """Let go of all that is known of a key about to be written or deleted."""
+        with self._fetcher.lock:
+            write = self._fetcher.traffic.begin(key)
+            self._memory.forget(key, gone=gone)
+            return write
+
+    def _clear_way(self, write: Write) -> None:
+        """Make the second tier forget what is about to change; raises if it cannot."""
+        if self._tier is None:
+            return
+        with self._fetcher.lock:
+            copying = self._fetcher.traffic.fills(write)
+        for event in copying:
+            event.wait()
+        if write.tree:
+            self._tier.forget_tree(write.at)
+        else:
+            self._tier.forget(write.at)
+
+    def _end(self, write: Write, value: bytes | None, known: bool) -> None:
+        """End a write of one key, after which it is `value` (None: gone), if that is known."""
+        with self._fetcher.lock:
+            self._fetcher.traffic.end(write)
+            if known and write.alone:
+                if value is None:
+                    self._memory.remember_missing(write.at, write.born)
+                else:
+                    self._memory.values.put(write.at, value, write.born)
+
+    def _set(self, key: str, value: bytes) -> None:
+        write = self._begin(key, gone=False)
+        known = False
+        try:
+            self._clear_way(write)
+            self.inner._set(key, value)
+            known = True
+        finally:
+            self._end(write, value, known)
+
+    def _delete(self, key: str) -> None:
+        write = self._begin(key, gone=True)
+        known = False
+        try:
+            self._clear_way(write)
+            self.inner._delete(key)
+            known = True
+        except KeyError as exc:
+            known = type(exc) is KeyError
+            raise
+        finally:
+            self._end(write, None, known)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        writes: list[tuple[Write, bytes | None]] = []
+        known = False
+
+        def announced() -> Iterator[tuple[str, bytes]]:
+            kept = 0
+            for key, value in items:
+                write = self._begin(key, gone=False)
+                # Of a batch larger than the cache, what comes first is held: nothing is copied twice for nothing.
+                kept += len(value)
+                fits = self.max_size is None or kept <= self.max_size
+                writes.append((write, value if fits else None))
+                self._clear_way(write)
+                yield key, value
+
+        try:
+            self.inner._set_many(announced())
+            known = True
+        finally:
+            for write, value in writes:
+                self._end(write, value, known and value is not None)
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        writes: list[Write] = []
+        known = False
+        try:
+            for key in keys:
+                writes.append(self._begin(key, gone=True))
+            for write in writes:
+                self._clear_way(write)
+            self.inner._delete_many([write.at for write in writes])
+            known = True
+        finally:
+            for write in writes:
+                self._end(write, None, known)
+
+    @contextmanager
+    def _writing_tree(self, *paths: str, listings: bool = True) -> Iterator[None]:
+        """Let go of all at, below and above some paths, while what stands there is changed."""
+        sweeps: list[Write] = []
+        try:
+            with self._fetcher.lock:
+                for path in paths:
+                    sweeps.append(self._fetcher.traffic.begin_tree(path))
+                    self._memory.forget_tree(path, listings=listings)
+            for sweep in sweeps:
+                self._clear_way(sweep)
+            yield
+        finally:
+            with self._fetcher.lock:
+                for sweep in sweeps:
+                    self._fetcher.traffic.end(sweep)
+
+    def _rmdir(self, path: str) -> None:
+        with self._writing_tree(path):
+            self.inner._rmdir(path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        with self._writing_tree(source, destination):
+            self.inner._rename(source, destination)
+
+    def _clear(self) -> None:
+        with self._writing_tree(""):
+            self.inner._clear()
+
+    def _flush(self) -> None:
+        self.inner._flush()
+
+    def _close(self) -> None:
+        with self._fetcher.lock:
+            self._fetcher.traffic.end(self._fetcher.traffic.begin_tree(""))
+            self._memory.forget_tree("")
+        if self._tier is not None:
+            self._tier.close()
+        self.inner._close()
+
+
+def _bytes(name: str, size: float | None) -> int | None:
+    """Return a size as whole bytes; an infinite one is no limit."""
+    size = _at_least_0(name, size)
+    return None if size is None or math.isinf(size) else int(size)
+
+
+def _at_least_0(name: str, number: float | None) -> float | None:
+    if number is not None and not number >= 0:
+        raise ValueError(f"{name} is {number}: it must not be negative; None is no limit")
+    return number
+
+
+def _workers(flags: Capabilities) -> int:
+    return _WORKERS if flags.blocking and flags.thread_safe and not flags.concurrent else 1
+
+
+_ALIVE: weakref.WeakValueDictionary[int, LRUStoreCache] = weakref.WeakValueDictionary()
+
+
+def _after_fork_in_child() -> None:
+    for cache in list(_ALIVE.values()):
+        cache._start_anew_after_fork()
+
+
+if os.name == "posix":
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,446 @@
+"""A version 3 hierarchy under version 2 keys, so that old programs read and write new stores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.batch import LazyItems
+from zarrstore.errors import InvalidKeyError, MetadataError, ReadOnlyError, UnsupportedOperation
+from zarrstore.metadata import consolidated, documents, v2, v3
+from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
+from zarrstore.wrappers._views import (
+    Chunks,
+    array_for,
+    attrs_of,
+    coords_in_v3,
+    inline_for,
+    may_name_a_chunk,
+    with_attrs,
+)
+from zarrstore.wrappers.base import Wrapper
+
+__all__ = ["V2View"]
+
+_SHOWN = frozenset({ZARRAY, ZGROUP, ZATTRS, ZMETADATA})
+_HIDDEN = _SHOWN | {ZARR_JSON}
+#: What a batch of writes may hold while it waits, in bytes and in keys.
+_BATCH_NBYTES = 16 << 20
+_BATCH_KEYS = 1024
+
+
+class V2View(Wrapper):
+    """The version 3 hierarchy in `inner`, with the keys and documents of version 2; chunks pass through untouched.
+
+    Parameters
+    ----------
+    inner : Mapping
+        Holds ``zarr.json`` documents and their chunks, or nothing yet.
+    dimension_separator : {'.', '/'}, default '.'
+        How the names of chunks are spelled here. The other spelling is understood too.
+
+    Notes
+    -----
+    ``.zarray``, ``.zgroup`` and ``.zattrs`` are read off ``zarr.json`` and written into it, ``.zmetadata`` is its
+    inline form; `metadata.v3` says what becomes of each member (a null fill value becomes 0). An array that version 2
+    cannot describe (sharding) is listed, and reading its ``.zarray`` raises MetadataError with the reason. Attributes
+    that are set where no node is make a group, which a later ``.zarray`` turns into an array. A chunk is refused before
+    its array is there: nobody could say what it is called below. Keys that belong to no hierarchy pass through.
+
+    Cost: one read for a document; that of `inner` for a chunk, since the naming of an array's chunks is remembered
+    (`invalidate` forgets it); listing an array lists its chunks. Threads: safe, as far as `inner` is. Crash: each
+    document is one value. Deleting ``.zarray`` or ``.zgroup`` deletes the attributes too, which live in one document.
+
+    Examples
+    --------
+    >>> below = {}
+    >>> view = V2View(below)
+    >>> meta = v2.build_array(shape=(4, 4), chunks=(2, 2), dtype="i4", fill_value=0)
+    >>> view.update({"a/.zarray": v2.encode_array(meta), "a/0.1": b"chunk"})
+    >>> sorted(below), sorted(view)
+    (['a/c/0/1', 'a/zarr.json'], ['a/.zarray', 'a/0.1'])
+    >>> v2.decode_array(view["a/.zarray"]) == meta
+    True
+    """
+
+    def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
+        super().__init__(inner)
+        if dimension_separator not in (".", "/"):
+            raise ValueError(f"dimension_separator {dimension_separator!r}: '.' or '/' is expected")
+        self._dimension_separator: str = dimension_separator
+        self._reset()
+
+    def _reset(self) -> None:
+        #: How the chunks of arrays met so far are named below.
+        self._arrays: dict[str, Chunks] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    def _place(self) -> object:
+        place = super()._place()
+        return None if place is None else (place, self._dimension_separator)
+
+    def invalidate(self) -> None:
+        """Forget how the chunks of arrays are named, after another writer replaced an array by one of another kind."""
+        self._arrays.clear()
+
+    # Nodes ---------------------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> dict[str, Any]:
+        """Return the document of the node at `path`; raise KeyError if there is none."""
+        key = k.join(path, ZARR_JSON)
+        return self._judge(path, documents.loads(self.inner._get(key), key))
+
+    def _node_or_none(self, path: str) -> dict[str, Any] | None:
+        try:
+            return self._node(path)
+        except KeyError:
+            return None
+
+    def _judge(self, path: str, node: dict[str, Any]) -> dict[str, Any]:
+        key = k.join(path, ZARR_JSON)
+        if v3.node_type(node, key) == "array":
+            self._arrays[path] = Chunks(v3.chunk_key_encoding(node, key), len(node.get("shape", ())))
+        else:
+            self._arrays.pop(path, None)
+        return node
+
+    def _array_of(self, key: str) -> str | None:
+        """Return the array that `key` lies below, if it lies below one."""
+        above = list(k.parents(key))
+        for path in above:
+            if path in self._arrays:
+                return path
+        for path in reversed(above):
+            node = self._node_or_none(path)
+            if node is not None:
+                return path if path in self._arrays else None
+        return None
+
+    def _chunk_key(self, key: str, array: str) -> str | None:
+        """Return what a chunk's key here is called below, in either spelling; None if it is no chunk's."""
+        chunks = self._arrays[array]
+        for separator in (".", "/"):
+            coords = k.chunk_coords(key, array, separator)
+            if coords is not None and chunks.fits(coords):
+                return k.join(array, v3.chunk_name(coords if chunks.ndim else (), chunks.encoding))
+        return None
+
+    def _below(self, key: str) -> str:
+        """Return the key of `inner` that is shown as `key`; raise KeyError if none can be."""
+        name = k.name(key)
+        if name == ZARR_JSON:
+            raise KeyError(key)
+        if not may_name_a_chunk(name):
+            return key
+        array = self._array_of(key)
+        if array is None:
+            if k.is_chunk_name(name):
+                raise KeyError(key)
+            return key
+        below = self._chunk_key(key, array)
+        if below is not None:
+            return below
+        # A chunk under the name that only version 3 knows; a chunk of more axes than the array has.
+        if k.is_chunk_name(name) or coords_in_v3(key, array, self._arrays[array].encoding) is not None:
+            raise KeyError(key)
+        return key
+
+    def _settable(self, key: str) -> str:
+        try:
+            return self._below(key)
+        except KeyError:
+            name = k.name(key)
+            if name == ZARR_JSON:
+                raise InvalidKeyError(key, f"{name!r} is not shown here: set .zarray, .zgroup or .zattrs") from None
+            array = self._array_of(key)
+            if array is None:
+                raise _no_array_yet(key, self) from None
+            axes = self._arrays[array].ndim
+            raise InvalidKeyError(key, f"the array {array!r} has {axes} axes, and its chunks version 2 names") from None
+
+    def _above(self, key: str, array: str) -> str | None:
+        """Return the key under which a key below `array` appears here, None if it does not appear."""
+        if k.name(key) in _HIDDEN:
+            return None
+        coords = self._arrays[array].position(key, array)
+        if coords is not None:
+            return k.join(array, k.chunk_name(coords, self._dimension_separator or "."))
+        # What else is named like a chunk, of either version, could not be told from one here.
+        return None if may_name_a_chunk(k.name(key)) else key
+
+    # Documents -----------------------------------------------------------------------------------------------------
+
+    def _names(self, node: Mapping[str, Any]) -> set[str]:
+        names = {ZARRAY if node["node_type"] == "array" else ZGROUP}
+        if attrs_of(node):
+            names.add(ZATTRS)
+        if node.get("consolidated_metadata") is not None:
+            names.add(ZMETADATA)
+        return names
+
+    def _document(self, path: str, name: str) -> bytes:
+        node = self._node(path)
+        if name not in self._names(node):
+            raise KeyError(k.join(path, name))
+        if name == ZMETADATA:
+            return self._zmetadata(path, node)
+        return self._shown(node, path, name)
+
+    def _shown(self, node: Mapping[str, Any], path: str, name: str) -> bytes:
+        if name == ZATTRS:
+            return v2.encode_attrs(attrs_of(node))
+        if name == ZGROUP:
+            return v2.encode_group()
+        made = v3.array_v3_to_v2(node, k.join(path, ZARR_JSON), separator=self._dimension_separator)
+        if made.document is None:
+            raise MetadataError(k.join(path, ZARR_JSON), None, f"version 2 cannot say it: {'; '.join(made.problems)}")
+        return documents.dumps(made.document)
+
+    def _zmetadata(self, path: str, node: Mapping[str, Any]) -> bytes:
+        found: dict[str, bytes] = {}
+        nodes = {"": node, **(consolidated.parse_inline(node, k.join(path, ZARR_JSON)) or {})}
+        for below, one in nodes.items():
+            try:
+                shown = {name: self._shown(one, k.join(path, below), name) for name in self._names(one) - {ZMETADATA}}
+            except MetadataError:
+                continue  # what version 2 cannot say is not repeated either
+            found.update((k.join(below, name), data) for name, data in shown.items())
+        return consolidated.build(found)
+
+    def _set_document(self, path: str, name: str, value: bytes) -> None:
+        key = k.join(path, name)
+        self._may_write(key)
+        with self._lock:
+            old = self._node_or_none(path)
+            made = self._with_document(old, key, name, value)
+            if made != old:
+                self._replace(path, old, made)
+            self._judge(path, made)
+
+    def _with_document(self, old: dict[str, Any] | None, key: str, name: str, value: bytes) -> dict[str, Any]:
+        if name == ZARRAY:
+            return array_for(v2.decode_array(value, key), old, key)
+        group: dict[str, Any] = v3.group_v2_to_v3(attrs_of(old) if old else None).document or {}
+        if name == ZGROUP:
+            v2.decode_group(value, key)
+            return old if old is not None and old["node_type"] == "group" else group
+        node = dict(old) if old is not None else group
+        if name == ZATTRS:
+            return with_attrs(node, v2.decode_attrs(value, key))
+        node["consolidated_metadata"] = inline_for(consolidated.parse(value, key))
+        return node
+
+    def _may_write(self, key: str) -> None:
+        # Also where nothing would change, or something else is in the way.
+        if not self.capabilities.writable:
+            raise ReadOnlyError(key, self)
+
+    def _replace(self, path: str, old: Mapping[str, Any] | None, made: Mapping[str, Any]) -> None:
+        """Write the document of a node."""
+        self.inner._set(k.join(path, ZARR_JSON), documents.dumps(made))
+
+    def _delete_document(self, path: str, name: str) -> None:
+        with self._lock:
+            node = self._node(path)
+            if name not in self._names(node):
+                raise KeyError(k.join(path, name))
+            if name == ZATTRS:
+                self._replace(path, node, with_attrs(dict(node), {}))
+            elif name == ZMETADATA:
+                self._replace(
+                    path, node, {member: node[member] for member in node if member != "consolidated_metadata"}
+                )
+            else:
+                self.inner._delete(k.join(path, ZARR_JSON))
+                self._arrays.pop(path, None)
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        name = k.name(key)
+        return self._document(k.parent(key), name) if name in _SHOWN else self.inner._get(self._below(key))
+
+    def _contains(self, key: str) -> bool:
+        name = k.name(key)
+        if name in _SHOWN:
+            node = self._node_or_none(k.parent(key))
+            return node is not None and name in self._names(node)
+        try:
+            below = self._below(key)
+        except KeyError:
+            return False
+        return self.inner._contains(below)
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if k.name(key) in _SHOWN:
+            return self._get(key)[start:stop]
+        return self.inner._get_range(self._below(key), start, stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if k.name(key) in _SHOWN:
+            value = self._get(key)
+            return value[max(0, len(value) - n) :]
+        return self.inner._get_suffix(self._below(key), n)
+
+    def _nbytes(self, key: str) -> int:
+        return len(self._get(key)) if k.name(key) in _SHOWN else self.inner._nbytes(self._below(key))
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        below: dict[str, str] = {}
+        for key in keys:
+            if k.name(key) not in _SHOWN:
+                try:
+                    below[key] = self._below(key)
+                except KeyError:
+                    continue
+        found = self.inner._get_many(list(below.values()))
+        return LazyItems(lambda key: found[below[key]] if key in below else self._get(key), keys)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        inside = self._array_around(path)
+        keys = list(self.inner._keys(path if inside is None else inside))
+        nodes = self._nodes_among(keys)
+        arrays = {at for at, node in nodes.items() if node["node_type"] == "array"}
+        for at, node in nodes.items():
+            for name in self._names(node):
+                if k.is_below(k.join(at, name), path):
+                    yield k.join(at, name)
+        for key in keys:
+            array = next((above for above in k.parents(key) if above in arrays), None)
+            shown = self._above(key, array) if array is not None else self._foreign(key)
+            if shown is not None and k.is_below(shown, path):
+                yield shown
+
+    def _foreign(self, key: str) -> str | None:
+        return None if k.name(key) in _HIDDEN or k.is_chunk_name(k.name(key)) else key
+
+    def _nodes_among(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        named = [key for key in keys if k.name(key) == ZARR_JSON]
+        found = self.inner._get_many(named)
+        nodes = {}
+        for key in named:
+            data = found.get(key)
+            if data is not None:  # deleted meanwhile
+                nodes[k.parent(key)] = self._judge(k.parent(key), documents.loads(data, key))
+        return nodes
+
+    def _array_around(self, path: str) -> str | None:
+        """Return the array that `path` lies strictly below, for a directory of chunks."""
+        return self._array_of(path) if path and may_name_a_chunk(k.name(path)) else None
+
+    def _count(self) -> int:
+        return sum(1 for _ in self._keys(""))
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        if self._array_around(path) is not None:
+            return k.children(self._keys(path), path)
+        names = set(self.inner._listdir(path))
+        node = self._node_or_none(path) if ZARR_JSON in names else None
+        if node is not None and node["node_type"] == "array":
+            return k.children(self._keys(path), path)
+        # A value with the name of a chunk, where no array is, is nothing; a group may have that name.
+        shown = {
+            name for name in names - _HIDDEN if not k.is_chunk_name(name) or self.inner._listdir(k.join(path, name))
+        }
+        return shown | (self._names(node) if node is not None else set())
+
+    def _getsize(self, path: str) -> int:
+        return Store._getsize(self, path)
+
+    # Writes --------------------------------------------------------------------------------------------------------
+
+    def _set(self, key: str, value: bytes) -> None:
+        name = k.name(key)
+        if name in _SHOWN:
+            self._set_document(k.parent(key), name, value)
+        else:
+            self.inner._set(self._settable(key), value)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        ready: list[tuple[str, bytes]] = []
+        early: list[tuple[str, bytes]] = []  # chunks that came before their array
+        size = waiting = 0
+        for key, value in items:
+            name = k.name(key)
+            if name in _SHOWN:
+                self._set_document(k.parent(key), name, value)
+                continue
+            if k.is_chunk_name(name) and self._array_of(key) is None:
+                waiting += len(value)
+                if waiting > _BATCH_NBYTES:
+                    raise _no_array_yet(key, self)
+                early.append((key, value))
+                continue
+            ready.append((self._settable(key), value))
+            size += len(value)
+            if size > _BATCH_NBYTES or len(ready) >= _BATCH_KEYS:
+                self.inner._set_many(ready)
+                ready, size = [], 0
+        self.inner._set_many([*ready, *((self._settable(key), value) for key, value in early)])
+
+    def _delete(self, key: str) -> None:
+        name = k.name(key)
+        if name in _SHOWN:
+            self._may_write(key)
+            self._delete_document(k.parent(key), name)
+        else:
+            self.inner._delete(self._below(key))
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        below, named = [], []
+        for key in keys:
+            if k.name(key) in _SHOWN:
+                named.append(key)
+                continue
+            try:
+                below.append(self._below(key))
+            except KeyError:
+                continue
+        self.inner._delete_many(below)
+        # Last, since without its document nobody knows what an array's chunks are called; and the deepest first.
+        for key in sorted(named, key=lambda key: len(k.segments(key)), reverse=True):
+            try:
+                self._delete_document(k.parent(key), k.name(key))
+            except KeyError:
+                continue
+
+    def _rmdir(self, path: str) -> None:
+        if self._array_around(path) is not None:
+            self._delete_many(list(self._keys(path)))
+            return
+        self.inner._rmdir(path)
+        self._forget(path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        inside = self._array_around(source) is not None or self._array_around(destination) is not None
+        if inside or self._contains(source):
+            return Store._rename(self, source, destination)
+        self.inner._rename(source, destination)
+        self._forget(source)
+
+    def _clear(self) -> None:
+        self.inner._clear()
+        self._arrays.clear()
+
+    def _forget(self, path: str) -> None:
+        for array in list(self._arrays):
+            if array == path or k.is_below(array, path):
+                self._arrays.pop(array, None)
+
+
+def _no_array_yet(key: str, store: Store) -> UnsupportedOperation:
+    what = f"set {key!r}, which names a chunk where there is no array"
+    return UnsupportedOperation(what, store, "set its .zarray first")

@@ -1,0 +1,247 @@
+"""A version 2 hierarchy under version 3 keys, so that programs that know nothing else read old stores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.batch import LazyItems
+from zarrstore.errors import InvalidKeyError, MetadataError, UnsupportedOperation
+from zarrstore.metadata import documents, v2, v3
+from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP
+from zarrstore.wrappers._views import coords_in_v3, may_name_a_chunk
+from zarrstore.wrappers.base import Wrapper
+
+__all__ = ["V3View"]
+
+#: What a batch of writes may hold while it waits, in bytes and in keys.
+_BATCH_NBYTES = 16 << 20
+_BATCH_KEYS = 1024
+
+
+class V3View(Wrapper):
+    """The version 2 hierarchy in `inner`, with the documents of version 3; chunks pass through under their own names.
+
+    Parameters
+    ----------
+    inner : Mapping
+        Holds ``.zarray`` and ``.zgroup`` documents and their chunks, or nothing yet.
+
+    Notes
+    -----
+    ``zarr.json`` is read off ``.zarray`` or ``.zgroup`` and ``.zattrs``, and written into them; `metadata.v3` says what
+    becomes of each member. Its arrays say that their chunks are named as in version 2, and so they are listed; version
+    3's own names (``c/0/0``) are understood where an array is. An array that version 3 cannot describe is listed, and
+    reading its ``zarr.json`` raises MetadataError with the reason. Consolidated metadata is not shown, and not kept
+    when a group is written. Cost: up to three reads for a document, in one batch; that of `inner` for a chunk. Threads:
+    safe, as far as `inner` is. Crash: a document is up to two values, the attributes first.
+
+    Examples
+    --------
+    >>> below = {".zgroup": v2.encode_group(), ".zattrs": b'{"title": "old"}'}
+    >>> view = V3View(below)
+    >>> documents.loads(view["zarr.json"], "zarr.json")
+    {'attributes': {'title': 'old'}, 'node_type': 'group', 'zarr_format': 3}
+    >>> sorted(view)
+    ['zarr.json']
+    """
+
+    def __init__(self, inner: Mapping[str, Any]) -> None:
+        super().__init__(inner)
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.RLock())
+
+    # Documents -----------------------------------------------------------------------------------------------------
+
+    def _document(self, path: str) -> bytes:
+        keys = {name: k.join(path, name) for name in (ZARRAY, ZGROUP, ZATTRS)}
+        held = dict(self.inner._get_many(list(keys.values())))
+        data = held.get(keys[ZATTRS])
+        attrs = v2.decode_attrs(data, keys[ZATTRS]) if data is not None else {}
+        if keys[ZARRAY] in held:
+            made = v3.array_v2_to_v3(v2.decode_array(held[keys[ZARRAY]], keys[ZARRAY]), attrs)
+        elif keys[ZGROUP] in held:
+            v2.decode_group(held[keys[ZGROUP]], keys[ZGROUP])
+            made = v3.group_v2_to_v3(attrs)
+        else:
+            raise KeyError(k.join(path, ZARR_JSON))
+        if made.document is None:
+            raise MetadataError(keys[ZARRAY], None, f"version 3 cannot say it: {'; '.join(made.problems)}")
+        return documents.dumps(made.document)
+
+    def _is_node(self, path: str) -> bool:
+        return any(self.inner._contains(k.join(path, name)) for name in (ZARRAY, ZGROUP))
+
+    def _set_document(self, path: str, value: bytes) -> None:
+        key = k.join(path, ZARR_JSON)
+        document = documents.loads(value, key)
+        is_array = v3.node_type(document, key) == "array"
+        with self._lock:
+            if is_array:
+                # The chunks of an array that is there already have their names.
+                made = v3.array_v3_to_v2(document, key, separator=self._separator(path))
+            else:
+                made = v3.group_v3_to_v2(document, key)
+            if made.document is None:
+                raise MetadataError(key, None, f"version 2 cannot say it: {'; '.join(made.problems)}")
+            name, other = (ZARRAY, ZGROUP) if is_array else (ZGROUP, ZARRAY)
+            if made.attrs:
+                self.inner._set(k.join(path, ZATTRS), v2.encode_attrs(made.attrs))
+            else:
+                self.inner._delete_many([k.join(path, ZATTRS)])
+            self.inner._set(k.join(path, name), documents.dumps(made.document))
+            self.inner._delete_many([k.join(path, other)])
+
+    def _delete_document(self, path: str) -> None:
+        if not self._is_node(path):
+            raise KeyError(k.join(path, ZARR_JSON))
+        self.inner._delete_many([k.join(path, name) for name in (ZARRAY, ZGROUP, ZATTRS)])
+
+    def _separator(self, path: str) -> str | None:
+        key = k.join(path, ZARRAY)
+        try:
+            return v2.decode_array(self.inner._get(key), key).separator
+        except KeyError:
+            return None
+
+    # Keys ----------------------------------------------------------------------------------------------------------
+
+    def _to_inner(self, path: str) -> str:
+        """Return what a key that is no document's is called below; raise KeyError if nothing can be there."""
+        name = k.name(path)
+        if name in DOCUMENTS:
+            raise KeyError(path)
+        if not may_name_a_chunk(name) or not ("c" in k.segments(path) or name[:2] == "c."):
+            return path
+        for array in reversed(list(k.parents(path))):
+            separator = self._separator(array)
+            if separator is None:
+                continue
+            for encoding in (("default", "/"), ("default", ".")):
+                coords = coords_in_v3(path, array, encoding)
+                if coords is not None:
+                    return k.join(array, k.chunk_name(coords, separator))
+            return path
+        return path
+
+    def _settable(self, key: str) -> str:
+        if k.name(key) in DOCUMENTS:
+            raise InvalidKeyError(key, "documents of version 2 are not shown here: set zarr.json")
+        below = self._to_inner(key)
+        if below == key and _is_v3_chunk_name(key) and not self._is_in_an_array(key):
+            what = f"set {key!r}, which names a chunk where there is no array"
+            raise UnsupportedOperation(what, self, "set its zarr.json first")
+        return below
+
+    def _is_in_an_array(self, key: str) -> bool:
+        return any(self.inner._contains(k.join(above, ZARRAY)) for above in k.parents(key))
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        if k.name(key) == ZARR_JSON:
+            return self._document(k.parent(key))
+        return self.inner._get(self._to_inner(key))
+
+    def _contains(self, key: str) -> bool:
+        if k.name(key) == ZARR_JSON:
+            return self._is_node(k.parent(key))
+        return k.name(key) not in DOCUMENTS and self.inner._contains(self._to_inner(key))
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if k.name(key) == ZARR_JSON:
+            return self._get(key)[start:stop]
+        return super()._get_range(key, start, stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if k.name(key) == ZARR_JSON:
+            value = self._get(key)
+            return value[max(0, len(value) - n) :]
+        return super()._get_suffix(key, n)
+
+    def _nbytes(self, key: str) -> int:
+        return len(self._get(key)) if k.name(key) == ZARR_JSON else super()._nbytes(key)
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        below = {key: self._to_inner(key) for key in keys if k.name(key) not in DOCUMENTS}
+        found = self.inner._get_many(list(below.values()))
+        return LazyItems(lambda key: found[below[key]] if key in below else self._get(key), keys)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        nodes = set()
+        for key in self.inner._keys(path):
+            name = k.name(key)
+            if name in (ZARRAY, ZGROUP):
+                node = k.join(k.parent(key), ZARR_JSON)
+                if node not in nodes:
+                    nodes.add(node)
+                    yield node
+            elif name not in DOCUMENTS:
+                yield key
+
+    def _count(self) -> int:
+        return sum(1 for _ in self._keys(""))
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        names = set(self.inner._listdir(path))
+        shown = names - DOCUMENTS
+        return shown | {ZARR_JSON} if names & {ZARRAY, ZGROUP} else shown
+
+    def _getsize(self, path: str) -> int:
+        return Store._getsize(self, path)
+
+    # Writes --------------------------------------------------------------------------------------------------------
+
+    def _set(self, key: str, value: bytes) -> None:
+        if k.name(key) == ZARR_JSON:
+            self._set_document(k.parent(key), value)
+        else:
+            self.inner._set(self._settable(key), value)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        # Documents at once and chunks in batches between them: a batch that is being written may hold a transaction.
+        ready: list[tuple[str, bytes]] = []
+        size = 0
+        for key, value in items:
+            if k.name(key) == ZARR_JSON:
+                self._set_document(k.parent(key), value)
+                continue
+            ready.append((key, value))
+            size += len(value)
+            if size > _BATCH_NBYTES or len(ready) >= _BATCH_KEYS:
+                self.inner._set_many([(self._settable(key), value) for key, value in ready])
+                ready, size = [], 0
+        self.inner._set_many([(self._settable(key), value) for key, value in ready])
+
+    def _delete(self, key: str) -> None:
+        if k.name(key) == ZARR_JSON:
+            self._delete_document(k.parent(key))
+        else:
+            self.inner._delete(self._to_inner(key))
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        wanted = list(keys)
+        self.inner._delete_many([self._to_inner(key) for key in wanted if k.name(key) not in DOCUMENTS])
+        for key in wanted:
+            if k.name(key) == ZARR_JSON and self._is_node(k.parent(key)):
+                self._delete_document(k.parent(key))
+
+    def _rmdir(self, path: str) -> None:
+        self.inner._rmdir(path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        if self._contains(source):
+            return Store._rename(self, source, destination)
+        self.inner._rename(source, destination)
+
+
+def _is_v3_chunk_name(key: str) -> bool:
+    return may_name_a_chunk(k.name(key)) and ("c" in k.segments(key) or k.name(key)[:2] == "c.")
