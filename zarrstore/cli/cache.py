@@ -9,13 +9,13 @@ import click
 from zarrstore.adapt import as_store
 from zarrstore.cli.common import (
     confirm,
+    echo_err,
     json_option,
     opened,
     print_json,
     print_table,
     storage_options,
     target_argument,
-    told,
     yes_option,
 )
 from zarrstore.wrappers.lru import LRUStoreCache
@@ -55,7 +55,7 @@ def warm(
         fetched = LRUStoreCache(store, 0, cache=tier, cache_size=size).prefetch(path)
     if as_json:
         print_json({"fetched": fetched})
-    told(f"fetched {fetched:,} values")
+    echo_err(f"fetched {fetched:,} values")
 
 
 @command.command("clear")
@@ -67,4 +67,4 @@ def clear(cache: str, yes: bool) -> None:
         count = len(as_store(tier))
         confirm(f"Delete {count:,} cached values in {cache}?", yes)
         tier.clear()
-    told(f"deleted {count:,} cached values")
+    echo_err(f"deleted {count:,} cached values")

@@ -7,13 +7,13 @@ import click
 from zarrstore.cli.common import (
     confirm,
     dry_run_option,
+    echo_err,
     json_option,
     opened,
     print_json,
     printable,
     storage_options,
     target_argument,
-    told,
     yes_option,
 )
 from zarrstore.tools.clean import clean
@@ -38,4 +38,4 @@ def command(target: str, path: str, dry_run: bool, yes: bool, as_json: bool, sto
     else:
         for key in found:
             click.echo(printable(key))
-    told(f"{'would delete' if dry_run else 'deleted'} {len(found):,} keys")
+    echo_err(f"{'would delete' if dry_run else 'deleted'} {len(found):,} keys")

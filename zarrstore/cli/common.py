@@ -1,4 +1,4 @@
-"""What the verbs share: opening a target, tables, JSON, progress, and asking before something is destroyed."""
+"""What the verbs share: opening a target, tables, JSON, progress, and the question before a deletion."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = [
     "confirm",
     "console",
     "dry_run_option",
+    "echo_err",
     "executor_options",
     "json_option",
     "opened",
@@ -32,7 +33,6 @@ __all__ = [
     "progress",
     "storage_options",
     "target_argument",
-    "told",
     "with_executor",
     "yes_option",
 ]
@@ -40,14 +40,14 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, stable across releases.")
-dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 _storage_option = click.option(
     "--storage-option",
     "storage_option",
     multiple=True,
     metavar="KEY=VALUE",
-    help="For URLs: what the file system needs to be told; VALUE may be JSON. Repeatable.",
+    help="An option of the file system of a URL; VALUE may be JSON. Repeatable.",
 )
 
 
@@ -65,8 +65,8 @@ def storage_options(command: F) -> F:
 def opened(target: str, mode: str, storage_option: Sequence[str] = (), **options: Any) -> Iterator[Store]:
     """Open a target for the length of a verb."""
     is_url = "://" in target or "::" in target
-    said = _pairs(storage_option) if is_url else {}
-    with open_store(target, mode=mode, storage_options=said or None, **options) as store:
+    given = _pairs(storage_option) if is_url else {}
+    with open_store(target, mode=mode, storage_options=given or None, **options) as store:
         yield store
 
 
@@ -87,9 +87,9 @@ def _pairs(given: Sequence[str]) -> dict[str, Any]:
 
 
 def console() -> Console:
-    """Where data goes; as wide as it needs to be where there is no terminal."""
-    found = Console(highlight=False, soft_wrap=True)
-    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=10_000, color_system=None)
+    """Return the console of stdout. Without a terminal its width is not limited, so that no cell is cut."""
+    wide = Console(highlight=False, soft_wrap=True)
+    return wide if wide.is_terminal else Console(highlight=False, soft_wrap=True, width=10_000, color_system=None)
 
 
 def print_json(value: Any) -> None:
@@ -109,29 +109,29 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], number
 
 
 def printable(text: str) -> str:
-    """Return a key as it can be shown: a name must not move the cursor of a terminal."""
+    """Return a key with control characters escaped: a name must not move the cursor of a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def told(line: str) -> None:
-    """Say something that is no data."""
+def echo_err(line: str) -> None:
+    """Print a line that is not data to stderr."""
     click.echo(printable(line), err=True)
 
 
 def progress(label: str) -> bool | Callable[[Progress], None]:
-    """A bar on a terminal; elsewhere a line on stderr every two seconds."""
+    """Return what reports progress: a bar on a terminal, elsewhere a line on stderr every two seconds."""
     if sys.stderr.isatty():
         return True
-    begun = last = time.monotonic()
+    start = last = time.monotonic()
 
     def report(state: Progress) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= 2:
             last = now
-            rate = state.done / (now - begun)
+            rate = state.done / (now - start)
             left = f", {(state.total - state.done) / rate:,.0f} s left" if rate else ""
-            told(f"{label}: {state.done:,} of {state.total:,}, {human_bytes(state.nbytes)}, {rate:,.0f}/s{left}")
+            echo_err(f"{label}: {state.done:,} of {state.total:,}, {human_bytes(state.nbytes)}, {rate:,.0f}/s{left}")
 
     return report
 
@@ -140,11 +140,13 @@ def progress(label: str) -> bool | Callable[[Progress], None]:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Ask before something is destroyed; where nobody can answer, ``--yes`` is needed."""
+    """Ask before something is destroyed; if stdin is no terminal, ``--yes`` is required."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody is here to answer: pass --yes, or --dry-run to see first.")
+        raise click.UsageError(
+            f"{question} stdin is no terminal, so nobody can answer: pass --yes, or --dry-run to look first."
+        )
     click.confirm(question, abort=True, err=True)
 
 
@@ -159,7 +161,7 @@ def executor_options(command: F) -> F:
 
 @contextmanager
 def with_executor(jobs: int | None, dask: str | None) -> Iterator[Executor | None]:
-    """Make the executor that was asked for; None leaves the choice to the verb."""
+    """Open the executor of ``-j`` or ``--dask``; None leaves the choice to the verb."""
     if dask is not None:
         distributed = require("distributed", extra="dask", feature="--dask")
         with distributed.Client(dask) as client:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from zarrstore.cli.common import json_option, opened, print_json, target_argument, told
+from zarrstore.cli.common import echo_err, json_option, opened, print_json, target_argument
 
 
 @click.command()
@@ -25,7 +25,7 @@ def command(target: str, as_json: bool) -> None:
     after = _size(target)
     if as_json:
         print_json({"before": before, "after": after})
-    told(f"{target}: {before:,} bytes became {after:,}")
+    echo_err(f"{target}: {before:,} bytes became {after:,}")
 
 
 def _size(target: str) -> int:

@@ -15,8 +15,8 @@ def command(shell: str) -> None:
     completion = get_completion_class(shell)
     assert completion is not None
     if shell == "bash":
-        # click's own source() first asks the bash on the PATH for its version, which may not be there.
-        made = completion(cli, {}, "zarrstore", "_ZARRSTORE_COMPLETE")
-        click.echo(made.source_template % made.source_vars())
+        # click's source() runs the bash on the PATH to learn its version, and there may be none.
+        script = completion(cli, {}, "zarrstore", "_ZARRSTORE_COMPLETE")
+        click.echo(script.source_template % script.source_vars())
     else:
         click.echo(completion(cli, {}, "zarrstore", "_ZARRSTORE_COMPLETE").source())

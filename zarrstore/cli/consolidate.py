@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import json_option, opened, print_json, storage_options, target_argument, told
+from zarrstore.cli.common import echo_err, json_option, opened, print_json, storage_options, target_argument
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata
 
 
@@ -24,7 +24,7 @@ def command(
             stale = check_consolidated(store, path=path)
         else:
             consolidate_metadata(store, path=path)
-            told("consolidated")
+            echo_err("consolidated")
             stale = check_consolidated(store, path=path)
     found = {"missing": stale.missing, "extra": stale.extra, "different": stale.different}
     if as_json:

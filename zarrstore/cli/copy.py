@@ -6,6 +6,7 @@ import click
 
 from zarrstore.cli.common import (
     dry_run_option,
+    echo_err,
     executor_options,
     json_option,
     opened,
@@ -14,7 +15,6 @@ from zarrstore.cli.common import (
     progress,
     storage_options,
     target_argument,
-    told,
     with_executor,
 )
 from zarrstore.tools.copy import copy_store
@@ -56,13 +56,13 @@ def command(
 ) -> None:
     """Copy every key of SOURCE to DEST, documents last. Exit 1 if some could not be copied."""
     with (
-        opened(source, "r", storage_option) as below,
-        opened(dest, "a", storage_option) as above,
+        opened(source, "r", storage_option) as src_store,
+        opened(dest, "a", storage_option) as dest_store,
         with_executor(jobs, dask) as executor,
     ):
         result = copy_store(
-            below,
-            above,
+            src_store,
+            dest_store,
             source_path,
             dest_path,
             excludes=excludes,
@@ -78,10 +78,11 @@ def command(
         )
     copied, skipped, nbytes = result
     if as_json:
-        said = {"dry_run": dry_run, "copied": copied, "skipped": skipped, "nbytes": nbytes, "errors": result.errors}
-        print_json(said)
+        print_json(
+            {"dry_run": dry_run, "copied": copied, "skipped": skipped, "nbytes": nbytes, "errors": result.errors}
+        )
     for key, why in result.errors.items():
-        told(f"error {key}: {why}")
+        echo_err(f"error {key}: {why}")
     verb = "would copy" if dry_run else "copied"
-    told(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}, errors {len(result.errors):,}")
+    echo_err(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}, errors {len(result.errors):,}")
     ctx.exit(1 if result.errors else 0)

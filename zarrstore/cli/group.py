@@ -1,4 +1,4 @@
-"""The command ``zarrstore`` itself: its verbs, found when they are called, and what becomes of errors."""
+"""The command ``zarrstore``: its verbs, each imported when it is called, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Verbs(click.Group):
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(zarrstore.__version__)
 def cli(debug: bool) -> None:
-    """Look at, move, check and mend Zarr stores of any kind.
+    """List, copy, check, migrate and repair Zarr stores of any kind.
 
     TARGET is a path, a zip, LMDB, SQLite or DBM file, or a URL (s3://…, http://…, memory://…).
     """

@@ -29,14 +29,14 @@ from zarrstore.tools.progress import human_bytes
 def command(target: str, path: str, as_json: bool, storage_option: tuple[str, ...]) -> None:
     """What the store is, and what the array or group at PATH is: documents, attributes, chunks and sizes."""
     with opened(target, "r", storage_option) as store:
-        said = {"store": describe_store(store), "node": describe_node(store, path)}
+        facts = {"store": describe_store(store), "node": describe_node(store, path)}
     if as_json:
-        print_json(said)
+        print_json(facts)
         return
     if not k.normalize_path(path):
-        print_table((f"{said['store'].pop('store')} {printable(target)}", ""), _rows(said["store"]))
+        print_table((f"{facts['store'].pop('store')} {printable(target)}", ""), _rows(facts["store"]))
         click.echo()
-    node = said["node"]
+    node = facts["node"]
     print_table((f"{node.pop('kind')} {printable(node.pop('path')) or '/'}", ""), _rows(node))
 
 

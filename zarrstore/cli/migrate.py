@@ -7,13 +7,13 @@ import click
 from zarrstore.cli.common import (
     confirm,
     dry_run_option,
+    echo_err,
     json_option,
     opened,
     print_json,
     print_table,
     storage_options,
     target_argument,
-    told,
     yes_option,
 )
 from zarrstore.nodes import walk
@@ -46,7 +46,7 @@ def command(
     """Bring the hierarchy at PATH to the next version of Zarr, in place: documents only, chunks are not touched.
 
     What is version 1 becomes version 2; what is version 2 becomes version 3, beside which the documents of version 2
-    stay unless --remove-v2. Exit 1 if a node cannot be said in the new version.
+    stay unless --remove-v2. Exit 1 if a node cannot be expressed in the new version.
     """
     with opened(target, "r" if dry_run else "r+", storage_option) as store:
         found = {node.version for node in walk(store, path)}
@@ -72,4 +72,4 @@ def _show(report: MigrationReport, as_json: bool) -> None:
     if rows:
         print_table(("path", "kind", "action", "notes"), rows)
     counts = ", ".join(f"{count:,} {action}" for action, count in report.counts().items()) or "nothing to do"
-    told(f"version {report.source} to {report.target}: {counts}")
+    echo_err(f"version {report.source} to {report.target}: {counts}")

@@ -5,7 +5,15 @@ from __future__ import annotations
 import click
 
 from zarrstore import keys as k
-from zarrstore.cli.common import dry_run_option, json_option, opened, print_json, storage_options, target_argument, told
+from zarrstore.cli.common import (
+    dry_run_option,
+    echo_err,
+    json_option,
+    opened,
+    print_json,
+    storage_options,
+    target_argument,
+)
 
 
 @click.command()
@@ -26,4 +34,4 @@ def command(target: str, source: str, dest: str, dry_run: bool, as_json: bool, s
             store.rename(source, dest)
     if as_json:
         print_json({"dry_run": dry_run, "source": source, "dest": dest, "keys": count})
-    told(f"{'would move' if dry_run else 'moved'} {count:,} keys from {source} to {dest}")
+    echo_err(f"{'would move' if dry_run else 'moved'} {count:,} keys from {source} to {dest}")

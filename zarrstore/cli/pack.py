@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import json_option, print_json, progress, target_argument, told
+from zarrstore.cli.common import echo_err, json_option, print_json, progress, target_argument
 from zarrstore.tools.pack import pack
 
 
@@ -19,4 +19,4 @@ def command(source: str, archive: str, overwrite: bool, verify: bool, as_json: b
     copied, _, nbytes = pack(source, archive, overwrite=overwrite, verify=verify, progress=progress("pack"))
     if as_json:
         print_json({"copied": copied, "nbytes": nbytes})
-    told(f"packed {copied:,} keys ({nbytes:,} bytes) into {archive}")
+    echo_err(f"packed {copied:,} keys ({nbytes:,} bytes) into {archive}")

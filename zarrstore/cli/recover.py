@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import json_option, print_json, printable, told
+from zarrstore.cli.common import echo_err, json_option, print_json, printable
 from zarrstore.stores.zip import ZipStore
 
 
@@ -19,4 +19,4 @@ def command(archive: str, dest: str | None, as_json: bool) -> None:
     if as_json:
         print_json({name: list(v) if isinstance(v, tuple | set | frozenset) else v for name, v in facts.items()})
     for name, value in facts.items():
-        told(printable(f"{name}: {value}"))
+        echo_err(printable(f"{name}: {value}"))

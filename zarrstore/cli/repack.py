@@ -6,7 +6,7 @@ import os
 
 import click
 
-from zarrstore.cli.common import json_option, print_json, told
+from zarrstore.cli.common import echo_err, json_option, print_json
 from zarrstore.stores.zip import ZipStore
 
 
@@ -21,4 +21,4 @@ def command(archive: str, as_json: bool) -> None:
     after = os.path.getsize(archive)
     if as_json:
         print_json({"before": before, "after": after})
-    told(f"{archive}: {before:,} bytes became {after:,}")
+    echo_err(f"{archive}: {before:,} bytes became {after:,}")

@@ -8,13 +8,13 @@ from zarrstore import keys as k
 from zarrstore.cli.common import (
     confirm,
     dry_run_option,
+    echo_err,
     json_option,
     opened,
     print_json,
     printable,
     storage_options,
     target_argument,
-    told,
     yes_option,
 )
 
@@ -43,4 +43,4 @@ def command(target: str, path: str, dry_run: bool, yes: bool, as_json: bool, sto
     elif dry_run:
         for key in keys:
             click.echo(printable(key))
-    told(f"{'would delete' if dry_run else 'deleted'} {len(keys):,} keys")
+    echo_err(f"{'would delete' if dry_run else 'deleted'} {len(keys):,} keys")

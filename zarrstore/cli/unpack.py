@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import json_option, print_json, progress, target_argument, told
+from zarrstore.cli.common import echo_err, json_option, print_json, progress, target_argument
 from zarrstore.tools.pack import unpack
 
 
@@ -20,4 +20,4 @@ def command(archive: str, dest: str, if_exists: str, verify: bool, as_json: bool
     copied, skipped, nbytes = result
     if as_json:
         print_json({"copied": copied, "skipped": skipped, "nbytes": nbytes})
-    told(f"unpacked {copied:,} keys ({nbytes:,} bytes) into {dest}, skipped {skipped:,}")
+    echo_err(f"unpacked {copied:,} keys ({nbytes:,} bytes) into {dest}, skipped {skipped:,}")

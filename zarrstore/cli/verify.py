@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from zarrstore.cli.common import (
+    echo_err,
     executor_options,
     json_option,
     opened,
@@ -13,7 +14,6 @@ from zarrstore.cli.common import (
     progress,
     storage_options,
     target_argument,
-    told,
     with_executor,
 )
 from zarrstore.tools.manifest import write_manifest
@@ -48,15 +48,15 @@ def command(
     with opened(target, "r", storage_option) as store, with_executor(jobs, dask) as executor:
         report = verify(store, path, decode, manifest, executor, missing=missing, progress=progress("verify"))
         if write_to:
-            told(f"wrote {write_manifest(store, write_to, path):,} sums to {write_to}")
+            echo_err(f"wrote {write_manifest(store, write_to, path):,} sums to {write_to}")
     if as_json:
         print_json(report.as_dict())
     else:
         for problem in report.problems:
             click.echo(printable(str(problem)))
     for note in report.notes:
-        told(f"note: {note}")
-    told(
+        echo_err(f"note: {note}")
+    echo_err(
         f"{report.n_arrays:,} arrays, {report.n_groups:,} groups, {report.n_chunks:,} of {report.n_expected:,} chunks, "
         f"{report.n_decoded:,} decoded: {len(report.problems):,} problems"
     )
