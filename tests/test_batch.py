@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from zarrstore.batch import AheadItems, LazyItems, MappedItems
+from zarrstore.batch import AheadItems, LazyItems, MappedItems, batches
 
 DATA = {f"k{n}": bytes(10) for n in range(1000)}
 
@@ -102,3 +104,46 @@ def test_items_under_other_names() -> None:
     assert dict(items) == {"a": b"1"}
     with pytest.raises(KeyError):
         items["p/a"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.binary(max_size=12))), st.integers(1, 5), st.integers(1, 20))
+def test_batches_keep_their_limits_and_lose_nothing(items: list[tuple[str, bytes]], keys: int, size: int) -> None:
+    found = list(batches(iter(items), keys, size))
+    for batch in found:
+        assert 1 <= len(batch) <= keys
+        assert len(batch) == 1 or sum(map(len, batch.values())) <= size
+    result: dict[str, bytes] = {}
+    for batch in found:
+        result.update(batch)
+    assert result == dict(items)
+    if len({key for key, _ in items}) == len(items):
+        assert [pair for batch in found for pair in batch.items()] == items
+
+
+def test_a_value_larger_than_the_budget_travels_alone() -> None:
+    items = [("a", b"1"), ("big", bytes(100)), ("b", b"2"), ("c", b"3")]
+    assert [list(batch) for batch in batches(items, 10, 50)] == [["a"], ["big"], ["b", "c"]]
+
+
+def test_a_full_batch_does_not_wait_for_the_next_item() -> None:
+    taken = []
+
+    def source() -> Iterator[tuple[str, bytes]]:
+        for n in range(6):
+            taken.append(n)
+            yield f"k{n}", bytes(10)
+
+    by_keys = batches(source(), 2, 1000)
+    assert (list(next(by_keys)), taken) == (["k0", "k1"], [0, 1])
+    taken.clear()
+    by_bytes = batches(source(), 100, 20)
+    assert (list(next(by_bytes)), taken) == (["k0", "k1"], [0, 1])
+
+
+def test_of_two_values_for_one_key_in_a_batch_the_last_one_counts_and_the_first_takes_no_room() -> None:
+    items = [("a", bytes(9)), ("b", b"1"), ("a", b"2"), ("c", bytes(7))]
+    assert [list(batch.items()) for batch in batches(items, 10, 11)] == [[("b", b"1"), ("a", b"2"), ("c", bytes(7))]]
+
+
+def test_nothing_gives_no_batch() -> None:
+    assert list(batches([], 1, 1)) == []

@@ -25,13 +25,15 @@ class Room(NamedTuple):
 
 # The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
 ALGEBRA = r"errors|keys|values|optional"
-CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|base|batch|adapt"
+CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|base|batch|refuse|adapt"
 WRAPPERS = r"wrappers(\..*)?"
 ROOMS = {
     "the words": Room(r"errors", r"(?!)", "errors are the bottom of the house"),
     "the algebra": Room(ALGEBRA, ALGEBRA, "keys and values know no metadata and no store"),
     "metadata": Room(r"metadata(\..*)?", rf"{ALGEBRA}|metadata(\..*)?", "documents know no store"),
-    "the contract": Room(r"base|batch", rf"{ALGEBRA}|base|batch", "a Store knows nobody who implements or adapts it"),
+    "the contract": Room(
+        r"base|batch|refuse", rf"{ALGEBRA}|base|batch|refuse", "a Store knows nobody who implements or adapts it"
+    ),
     "adapt": Room(r"adapt", CONTRACT, "an adapter knows the contract, and no store"),
     "children of directory": Room(
         r"stores\.(nested|temp)",

@@ -7,9 +7,9 @@ MB the page faults cost more than the reading.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["AheadItems", "LazyItems", "MappedItems"]
+__all__ = ["AheadItems", "LazyItems", "MappedItems", "batches"]
 
 #: What a batch that fetches ahead may hold, in bytes, once the size of the values is known.
 BUDGET = 64 << 20
@@ -147,3 +147,46 @@ class MappedItems(_Items):
 
     def _read(self, key: str) -> bytes:
         return self._inner[self._inner_keys[key]]
+
+
+def batches(items: Iterable[tuple[str, bytes]], max_keys: int, max_bytes: int) -> Iterator[dict[str, bytes]]:
+    """Yield the items in batches, each within a number of keys and a number of bytes.
+
+    Parameters
+    ----------
+    items : iterable of (key, value)
+        Read as far as one batch needs, and no further.
+    max_keys : int
+        The largest number of keys in one batch.
+    max_bytes : int, bytes
+        The largest total size of the values in one batch. A value larger than this travels alone.
+
+    Yields
+    ------
+    dict of str to bytes
+        Never empty. In each batch a key stands once, with its last value, at the place where that came: requests of
+        one batch may end in any order. The batches together hold the items in the order of `items`.
+
+    Notes
+    -----
+    Cost: holds one batch, and the item that did not fit into it. Pure: no I/O of its own.
+
+    Examples
+    --------
+    >>> [list(batch) for batch in batches([("a", b"12"), ("b", b"3456"), ("c", b"7"), ("d", b"8")], 2, 4)]
+    [['a'], ['b'], ['c', 'd']]
+    """
+    batch: dict[str, bytes] = {}
+    size = 0
+    for key, value in items:
+        size -= len(batch.pop(key, b""))
+        if batch and size + len(value) > max_bytes:
+            yield batch
+            batch, size = {}, 0
+        batch[key] = value
+        size += len(value)
+        if len(batch) >= max_keys or size >= max_bytes:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from zarrstore import DictStore
+from zarrstore.base import WRITES
 from zarrstore.errors import InvalidKeyError, ReadOnlyError
+from zarrstore.refuse import RefuseWrites
 from zarrstore.wrappers.readonly import ReadOnlyStore
 
 ITEMS = {"a/0.0": b"1", "b": b"2"}
@@ -51,3 +53,7 @@ def test_the_refusal_names_the_key_and_the_store():
     assert str(caught.value) == "cannot write 'a/0.0': ReadOnlyStore(DictStore(<0 values>)) is read-only"
     with pytest.raises(InvalidKeyError):
         ReadOnlyStore(DictStore())["../x"] = b"1"
+
+
+def test_the_refusal_leaves_out_no_driver_method_that_writes():
+    assert [name for name in WRITES if name not in vars(RefuseWrites)] == []

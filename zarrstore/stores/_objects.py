@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems
+from zarrstore.batch import AheadItems, batches
 from zarrstore.errors import ConflictError, StoreReadError
 
 __all__ = ["Objects"]
@@ -125,15 +125,8 @@ class Objects(Store):
             raise ConflictError(key, self, below)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        batch: dict[str, bytes] = {}  # of one key set twice, the last value counts
-        held = 0
-        for key, value in items:
-            batch[key] = value
-            held += len(value)
-            if held >= self.batch_bytes or len(batch) >= self.batch_keys:
-                self._overlap(lambda item: self._set(*item), list(batch.items()))
-                batch, held = {}, 0
-        self._overlap(lambda item: self._set(*item), list(batch.items()))
+        for batch in batches(items, self.batch_keys, self.batch_bytes):
+            self._overlap(lambda item: self._set(*item), list(batch.items()))
 
     def _delete(self, key: str) -> None:
         # Most services delete what is missing without a word.

@@ -7,15 +7,16 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities
 from zarrstore.batch import AheadItems
-from zarrstore.errors import MetadataError, ReadOnlyError, StoreReadError, UnsupportedOperation
+from zarrstore.errors import MetadataError, StoreReadError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.optional import require
+from zarrstore.refuse import RefuseWrites
 
 __all__ = ["HTTPStore"]
 
@@ -34,7 +35,7 @@ _SECRETS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _LONGEST_WAIT = 60
 
 
-class HTTPStore(Store):
+class HTTPStore(RefuseWrites):
     """Read the values below a URL; whatever is not plainly absent is an error, and a short value is never handed out.
 
     Parameters
@@ -290,32 +291,6 @@ class HTTPStore(Store):
             return super()._getsize(path)
         except UnsupportedOperation:
             return -1  # whether values lie below it, nobody can tell
-
-    # Writing is refused ----------------------------------------------------------------------------------------------
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise ReadOnlyError(what, self)
-
-    def _set(self, key: str, value: bytes) -> None:
-        self._refuse(key)
-
-    def _delete(self, key: str) -> None:
-        self._refuse(key)
-
-    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        self._refuse(next((key for key, _ in items), ""))
-
-    def _delete_many(self, keys: Iterable[str]) -> None:
-        self._refuse(next(iter(keys), ""))
-
-    def _rmdir(self, path: str) -> None:
-        self._refuse(path)
-
-    def _rename(self, source: str, destination: str) -> None:
-        self._refuse(source)
-
-    def _clear(self) -> None:
-        self._refuse("")
 
     def _close(self) -> None:
         pool, self._pool = self._pool, None

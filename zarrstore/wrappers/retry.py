@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from zarrstore.batch import LazyItems
+from zarrstore.batch import LazyItems, batches
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError, ReadOnlyError
 from zarrstore.wrappers.base import Wrapper
 
@@ -201,16 +201,8 @@ class RetryStore(Wrapper):
                 self._pause(failures, exc)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        batch: list[tuple[str, bytes]] = []
-        size = 0
-        for key, value in items:
-            batch.append((key, value))
-            size += len(value)
-            if size >= _BATCH_NBYTES or len(batch) >= _BATCH_KEYS:
-                self._again(self.inner._set_many, batch)
-                batch, size = [], 0
-        if batch:
-            self._again(self.inner._set_many, batch)
+        for batch in batches(items, _BATCH_KEYS, _BATCH_NBYTES):
+            self._again(self.inner._set_many, list(batch.items()))
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         self._again(self.inner._delete_many, list(keys))

@@ -11,7 +11,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.batch import AheadItems, LazyItems, batches
 from zarrstore.errors import ConflictError, ReadOnlyError, StoreNotFoundError, StoreReadError
 from zarrstore.optional import require
 from zarrstore.stores.fsspec.filesystems import lists_whole, names, parameters, protocols, uncached
@@ -363,7 +363,7 @@ class FSStore(Store):
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         if not (self._remote and self._flat):
             return super()._set_many(items)
-        for batch in _batches(items):
+        for batch in batches(items, _BATCH_KEYS, _BATCH_BYTES):
             self._refuse_if_read_only(next(iter(batch)))
             self.fs.pipe({self._path(key): value for key, value in batch.items()})
 
@@ -455,16 +455,3 @@ def from_map(mapping: Any, **options: Any) -> FSStore:
 
 def _temporary() -> str:
     return f"{k.RESERVED}-{os.getpid()}-{threading.get_ident()}-{os.urandom(4).hex()}"
-
-
-def _batches(items: Iterable[tuple[str, bytes]]) -> Iterator[dict[str, bytes]]:
-    batch: dict[str, bytes] = {}
-    held = 0
-    for key, value in items:
-        batch[key] = value
-        held += len(value)
-        if held >= _BATCH_BYTES or len(batch) >= _BATCH_KEYS:
-            yield batch
-            batch, held = {}, 0
-    if batch:
-        yield batch
