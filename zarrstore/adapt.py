@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import ReadOnlyError
 from zarrstore.values import as_bytes, nbytes
@@ -101,6 +101,11 @@ class KVStore(Store):
         below = self._own("keys_below")
         found = below(path) if below is not None else self._snapshot()
         return (key for key in found if isinstance(key, str) and k.is_below(key, path) and k.is_key(key))
+
+    def _details(self, path: str) -> Iterable[Entry]:
+        if not isinstance(self.mapping, dict):
+            return super()._details(path)
+        return (Entry(key, nbytes(self.mapping.get(key))) for key in self._keys(path))
 
     def foreign_names(self) -> Iterable[object]:
         """Yield the names in the mapping that are no keys, which listings leave out."""

@@ -10,6 +10,7 @@ overrides *driver* methods, whose names begin with an underscore:
 ``_delete(key)``                      gone; KeyError if absent; never a subtree                     required
 ``_keys(path)``                       keys below `path`, any order, safe while others write         required
 ``_contains(key)``                    existence                                                     via _get
+``_details(path)``                    the same with sizes and identities, if a listing tells them   via _keys
 ``_count()``                          number of keys                                                via _keys
 ``_get_range(key, start, stop)``      the slice, clipped at the end; stop None is the end           of _get
 ``_get_suffix(key, n)``               the last n bytes, or all there are                            of _get
@@ -38,7 +39,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequenc
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from typing import Any, NamedTuple, Self, SupportsIndex
 
 from zarrstore import keys as k
 from zarrstore.batch import LazyItems
@@ -46,7 +47,7 @@ from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyEr
 from zarrstore.keys import judged
 from zarrstore.values import as_bytes
 
-__all__ = ["DRIVER", "WRITES", "Capabilities", "Store"]
+__all__ = ["DRIVER", "WRITES", "Capabilities", "Entry", "Store"]
 
 #: Driver methods that change what is stored. A read-only wrapper refuses each of them.
 WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear", "_sweep")
@@ -113,6 +114,30 @@ class Capabilities:
     thread_safe: bool = True
     process_safe: bool = False
     blocking: bool = True
+
+
+class Entry(NamedTuple):
+    """What a listing tells of one value.
+
+    Parameters
+    ----------
+    key : str
+        Full key.
+    nbytes : int, bytes
+        Size; -1 if the listing does not tell it.
+    identity : str
+        Differs between two values that this key had at different times (an ETag, size and times of a file, a
+        checksum); ``""`` if the listing tells none.
+
+    Examples
+    --------
+    >>> Entry("a/0.0")
+    Entry(key='a/0.0', nbytes=-1, identity='')
+    """
+
+    key: str
+    nbytes: int = -1
+    identity: str = ""
 
 
 class Store(MutableMapping[str, bytes]):
@@ -399,6 +424,11 @@ class Store(MutableMapping[str, bytes]):
 
     @abstractmethod
     def _keys(self, path: str) -> Iterable[str]: ...
+
+    def _details(self, path: str) -> Iterable[Entry]:
+        """Yield the keys below `path` with what a listing tells of them; no request is made for a single value."""
+        # Not in DRIVER: a wrapper or backend that does not override it stays right, and its callers do without sizes.
+        return map(Entry, self._keys(path))
 
     def _contains(self, key: str) -> bool:
         try:

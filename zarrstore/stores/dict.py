@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.values import as_bytes
 
 __all__ = ["DictStore", "MemoryStore"]
@@ -90,6 +90,12 @@ class DictStore(Store):
     def _keys(self, path: str) -> Iterable[str]:
         found = self._snapshot()
         return [key for key in found if k.is_below(key, path)] if path else found
+
+    def _details(self, path: str) -> Iterable[Entry]:
+        for key in self._keys(path):
+            value = self.root.get(key)
+            if value is not None:
+                yield Entry(key, len(value))
 
     def _snapshot(self) -> list[str]:
         # list(dict) is one step of the interpreter, so a listing never meets a writer half way.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from zarrstore.adapt import as_store
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.batch import MappedItems
 
 __all__ = ["Wrapper"]
@@ -63,6 +63,13 @@ class Wrapper(Store):
 
     def _keys(self, path: str) -> Iterable[str]:
         return map(self._from_inner, self.inner._keys(self._to_inner(path)))
+
+    def _details(self, path: str) -> Iterable[Entry]:
+        # A wrapper with listings or values of its own must not pass on sizes and identities of other values.
+        if type(self)._keys is not Wrapper._keys or type(self)._get is not Wrapper._get:
+            return super()._details(path)
+        entries = self.inner._details(self._to_inner(path))
+        return (entry._replace(key=self._from_inner(entry.key)) for entry in entries)
 
     def _count(self) -> int:
         return self.inner._count()

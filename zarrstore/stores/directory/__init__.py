@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, RootIsFileError, StoreReadError
 from zarrstore.keys import judged, parent
 from zarrstore.stores._files import (
@@ -417,6 +417,14 @@ class DirectoryStore(Store):
             lead = k.prefix(at)
             for name in files:
                 yield lead + name
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        for key in self._keys(path):
+            status = self._regular(key)
+            if status is not None:
+                # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
+                times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+                yield Entry(key, status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{times}")
 
     def _count(self) -> int:
         return sum(len(files) for _, files in self._walk(""))
