@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,31 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
+# What the markers leave out is printed at the end of a run. Under xdist the workers collect, and each collects all.
+
+_LONG = ("slow", "nightly")
+_left_out: dict[str, int] = dict.fromkeys(_LONG, 0)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    for name in _LONG:
+        _left_out[name] += sum(item.get_closest_marker(name) is not None for item in items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    _left_out.update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if any(_left_out.values()):
+        counts = ", ".join(f"{count} {name}" for name, count in _left_out.items())
+        terminalreporter.write_line(f"left out: {counts}: choose them with -m slow or -m nightly")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
+        session.config.workeroutput["left_out"] = dict(_left_out)
         return
     run = getattr(session.config.pluginmanager.get_plugin("dsession"), "testrunuid", None)
     for suffix in (".lock", ".turnstile") if run else ():
