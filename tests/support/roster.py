@@ -20,7 +20,7 @@ from zarrstore.stores.nested import NestedDirectoryStore
 from zarrstore.stores.sqlite import SQLiteStore
 from zarrstore.stores.temp import TempStore
 from zarrstore.stores.zip import ZipStore
-from zarrstore.testing import CountingStore, SlowStore
+from zarrstore.testing import CountingStore, Recorder, RecordingStore, SlowStore
 from zarrstore.wrappers.base import Wrapper
 from zarrstore.wrappers.filter import FilterStore
 from zarrstore.wrappers.metrics import MetricsStore
@@ -77,6 +77,7 @@ WRAPPERS: dict[str, Callable[[Any, Path], Any]] = {
     "OverlayStore": lambda inner, path: OverlayStore(inner, DictStore()),
     "PrefixStore": lambda inner, path: PrefixStore(inner, "part/of it"),
     "ReadOnlyStore": lambda inner, path: ReadOnlyStore(inner),
+    "RecordingStore": lambda inner, path: RecordingStore(inner, Recorder(), "inner"),
     "RetryStore": lambda inner, path: RetryStore(inner),
     "SplitStore": lambda inner, path: SplitStore(PrefixStore(inner, "documents"), PrefixStore(inner, "chunks")),
     "UsageLogStore": lambda inner, path: UsageLogStore(inner, path.with_suffix(".log")),

@@ -1,18 +1,20 @@
-"""Stores that count, fail or dawdle: what a test wraps around a real store instead of a mock."""
+"""Stores that count calls, fail, are slow, or record an order: a test wraps them around a real store, not a mock."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from zarrstore.base import DRIVER, WRITES
 from zarrstore.wrappers.base import Wrapper
 
-__all__ = ["CountingStore", "FailingStore", "Instrument", "SlowStore"]
+__all__ = ["CountingStore", "Event", "FailingStore", "Instrument", "Recorder", "RecordingStore", "SlowStore"]
 
 
 class Instrument(Wrapper):
@@ -195,6 +197,180 @@ class FailingStore(Instrument):
                 return
             self.failures += 1
         raise self.error if isinstance(self.error, Exception) else self.error(method, *args)
+
+
+class Event(NamedTuple):
+    """One change of a store that has ended.
+
+    Parameters
+    ----------
+    store : str
+        Name under which the store is watched.
+    action : str
+        ``"set"``, ``"delete"``, ``"rmdir"``, ``"rename"``, ``"clear"``, ``"sweep"``, ``"flush"`` or ``"close"``; or
+        what a test recorded by itself.
+    key : str
+        Key or path; a batch is one event for each key. ``""`` for ``flush`` and ``close``.
+    begun : int
+        Number of events that had ended when this one began.
+    """
+
+    store: str
+    action: str
+    key: str
+    begun: int
+
+
+class Recorder:
+    """The order in which one or several stores were changed and flushed, as one list.
+
+    Attributes
+    ----------
+    events : list of Event
+        In the order in which they ended.
+
+    Notes
+    -----
+    Threads: safe. Events that overlap are in no order: `require_order` fails for them.
+
+    Examples
+    --------
+    >>> recorder = Recorder()
+    >>> data, log = recorder.watch({}, "data"), recorder.watch({}, "log")
+    >>> data["a"] = b"1"
+    >>> data.flush()
+    >>> log["done"] = b""
+    >>> recorder.order()
+    [('data', 'set', 'a'), ('data', 'flush', ''), ('log', 'set', 'done')]
+    >>> recorder.require_order(("data", "set"), ("data", "flush"), ("log", "set", "done"))
+    >>> recorder.require_order(("log", "set"), ("data", "flush"))
+    Traceback (most recent call last):
+    AssertionError: ('log', 'set', 'done') did not end before ('data', 'flush', '') began
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Recorder, ()  # a copy in another process begins empty
+
+    def watch(self, store: Mapping[str, Any], name: str) -> RecordingStore:
+        """Return `store` as a store whose changes are recorded here under `name`."""
+        return RecordingStore(store, self, name)
+
+    def begin(self) -> int:
+        """Return what `record` takes as `begun`."""
+        return len(self.events)
+
+    def record(self, store: str, action: str, key: str = "", begun: int | None = None) -> None:
+        """Add an event by hand: a record of a journal, a rename of a file."""
+        with self._lock:
+            self.events.append(Event(store, action, key, len(self.events) if begun is None else begun))
+
+    def order(self) -> list[tuple[str, str, str]]:
+        """Return store, action and key of all events, in the order in which they ended."""
+        return [(event.store, event.action, event.key) for event in self.events]
+
+    def require_order(self, *steps: tuple[str, ...]) -> None:
+        """Raise AssertionError unless every event of a step ended before any event of the next step began.
+
+        Parameters
+        ----------
+        steps : tuple of str
+            ``(store, action)`` for all events of this kind, or ``(store, action, key)`` for one. Each must occur.
+        """
+        found = [self._select(step) for step in steps]
+        for step, indices in zip(steps, found, strict=True):
+            assert indices, f"no event {step} among {self.order()}"
+        for earlier, later in pairwise(found):
+            last, first = max(earlier), min(later, key=lambda index: self.events[index].begun)
+            order = self.order()
+            assert last < self.events[first].begun, f"{order[last]} did not end before {order[first]} began"
+
+    def _select(self, step: tuple[str, ...]) -> list[int]:
+        return [index for index, event in enumerate(self.events) if event[: len(step)] == step]
+
+
+class RecordingStore(Wrapper):
+    """Record every change of `inner`, once it has ended, in a Recorder that several stores may share.
+
+    Parameters
+    ----------
+    inner : MutableMapping
+        The store observed.
+    recorder : Recorder
+        Where events go.
+    name : str
+        Name of the store in the events.
+
+    Examples
+    --------
+    >>> recorder = Recorder()
+    >>> RecordingStore({"a": b"1"}, recorder, "source").clear()
+    >>> recorder.order()
+    [('source', 'clear', '')]
+    """
+
+    def __init__(self, inner: Mapping[str, Any], recorder: Recorder, name: str) -> None:
+        super().__init__(inner)
+        self.recorder = recorder
+        self.name = name
+
+    @contextmanager
+    def _recorded(self, action: str, keys: Iterable[str]) -> Iterator[None]:
+        begun = self.recorder.begin()
+        yield
+        for key in keys:
+            self.recorder.record(self.name, action, key, begun)
+
+    def _set(self, key: str, value: bytes) -> None:
+        with self._recorded("set", [key]):
+            self.inner._set(key, value)
+
+    def _delete(self, key: str) -> None:
+        with self._recorded("delete", [key]):
+            self.inner._delete(key)
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        keys: list[str] = []
+
+        def noted() -> Iterator[tuple[str, bytes]]:
+            for key, value in items:
+                keys.append(key)
+                yield key, value
+
+        with self._recorded("set", keys):
+            self.inner._set_many(noted())
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        wanted = list(keys)
+        with self._recorded("delete", wanted):
+            self.inner._delete_many(wanted)
+
+    def _rmdir(self, path: str) -> None:
+        with self._recorded("rmdir", [path]):
+            self.inner._rmdir(path)
+
+    def _rename(self, source: str, destination: str) -> None:
+        with self._recorded("rename", [source]):
+            self.inner._rename(source, destination)
+
+    def _clear(self) -> None:
+        with self._recorded("clear", [""]):
+            self.inner._clear()
+
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        with self._recorded("sweep", [path]):
+            return list(self.inner._sweep(path, dry_run))
+
+    def _flush(self) -> None:
+        with self._recorded("flush", [""]):
+            self.inner._flush()
+
+    def _close(self) -> None:
+        with self._recorded("close", [""]):
+            self.inner._close()
 
 
 def _keys_in(args: Iterable[Any]) -> Iterable[str]:
