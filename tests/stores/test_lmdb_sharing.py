@@ -17,7 +17,9 @@ import pytest
 
 from tests.support import crash, mixed, peers
 from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError
-from zarrstore.stores.lmdb import LMDBStore, registry
+from zarrstore.stores import _process
+from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.lmdb.environments import SharedEnvironment
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def store(tmp_path):
 def _nothing_stays_open():
     yield
     gc.collect()
-    assert registry._open_here == []
+    assert _process.registered(SharedEnvironment) == []
 
 
 # One process --------------------------------------------------------------------------------------------------------
@@ -100,10 +102,10 @@ def test_options_survive_pickling_and_a_closed_store_stays_closed(tmp_path):
 def test_a_store_that_nobody_holds_lets_go_of_its_file(tmp_path):
     store = LMDBStore(tmp_path / "a")
     store["a"] = b"1"
-    assert len(registry._open_here) == 1
+    assert len(_process.registered(SharedEnvironment)) == 1
     del store
     gc.collect()
-    assert registry._open_here == []
+    assert _process.registered(SharedEnvironment) == []
 
 
 def test_a_file_that_was_replaced_is_opened_anew(tmp_path, store):
@@ -403,7 +405,7 @@ def test_forks_while_threads_write(store):
 
 
 def test_a_fork_does_not_wait_for_ever_for_another_threads_transaction(store, monkeypatch):
-    monkeypatch.setattr(registry, "FORK_WAITS", 0.2)
+    monkeypatch.setattr(_process, "FORK_WAITS", 0.2)
     store["a"] = b"1"
     inside, leave = threading.Event(), threading.Event()
 

@@ -28,8 +28,8 @@ from zarrstore.errors import (
     ValueTooLargeError,
 )
 from zarrstore.registry import open_store
-from zarrstore.stores import _files
-from zarrstore.stores.sqlite import SQLiteStore, connections
+from zarrstore.stores import _files, _process
+from zarrstore.stores.sqlite import SQLiteStore
 from zarrstore.testing import StoreConformance
 
 V2 = Path(__file__).parent.parent / "data" / "v2"
@@ -485,7 +485,7 @@ def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
 def test_a_fork_does_not_wait_for_ever_for_another_threads_transaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "FORK_WAITS", 0.2)
+    monkeypatch.setattr(_process, "FORK_WAITS", 0.2)
     with SQLiteStore(tmp_path / "a.sqlite") as store:
         store["a"] = b"1"
         inside, leave = threading.Event(), threading.Event()

@@ -190,7 +190,7 @@ class LMDBStore(Store):
     # Values --------------------------------------------------------------------------------------------------------
 
     def _get(self, key: str) -> bytes:
-        # `_read` written out: this is the one that is called a million times.
+        # `read` written again without its inner calls: this is the method that is called a million times.
         env = self._env
         busy = env.busy
         try:
@@ -399,7 +399,7 @@ class LMDBStore(Store):
             return
         try:
             # force=True: without it LMDB leaves out the very sync that sync=False put off.
-            self._env.use(lambda env: env.sync(True))
+            self._env.ask(lambda env: env.sync(True))
         except OSError as exc:
             # A second sync would succeed: the system has given up what the first could not write.
             lost = "set again what was set since the last flush"
@@ -410,7 +410,8 @@ class LMDBStore(Store):
             return
         env = self._env
         try:
-            self._flush()
+            if not env.dead:  # the end of the interpreter has closed it
+                self._flush()
         finally:
             if self._finalizer.detach():
                 self._env = ClosedEnvironment(repr(self))
@@ -432,7 +433,7 @@ class LMDBStore(Store):
         ...     store.describe()["entries"], store.describe()["dead_bytes"] < 50_000
         (1, True)
         """
-        stat, info = self._env.use(lambda env: (env.stat(), env.info()))
+        stat, info = self._env.ask(lambda env: (env.stat(), env.info()))
         page = stat["psize"]
         used = 2 + stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         version = ".".join(map(str, self._lmdb.version()))

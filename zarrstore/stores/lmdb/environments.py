@@ -1,21 +1,20 @@
-"""An LMDB environment that stands still when it must.
+"""An LMDB environment that all stores on one file share, and in which no thread is while it is closed or replaced.
 
-While it is closed, while its map grows and while the process forks, nobody may be in a transaction. So every use puts
-an entry into `busy` for as long as it lasts, and `alone` waits until there is none. Uses are short: no transaction is
-ever held while a caller's code runs.
+While it is closed, while its map grows and while the process forks, no thread may be in a transaction: see
+`zarrstore.stores._process`. Uses are short: no transaction is held while a caller's code runs.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError
+from zarrstore.stores._process import Resource
 from zarrstore.stores.lmdb.files import compact, lacks_pages, lock_file
 
 __all__ = ["ClosedEnvironment", "SharedEnvironment", "identity"]
@@ -36,7 +35,7 @@ def identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-class SharedEnvironment:
+class SharedEnvironment(Resource):
     """One open environment, and the rules under which threads use it.
 
     Parameters
@@ -51,31 +50,35 @@ class SharedEnvironment:
 
     Notes
     -----
-    `begin` is the environment's own; whoever uses it first puts an entry into `busy` and then looks at `shut`, in this
-    order, and takes the entry out last. Putting the entry in is the first statement *inside* the ``try``, so that an
-    interrupt can neither leave it there nor take out another's.
+    `begin` is the environment's own: whoever calls it is inside `use`, or writes its loop again.
     """
 
     def __init__(self, label: str, path: str, options: dict[str, Any]) -> None:
         import lmdb
 
+        super().__init__(label, path)
         self.lmdb: Any = lmdb
-        self.label = label
-        self.path = path
         self.options = dict(options)
         self.stores = 1
-        self.busy: list[None] = []
-        self.shut = True
-        self.dead = False
-        self.turn = threading.Lock()
         self.map_size = 0
-        self._inherited: list[Any] = []
+        self.env: Any = None
+        self.identity = (0, 0)
+        self._of_the_parent: list[Any] = []
         self._bytes_since_check = self._writes_since_check = 0
+        self.register()
+        try:
+            self.alone(self._open_first)
+        except BaseException:
+            self.unregister()
+            raise
+
+    def _open_first(self) -> None:
         self._open()
         if self._lacks_pages():
             self._release()
-            raise DamagedStoreError(path, "is truncated: pages in use lie behind its end", "no value was read from it")
-        self.shut = False
+            raise DamagedStoreError(
+                self.path, "is truncated: pages in use lie behind its end", "no value was read from it"
+            )
 
     # Open and closed -----------------------------------------------------------------------------------------------
 
@@ -83,7 +86,7 @@ class SharedEnvironment:
         wanted = map_size or self.options["map_size"] or max(SMALLEST_MAP, 2 * _allocated(self.path))
         place = os.path.dirname(self.path) if self.options["subdir"] else self.path
         try:
-            self.env: Any = self.lmdb.open(place, **{**self.options, "map_size": wanted, "create": False})
+            self.env = self.lmdb.open(place, **{**self.options, "map_size": wanted, "create": False})
         except self.lmdb.Error as exc:
             self.fail(exc)
         self.begin: Callable[..., Any] = self.env.begin
@@ -107,22 +110,28 @@ class SharedEnvironment:
 
     def _release(self) -> None:
         """Close; whoever has the turn may open it again."""
-        self.shut = True
         env, self.env = self.env, None
         if env is not None:
             env.close()
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until nobody uses the environment, and keep it so."""
-        with self.turn:
-            self.shut = True
-            try:
-                while self.busy:
-                    time.sleep(0.0001)
-                yield
-            finally:
-                self.shut = self.env is None
+    def reopen(self) -> None:
+        """Open again what was closed for a fork."""
+        if self.env is None:
+            self._open(self.map_size)
+
+    def before_fork(self) -> None:
+        """Close: the child would share the slot of the parent in the lock file, and clear it when it closes."""
+        self._release()
+
+    def after_fork_in_child(self) -> None:
+        """Keep what is the parent's, unused: freeing it here would end its transactions there."""
+        if self.env is not None:
+            self._of_the_parent.append(self.env)
+            self.env = None
+
+    def at_exit(self) -> None:
+        """Close beside daemon threads; what they have committed is in the file."""
+        self._release()
 
     def _reopen(self, map_size: int) -> None:
         """Close and open with another map. Not ``set_mapsize``: where that fails, the old map is gone."""
@@ -140,50 +149,46 @@ class SharedEnvironment:
                 self.path,
             ) from None
 
-    def end(self) -> None:
-        """Close for good."""
-        with self.alone():
-            self._release()
-            self.dead = True
+    def widen(self, map_size: int, readonly: bool) -> None:
+        """Open with a map of at least `map_size` bytes, for writing unless `readonly`; a failure changes nothing."""
+        before = self.options["readonly"]
 
-    def _wait(self) -> None:
-        """Come back when the environment can be used again, opening it if it was closed for a fork."""
-        with self.turn:
-            if self.dead:
-                raise ClosedStoreError(self.label)
-            if self.env is None and self._inherited:
-                raise LockedStoreError(
-                    self.path,
-                    "this process was forked while another thread was in a transaction that did not end; fork when no "
-                    "thread uses the store, or start processes by spawn",
-                )
-            if self.env is None:
-                self._open(self.map_size)
-            self.shut = False
+        def reopen() -> None:
+            self.options["readonly"] = before and readonly
+            try:
+                self._reopen(max(self.map_size, map_size))
+            except BaseException:
+                self.options["readonly"] = before
+                self.reopen()
+                raise
+
+        self.alone(reopen)
+
+    def close(self) -> None:
+        """Close for good."""
+        self.end(self._release)
 
     # Use -----------------------------------------------------------------------------------------------------------
 
     def read(self, work: Callable[[Any], T], buffers: bool = False) -> T | None:
         """Return ``work(transaction)`` in a read transaction; None for a key that is too long to be there."""
+
+        def transaction() -> T:
+            txn = self.begin(buffers=buffers)
+            try:
+                return work(txn)
+            finally:
+                txn.abort()
+
         attempt = 0
         while True:
-            busy = self.busy
-            trouble = None
             try:
-                busy.append(None)
-                if not self.shut:
-                    txn = self.begin(buffers=buffers)
-                    try:
-                        return work(txn)
-                    finally:
-                        txn.abort()
+                return self.use(transaction)
             except self.lmdb.BadValsizeError:
                 return None
             except self.lmdb.Error as exc:
-                trouble = exc
-            finally:
-                busy.pop()
-            attempt = self._mend(trouble, attempt)
+                failure = exc
+            attempt = self._mend(failure, attempt)
 
     def write(self, work: Callable[[Any], T], nbytes: int = 0, fixed: bool = False) -> T:
         """Return ``work(transaction)``, committed; whatever goes wrong, nothing of it is stored.
@@ -197,61 +202,52 @@ class SharedEnvironment:
         fixed : bool
             The map may not grow.
         """
+
+        def transaction() -> T:
+            self._check_readers(nbytes)
+            txn = self.begin(write=True)
+            try:
+                result = work(txn)
+                txn.commit()
+            except BaseException:
+                self._abort(txn)
+                raise
+            return result
+
         attempt = 0
         while True:
-            busy, size = self.busy, self.map_size
-            trouble = None
+            size = self.map_size
             try:
-                busy.append(None)
-                if not self.shut:
-                    self._check_readers(nbytes)
-                    txn = self.begin(write=True)
-                    try:
-                        result = work(txn)
-                        txn.commit()
-                    except BaseException:
-                        self._abort(txn)
-                        raise
-                    return result
+                return self.use(transaction)
             except self.lmdb.BadValsizeError:
                 raise
             except self.lmdb.Error as exc:
-                trouble = exc
-            finally:
-                busy.pop()
-            if isinstance(trouble, self.lmdb.MapFullError):
+                failure = exc
+            if isinstance(failure, self.lmdb.MapFullError):
                 self._grow(size, nbytes, fixed)
             else:
-                attempt = self._mend(trouble, attempt)
+                attempt = self._mend(failure, attempt)
 
-    def use(self, work: Callable[[Any], T]) -> T:
-        """Return ``work(environment)``."""
-        while True:
-            busy = self.busy
-            try:
-                busy.append(None)
-                if not self.shut:
-                    return work(self.env)
-            except self.lmdb.Error as exc:
-                self.fail(exc)
-            finally:
-                busy.pop()
-            self._wait()
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """Return ``question(environment)``."""
+        try:
+            return self.use(lambda: question(self.env))
+        except self.lmdb.Error as exc:
+            self.fail(exc)
 
     def _abort(self, txn: Any) -> None:
         # py-lmdb 3 aborts a write when no other call is under way, which busy readers can put off for ever; so they
         # are stopped. If another thread has the turn it has stopped them, and waits for this transaction to end.
-        mine = False
-        while not (mine or self.shut):
-            mine = self.turn.acquire(timeout=0.001)
-        if mine:
-            self.shut = True
+        has_turn = False
+        while not (has_turn or self.shut):
+            has_turn = self.turn.acquire(timeout=0.001)
         try:
+            if has_turn:
+                self.shut = True
             with suppress(self.lmdb.Error):
                 txn.abort()
         finally:
-            if mine:
-                self.shut = self.env is None
+            if has_turn:
                 self.turn.release()
 
     def _check_readers(self, nbytes: int) -> None:
@@ -262,33 +258,34 @@ class SharedEnvironment:
             if self.options["lock"]:
                 self.env.reader_check()
 
-    def _mend(self, trouble: Exception | None, attempt: int) -> int:
+    def _mend(self, failure: Exception, attempt: int) -> int:
         """Put right what stood in the way of a transaction, or raise; return how often that was tried."""
         lmdb = self.lmdb
-        if trouble is None:
-            self._wait()
-            return attempt
         if attempt >= TRIES:
-            self.fail(trouble)
-        if isinstance(trouble, lmdb.MapResizedError):  # another process has a larger map, and used it
-            seen = self.map_size
-            with self.alone():
-                if self.env is not None and self.map_size == seen:
-                    self._reopen(max(2 * seen, 2 * _allocated(self.path)))
-        elif isinstance(trouble, lmdb.PanicError):  # an earlier write of the meta page failed
-            with self.alone():
-                if self.env is not None:
-                    self._reopen(self.map_size)
-        elif isinstance(trouble, lmdb.ReadersFullError):
-            self.use(lambda env: env.reader_check())
+            self.fail(failure)
+        if isinstance(failure, lmdb.MapResizedError):  # another process has a larger map, and used it
+            self._replace(self.map_size, max(2 * self.map_size, 2 * _allocated(self.path)))
+        elif isinstance(failure, lmdb.PanicError):  # an earlier write of the meta page failed
+            self._replace(self.map_size, self.map_size)
+        elif isinstance(failure, lmdb.ReadersFullError):
+            self.ask(lambda env: env.reader_check())
             time.sleep(0.001 * attempt)
         else:
-            self.fail(trouble)
+            self.fail(failure)
         return attempt + 1
+
+    def _replace(self, seen: int, wanted: int) -> None:
+        """Close and open with a map of `wanted` bytes, unless another thread has changed the size `seen`."""
+
+        def replace() -> None:
+            if self.env is not None and self.map_size == seen:
+                self._reopen(wanted)
+
+        self.alone(replace)
 
     def _grow(self, seen: int, nbytes: int, fixed: bool) -> None:
         """Make the map larger than `seen`, which was too small for `nbytes` more."""
-        if self.options["lock"] and self.use(lambda env: env.reader_check()):
+        if self.options["lock"] and self.ask(lambda env: env.reader_check()):
             return  # a dead reader pinned pages; they can be used now
         if fixed:
             raise OSError(
@@ -297,15 +294,13 @@ class SharedEnvironment:
                 "let it grow",
                 self.path,
             )
-        with self.alone():
-            if self.env is not None and self.map_size <= seen:
-                self._reopen(max(2 * seen, seen + 2 * nbytes + (1 << 20)))
+        self._replace(seen, max(2 * seen, seen + 2 * nbytes + (1 << 20)))
 
     def compact(self) -> None:
         """Leave out the dead pages while neither this process nor another has the file open."""
-        with self.alone():
-            if self.dead:
-                raise ClosedStoreError(self.label)
+
+        def compact_closed() -> None:
+            self.check()
             self._release()
             try:
                 with self._locked_out():
@@ -316,6 +311,8 @@ class SharedEnvironment:
                 self.fail(exc)
             finally:
                 self._open(self.map_size)
+
+        self.alone(compact_closed)
 
     @contextmanager
     def _locked_out(self) -> Iterator[None]:

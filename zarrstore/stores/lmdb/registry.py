@@ -1,4 +1,4 @@
-"""One LMDB environment per file in a process, shared by every store on it, and closed while the process forks.
+"""One LMDB environment per file in a process, shared by every store on it.
 
 LMDB forbids to open a file twice in a process: its locks are POSIX locks, and closing one descriptor drops those of
 the other. So stores on one file share an environment, found by the file's identity and counted.
@@ -6,25 +6,36 @@ the other. So stores on one file share an environment, found by the file's ident
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from zarrstore.errors import LockedStoreError
+from zarrstore.stores import _process
 from zarrstore.stores.lmdb.environments import SharedEnvironment, identity
 
 __all__ = ["acquire", "compact", "drop", "release"]
 
+T = TypeVar("T")
+
 #: Options in which stores on one file must agree, since they are the environment's.
 MUST_AGREE = ("lock", "writemap", "sync", "metasync", "map_async", "meminit", "max_dbs")
-#: How long a fork waits for transactions of other threads to end, in seconds.
-FORK_WAITS = 5.0
 
-_registry = threading.Lock()
-_open_here: list[SharedEnvironment] = []
+#: Environments of stores that were lost without a close; each entry counts one store less.
 _dropped: deque[SharedEnvironment] = deque()
+_locked = False  # whether a thread is inside `_with_lock`
+
+
+def _with_lock(work: Callable[[], T]) -> T:
+    """Return ``work()``, done while no other thread opens or closes an environment, and none forks."""
+    global _locked
+    with _process.registry_lock:
+        try:
+            _locked = True
+            _give_back_dropped()
+            return work()
+        finally:
+            _locked = False
 
 
 def acquire(label: str, path: str, options: dict[str, Any], given: set[str]) -> SharedEnvironment:
@@ -37,106 +48,56 @@ def acquire(label: str, path: str, options: dict[str, Any], given: set[str]) -> 
     given : set of str
         Names of the options that the caller chose; others take what they find.
     """
-    with _registry:
-        _let_go_of_dropped()
-        here = identity(path)
-        shared = next((env for env in _open_here if env.identity == here), None)
-        if shared is None:
-            shared = SharedEnvironment(label, path, options)
-            _open_here.append(shared)
-            return shared
-        for name in MUST_AGREE:
-            if name in given and options[name] != shared.options[name]:
-                raise LockedStoreError(
-                    path,
-                    f"{shared.label} has it open in this process with {name}={shared.options[name]!r}, not "
-                    f"{options[name]!r}; close that one first, or pass the same",
-                )
-        larger = (options["map_size"] or 0) > shared.map_size
-        writable = shared.options["readonly"] and not options["readonly"]
-        if larger or writable:
-            before = dict(shared.options)
-            shared.options["readonly"] &= options["readonly"]
-            with shared.alone():
-                try:
-                    shared._reopen(max(shared.map_size, options["map_size"] or 0))
-                except BaseException:
-                    shared.options = before
-                    if shared.env is None:
-                        shared._open(shared.map_size)
-                    raise
-        shared.stores += 1
-        return shared
+    return _with_lock(lambda: _acquire(label, path, options, given))
+
+
+def _acquire(label: str, path: str, options: dict[str, Any], given: set[str]) -> SharedEnvironment:
+    here = identity(path)
+    shared = next((env for env in _process.registered(SharedEnvironment) if env.identity == here), None)
+    if shared is None:
+        return SharedEnvironment(label, path, options)
+    for name in MUST_AGREE:
+        if name in given and options[name] != shared.options[name]:
+            raise LockedStoreError(
+                path,
+                f"{shared.label} has it open in this process with {name}={shared.options[name]!r}, not "
+                f"{options[name]!r}; close that one first, or pass the same",
+            )
+    map_size = options["map_size"] or 0
+    if map_size > shared.map_size or (shared.options["readonly"] and not options["readonly"]):
+        shared.widen(map_size, options["readonly"])
+    shared.stores += 1
+    return shared
 
 
 def release(shared: SharedEnvironment) -> None:
     """Give an environment back; the last store on it closes it."""
-    with _registry:
-        _let_go(shared)
-        _let_go_of_dropped()
+    _with_lock(lambda: _give_back(shared))
 
 
 def compact(shared: SharedEnvironment) -> None:
     """Leave out the dead pages of a file; it is another file then, which nobody may look for meanwhile."""
-    with _registry:
-        shared.compact()
+    _with_lock(shared.compact)
 
 
 def drop(shared: SharedEnvironment) -> None:
-    """Give an environment back from a finaliser, which may run anywhere, and so must not wait."""
+    """Give an environment back from a finaliser, which may run in any thread at any step, and so must not wait."""
     _dropped.append(shared)
-    if _registry.acquire(blocking=False):
+    lock = _process.registry_lock
+    if lock.acquire(blocking=False):
         try:
-            _let_go_of_dropped()
+            if not _locked:  # otherwise this thread holds the lock already, and is in the middle of something
+                _give_back_dropped()
         finally:
-            _registry.release()
+            lock.release()
 
 
-def _let_go_of_dropped() -> None:
+def _give_back_dropped() -> None:
     while _dropped:
-        _let_go(_dropped.popleft())
+        _give_back(_dropped.popleft())
 
 
-def _let_go(shared: SharedEnvironment) -> None:
+def _give_back(shared: SharedEnvironment) -> None:
     shared.stores -= 1
     if shared.stores == 0:
-        _open_here.remove(shared)
-        shared.end()
-
-
-# Fork --------------------------------------------------------------------------------------------------------------
-# An environment must not cross a fork: the child would share the parent's lock slots, and closing it there would clear
-# them. So it is closed before, and opened on its next use after, on both sides.
-
-
-def _before_fork() -> None:
-    _registry.acquire()
-    for shared in _open_here:
-        shared.turn.acquire()
-        shared.shut = True
-        patience = time.monotonic() + FORK_WAITS
-        while shared.busy and time.monotonic() < patience:
-            time.sleep(0.0001)
-        if not shared.busy:
-            shared._release()
-
-
-def _after_fork_in_parent() -> None:
-    for shared in _open_here:
-        shared.shut = shared.env is None
-        shared.turn.release()
-    _registry.release()
-
-
-def _after_fork_in_child() -> None:
-    for shared in _open_here:
-        if shared.env is not None:
-            # A transaction would not end. The child keeps its hands off, even from freeing it.
-            shared._inherited.append(shared.env)
-            shared.env, shared.busy = None, []
-        shared.turn.release()
-    _registry.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+        shared.close()

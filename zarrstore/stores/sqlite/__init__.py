@@ -109,7 +109,7 @@ class SQLiteStore(Store):
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("path", "readonly", "timeout", "kwargs", "_dimension_separator")
-        return {**{name: getattr(self, name) for name in names}, "closed": self._connections.closed}
+        return {**{name: getattr(self, name) for name in names}, "closed": self._connections.dead}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = dict(state)
@@ -122,7 +122,7 @@ class SQLiteStore(Store):
         return self._connections.run(work)
 
     def _write(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self.readonly and not self._connections.closed:
+        if self.readonly and not self._connections.dead:
             raise ReadOnlyError(what, self)
         return self._connections.write(work)
 

@@ -2,24 +2,22 @@
 
 SQLite's locks are POSIX locks, which belong to the process and are not inherited: a child that has its parent's
 connections counts on locks that it does not hold. So all are closed before a fork, and opened on the next use after,
-on both sides. For the same reason nothing here opens the file but SQLite: closing any descriptor of it would drop the
-locks of all.
+on both sides (see `zarrstore.stores._process`). For the same reason nothing here opens the file but SQLite: closing any
+descriptor of it would drop the locks of all.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError, ReadOnlyError
+from zarrstore.errors import DamagedStoreError, LockedStoreError, ReadOnlyError
 from zarrstore.stores._files import sweep_folder, temporary_name
+from zarrstore.stores._process import Resource, registered
 from zarrstore.stores._sync import fsync_file, fsync_folder
 
 if TYPE_CHECKING:
@@ -29,14 +27,12 @@ __all__ = ["Connections", "is_open_here"]
 
 T = TypeVar("T")
 
-#: How long a fork waits for transactions of other threads to end, in seconds.
-FORK_WAITS = 5.0
 #: Bytes; no database is shorter.
 SMALLEST_PAGE = 512
 TABLE = "CREATE TABLE IF NOT EXISTS zarr(k TEXT PRIMARY KEY, v BLOB)"
 
 
-class Connections:
+class Connections(Resource):
     """The connections of one store.
 
     Parameters
@@ -54,28 +50,31 @@ class Connections:
 
     Notes
     -----
-    A use puts an entry into `busy`, looks at `shut`, takes an idle connection or opens one, and puts it back before
-    its entry is taken out: where `busy` is empty, every connection is idle. There are as many as threads were ever in a
-    call at one time.
+    A call takes an idle connection or opens one, and puts it back before it leaves `use`: where no thread is inside,
+    every connection is idle. There are as many as threads were ever in a call at one time.
     """
 
     def __init__(self, label: str, path: str, readonly: bool, timeout: float, options: dict[str, Any]) -> None:
-        self.label = label
-        self.path = path
+        super().__init__(label, path)
         self.readonly = readonly
         self.timeout = timeout
         self.options = options
         self.idle: list[sqlite3.Connection] = []
-        self.busy: list[None] = []
-        self.shut = self.closed = self.crossed_fork = False
-        self.turn = threading.Lock()
-        if not readonly and not os.path.exists(path):
+        self._of_the_parent: list[sqlite3.Connection] = []
+        self.register()
+        try:
+            self.alone(self._open_first)
+        except BaseException:
+            self.unregister()
+            raise
+
+    def _open_first(self) -> None:
+        if not self.readonly and not os.path.exists(self.path):
             self._create()
-        elif os.path.exists(path) and os.path.getsize(path) < SMALLEST_PAGE:
+        elif os.path.exists(self.path) and os.path.getsize(self.path) < SMALLEST_PAGE:
             # SQLite would take it for a new database.
-            raise DamagedStoreError(path, "is empty or cut off, not even one page", "remove it to begin a new store")
+            raise DamagedStoreError(self.path, "is empty or cut off, not even one page", "remove it to begin anew")
         self.idle.append(self._connect())
-        _open_here.add(self)
 
     # Open and closed -----------------------------------------------------------------------------------------------
 
@@ -114,10 +113,10 @@ class Connections:
             uri += "?mode=ro"
             if not os.access(os.path.dirname(self.path), os.W_OK) and not os.path.exists(self.path + "-wal"):
                 uri += "&immutable=1"  # WAL would have to make files beside it
-        told = {"timeout": self.timeout, **self.options, "isolation_level": None, "check_same_thread": False}
+        arguments = {"timeout": self.timeout, **self.options, "isolation_level": None, "check_same_thread": False}
         connection: sqlite3.Connection | None = None
         try:
-            connection = sqlite3.connect(uri, uri=True, **told)
+            connection = sqlite3.connect(uri, uri=True, **arguments)
             self._prepare(connection)
         except BaseException as exc:
             if connection is not None:
@@ -139,23 +138,11 @@ class Connections:
         # NORMAL: a commit is with the operating system; `flush` brings the log to the disk.
         connection.execute("PRAGMA synchronous = NORMAL")
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no connection is in use, and keep it so."""
-        with self.turn:
-            self.shut = True
-            try:
-                while self.busy:
-                    time.sleep(0.0001)
-                yield
-            finally:
-                self.shut = self.closed
-
     def _close_all(self) -> Exception | None:
         """Close every connection; return what went wrong. The log is then in the database, and durable."""
         import sqlite3
 
-        trouble: Exception | None = None
+        failure: Exception | None = None
         while self.idle:
             connection = self.idle.pop()
             try:
@@ -166,21 +153,18 @@ class Connections:
                         connection.execute("PRAGMA busy_timeout = 0")
                         connection.execute("PRAGMA journal_mode = DELETE")
             except OSError as exc:
-                trouble = exc
+                failure = exc
             finally:
                 connection.close()
-        return trouble
+        return failure
 
     def close(self) -> None:
         """Close for good; a second call does nothing."""
-        if self.closed:
+        if self.dead:
             return
-        with self.alone():
-            self.closed = True
-            _open_here.discard(self)
-            trouble = self._close_all()
-        if trouble is not None:
-            raise trouble
+        failure = self.end(self._close_all)
+        if failure is not None:
+            raise failure
 
     def __del__(self) -> None:
         # Nobody closed the store. Never in a forked child: what was its parent's is not here.
@@ -188,34 +172,44 @@ class Connections:
             while self.idle:
                 self.idle.pop().close()
 
+    # Fork and exit -------------------------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Close all connections. What cannot be synced now is reported by the next flush or close, which try again."""
+        self._close_all()
+
+    def after_fork_in_child(self) -> None:
+        """Keep what is the parent's, unused."""
+        self._of_the_parent += self.idle
+        self.idle = []
+
+    def at_exit(self) -> None:
+        """Close all connections beside daemon threads, as `close` does."""
+        self._close_all()
+
     # Use -----------------------------------------------------------------------------------------------------------
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return ``work(connection)``."""
         import sqlite3
 
-        busy = self.busy
-        while True:
+        def call() -> T:
+            idle = self.idle
             try:
-                # Inside the try: an interrupt can neither leave the entry there nor take out another's.
-                busy.append(None)
-                if not self.shut:
-                    try:
-                        connection = self.idle.pop()
-                    except IndexError:
-                        connection = self._connect()
-                    try:
-                        return work(connection)
-                    except sqlite3.Error as exc:
-                        raise self.explained(exc) from exc
-                    finally:
-                        if connection.in_transaction:  # not even the rollback could be done
-                            connection.close()
-                        else:
-                            self.idle.append(connection)
+                connection = idle.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                return work(connection)
+            except sqlite3.Error as exc:
+                raise self.explained(exc) from exc
             finally:
-                busy.pop()
-            self._wait()
+                if connection.in_transaction:  # not even the rollback could be done
+                    connection.close()
+                else:
+                    idle.append(connection)
+
+        return self.use(call)
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return ``work(connection)`` in a transaction: all of it is stored, or nothing."""
@@ -251,83 +245,28 @@ class Connections:
             # A reader needs an old state, or another process is at it: then SQLite may not even have synced the log.
             fsync_file(self.path + "-wal")
 
-    def _wait(self) -> None:
-        with self.turn:
-            if self.closed:
-                raise ClosedStoreError(self.label)
-            if self.crossed_fork:
-                raise LockedStoreError(
-                    self.path,
-                    "this process was forked while another thread was in a transaction that did not end; fork when no "
-                    "thread uses the store, or start processes by spawn",
-                )
-
     def explained(self, exc: sqlite3.Error) -> Exception:
         """Return what `exc` means to a caller."""
         import sqlite3
 
-        said = str(exc)
+        reason = str(exc)
         if isinstance(exc, sqlite3.OperationalError):
-            if "locked" in said or "busy" in said:
+            if "locked" in reason or "busy" in reason:
                 return LockedStoreError(self.path, f"another process kept it for longer than {self.timeout:g} s")
-            if "readonly" in said:
+            if "readonly" in reason:
                 return ReadOnlyError("it", self.label)
-            if "unable to open" in said:
+            if "unable to open" in reason:
                 return FileNotFoundError(errno.ENOENT, "cannot open the database, nor make it", self.path)
-            if "full" in said:
+            if "full" in reason:
                 return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
-        if isinstance(exc, sqlite3.DatabaseError) and ("not a database" in said or "malformed" in said):
-            return DamagedStoreError(self.path, f"is damaged, or no SQLite database ({said})")
-        return OSError(errno.EIO, f"SQLite cannot do it: {said}", self.path)
-
-
-# Fork --------------------------------------------------------------------------------------------------------------
-
-_open_here: weakref.WeakSet[Connections] = weakref.WeakSet()
-_forking: list[Connections] = []
+        if isinstance(exc, sqlite3.DatabaseError) and ("not a database" in reason or "malformed" in reason):
+            return DamagedStoreError(self.path, f"is damaged, or no SQLite database ({reason})")
+        return OSError(errno.EIO, f"SQLite cannot do it: {reason}", self.path)
 
 
 def is_open_here(path: str) -> bool:
     """Tell whether this process has a database open, so that nothing else in it may open and close the file."""
     try:
-        return any(os.path.samefile(path, held.path) for held in list(_open_here))
+        return any(os.path.samefile(path, connections.path) for connections in registered(Connections))
     except OSError:
         return False
-
-
-def _before_fork() -> None:
-    _forking[:] = list(_open_here)
-    for held in _forking:
-        held.turn.acquire()
-        held.shut = True
-        patience = time.monotonic() + FORK_WAITS
-        while held.busy and time.monotonic() < patience:
-            time.sleep(0.0001)
-        if not held.busy:
-            # What could not be synced now is told by the next flush or close, which try again.
-            held._close_all()
-
-
-def _after_fork_in_parent() -> None:
-    for held in _forking:
-        held.shut = held.closed
-        held.turn.release()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    for held in _forking:
-        # A transaction that did not end: its connections are the parent's, and nothing here is closed.
-        held.crossed_fork = bool(held.busy)
-        if held.crossed_fork:
-            _inherited.append(held.idle)
-            held.idle, held.busy = [], []
-        held.shut = held.closed or held.crossed_fork
-        held.turn.release()
-    _forking.clear()
-
-
-_inherited: list[list[sqlite3.Connection]] = []
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
