@@ -79,7 +79,7 @@ def meta_v1(**changes):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "said", "fill"),
+    ("dtype", "raw_fill", "fill"),
     [
         ("|S6", 0, "MA=="),  # b"0", which is what NumPy fills with
         ("|S2", "abcd", "YWI="),
@@ -95,8 +95,8 @@ def meta_v1(**changes):
         ([["a", "<i2"], ["b", "|S1"]], [258, "x"], "AgF4"),
     ],
 )
-def test_a_fill_value_is_what_numpy_fills_with(dtype, said, fill):
-    meta, notes = v1.array_to_v2(meta_v1(dtype=dtype, fill_value=said))
+def test_a_fill_value_is_what_numpy_fills_with(dtype, raw_fill, fill):
+    meta, notes = v1.array_to_v2(meta_v1(dtype=dtype, fill_value=raw_fill))
     assert meta.fill_value == fill
     assert bool(notes) == (dtype in ("|u1", "|i1"))
 

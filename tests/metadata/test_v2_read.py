@@ -99,7 +99,7 @@ def test_a_bad_member_is_named_with_the_reason(changes, member, reason):
 
 
 @pytest.mark.parametrize(
-    ("said", "dtype", "fill"),
+    ("raw_fill", "dtype", "fill"),
     [
         (None, "<f8", None),
         ("NaN", "<f4", np.float32("nan")),
@@ -123,9 +123,9 @@ def test_a_bad_member_is_named_with_the_reason(changes, member, reason):
         ({"any": ["thing"]}, "|O", {"any": ["thing"]}),
     ],
 )
-def test_fill_values_of_every_kind_are_read(said, dtype, fill):
+def test_fill_values_of_every_kind_are_read(raw_fill, dtype, fill):
     filters = [{"id": "json2"}] if dtype == "|O" else None
-    found = v2.decode_array(encoded(fill_value=said, dtype=dtype, filters=filters)).numpy_fill
+    found = v2.decode_array(encoded(fill_value=raw_fill, dtype=dtype, filters=filters)).numpy_fill
     assert type(found) is type(fill)
     assert repr(found) == repr(fill)
 
@@ -172,7 +172,7 @@ def test_a_group_is_judged_too(data, member):
         ({"shape": 10, "compressor": "zlib"}, "compressor 'zlib' is no codec"),
         ({"shape": 10, "compressor": 5}, "compressor 5 is no codec"),
         ({"shape": 10, "compressor": {"level": 1}}, 'lacks an "id"'),
-        ({"shape": 10, "compressor": {"id": "x", "y": b"z"}}, "which JSON cannot say"),
+        ({"shape": 10, "compressor": {"id": "x", "y": b"z"}}, "which JSON cannot represent"),
         ({"shape": 10, "filters": ["delta"]}, "filter 'delta' is no codec"),
         ({"shape": 10, "dtype": object}, "needs an object_codec"),
         ({"shape": 10, "dtype": [("a", "O")]}, "needs an object_codec"),

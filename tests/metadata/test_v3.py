@@ -97,7 +97,7 @@ def test_the_whole_document_for_a_version_2_array():
 def test_what_version_3_says_in_other_words_is_noted(parameters, attrs, note):
     done = v3.array_v2_to_v3(v2.build_array(shape=4, **parameters), attrs)
     assert done.document is not None
-    assert [said[: len(note)] for said in done.notes] == [note]
+    assert [text[: len(note)] for text in done.notes] == [note]
 
 
 @pytest.mark.parametrize(("dtype", "shuffle"), [("|u1", "bitshuffle"), ("<i4", "shuffle")])
@@ -108,7 +108,7 @@ def test_blosc_s_automatic_shuffle_is_the_one_that_numcodecs_takes(dtype, shuffl
 
 
 @pytest.mark.parametrize(
-    ("dtype", "said", "fill"),
+    ("dtype", "value", "fill"),
     [
         ("<f8", 7, 7.0),
         ("<c8", [1, 2], [1.0, 2.0]),
@@ -118,8 +118,8 @@ def test_blosc_s_automatic_shuffle_is_the_one_that_numcodecs_takes(dtype, shuffl
         ("|S3", 0, ""),
     ],
 )
-def test_a_fill_value_is_spelled_as_its_type_wants_it(dtype, said, fill):
-    document = v2.build_array(4, dtype=dtype).document() | {"fill_value": said}
+def test_a_fill_value_is_spelled_as_its_type_wants_it(dtype, value, fill):
+    document = v2.build_array(4, dtype=dtype).document() | {"fill_value": value}
     found = v3.array_v2_to_v3(v2.check_array(document)).document["fill_value"]
     assert (found, repr(found)) == (fill, repr(fill))
 
@@ -160,7 +160,7 @@ def test_members_that_version_3_does_not_know_are_left_out_and_noted():
 def test_what_version_3_cannot_say_is_a_problem_and_no_error(parameters, problem):
     done = v3.array_v2_to_v3(v2.build_array(shape=4, **parameters))
     if not problem:
-        # NumPy spells the gap as a field of its own, and so it is said.
+        # NumPy spells the gap as a field of its own, and so the document has it.
         fields = done.document["data_type"]["configuration"]["fields"]
         assert [name for name, _ in fields] == ["a", "f1", "b"]
         return
@@ -234,7 +234,7 @@ STRUCT = {
 
 
 @pytest.mark.parametrize(
-    ("data_type", "said", "dtype", "fill"),
+    ("data_type", "value", "dtype", "fill"),
     [
         ("float16", "0x7e00", "<f2", "NaN"),
         ("float32", "0xff800000", "<f4", "-Infinity"),
@@ -253,18 +253,20 @@ STRUCT = {
         (STRUCT, "AQAAAABA", [["a", "<i2"], ["b", "<f4"]], "AQAAAABA"),
     ],
 )
-def test_every_data_type_has_its_dtype_and_its_fill_value(data_type, said, dtype, fill):
-    done = v3.array_v3_to_v2(changed(data_type=data_type, fill_value=said))
+def test_every_data_type_has_its_dtype_and_its_fill_value(data_type, value, dtype, fill):
+    done = v3.array_v3_to_v2(changed(data_type=data_type, fill_value=value))
     assert (done.document["dtype"], done.document["fill_value"]) == (dtype, fill)
 
 
 def test_a_group_both_ways():
-    made = v3.group_v2_to_v3({"a": float("nan")})
-    assert made.notes == ['attribute "a" holds a bare NaN or Infinity, which readers not written in Python may refuse']
-    done = v3.group_v3_to_v2(made.document | {"consolidated_metadata": None})
+    translation = v3.group_v2_to_v3({"a": float("nan")})
+    assert translation.notes == [
+        'attribute "a" holds a bare NaN or Infinity, which readers not written in Python may refuse'
+    ]
+    done = v3.group_v3_to_v2(translation.document | {"consolidated_metadata": None})
     assert done.document == {"zarr_format": 2}
     assert list(done.attrs) == ["a"]
-    assert v3.group_v3_to_v2(made.document | {"x": 1}).problems == ["member 'x', which must be understood"]
+    assert v3.group_v3_to_v2(translation.document | {"x": 1}).problems == ["member 'x', which must be understood"]
     with pytest.raises(MetadataError, match="is 'array', and 'group' is expected"):
         v3.group_v3_to_v2(ARRAY)
 

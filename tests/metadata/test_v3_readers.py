@@ -19,7 +19,7 @@ MATRIX = Path(__file__).with_name("matrix.py")
 DATA = Path(__file__).parents[1] / "data" / "v2"
 
 #: What version 3 cannot say, and the word of the reason that names it.
-UNSAYABLE = {
+NOT_REPRESENTABLE = {
     "filter-base64": "base64",
     "filter-base64-F": "base64",
     "filter-categorize": "categorize",
@@ -43,15 +43,17 @@ UNSAYABLE = {
 def translate(root: Path) -> dict[str, v3.Translation]:
     """Write zarr.json beside every .zarray and .zgroup below `root` and remove those; return the arrays by path."""
     nodes: dict[str, dict] = {}
-    made: dict[str, v3.Translation] = {}
+    translations: dict[str, v3.Translation] = {}
     for directory, _, files in os.walk(root):
         folder = Path(directory)
         path = folder.relative_to(root).as_posix()
         attrs = v2.decode_attrs((folder / ".zattrs").read_bytes()) if ".zattrs" in files else {}
         if ".zarray" in files:
-            made[path] = v3.array_v2_to_v3(v2.decode_array((folder / ".zarray").read_bytes(), f"{path}/.zarray"), attrs)
-            if made[path].document is not None:
-                nodes[path] = made[path].document
+            translations[path] = v3.array_v2_to_v3(
+                v2.decode_array((folder / ".zarray").read_bytes(), f"{path}/.zarray"), attrs
+            )
+            if translations[path].document is not None:
+                nodes[path] = translations[path].document
         elif ".zgroup" in files:
             nodes[path] = v3.group_v2_to_v3(attrs).document
         for name in {".zarray", ".zgroup", ".zattrs", ".zmetadata"} & set(files):
@@ -61,7 +63,7 @@ def translate(root: Path) -> dict[str, v3.Translation]:
         (root / path / "zarr.json").write_bytes(documents.dumps(document))
     top["consolidated_metadata"] = consolidated.build_inline(nodes)
     (root / "zarr.json").write_bytes(documents.dumps(top))
-    return made
+    return translations
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -79,17 +81,17 @@ def matrix(tmp_path_factory):
     folder = tmp_path_factory.mktemp("matrix")
     names = peers.run("zarr2", MATRIX, "write", folder)
     shutil.copytree(folder / "v2.zarr", folder / "v3.zarr")
-    made = translate(folder / "v3.zarr")
-    assert sorted(made) == names
-    return folder, made
+    translations = translate(folder / "v3.zarr")
+    assert sorted(translations) == names
+    return folder, translations
 
 
-def test_what_version_3_cannot_say_is_told_with_the_reason_and_all_else_is_said(matrix):
-    _, made = matrix
-    unsaid = {name: done.problems for name, done in made.items() if done.document is None}
-    assert unsaid.keys() == UNSAYABLE.keys() & made.keys()
-    assert [name for name, reasons in unsaid.items() if UNSAYABLE[name] not in reasons[0]] == []
-    assert len(made) - len(unsaid) > 150
+def test_what_version_3_cannot_say_has_its_reason_and_all_else_a_document(matrix):
+    _, translations = matrix
+    impossible = {name: done.problems for name, done in translations.items() if done.document is None}
+    assert impossible.keys() == NOT_REPRESENTABLE.keys() & translations.keys()
+    assert [name for name, reasons in impossible.items() if NOT_REPRESENTABLE[name] not in reasons[0]] == []
+    assert len(translations) - len(impossible) > 150
 
 
 def test_the_chunks_are_untouched(matrix):
@@ -109,9 +111,9 @@ def test_zarr_3_4_reads_every_array_that_has_a_document(matrix):
 
 
 def test_version_2_comes_back_but_for_what_version_3_has_no_words_for(matrix):
-    folder, made = matrix
+    folder, translations = matrix
     different = set()
-    for name, done in made.items():
+    for name, done in translations.items():
         if done.document is None:
             continue
         meta = v2.decode_array((folder / "v2.zarr" / name / ".zarray").read_bytes())
@@ -147,9 +149,9 @@ def legacy(tmp_path_factory):
     """Yield a translated copy of the hierarchy that zarr 2.18.7 wrote, the translations and the manifest."""
     root = tmp_path_factory.mktemp("legacy") / "v3.zarr"
     shutil.copytree(DATA / "legacy.zarr", root)
-    made = translate(root)
+    translations = translate(root)
     assert digests(root) == digests(DATA / "legacy.zarr")
-    return root, made, json.loads((DATA / "manifest.json").read_text())["arrays"]
+    return root, translations, json.loads((DATA / "manifest.json").read_text())["arrays"]
 
 
 READ_LEGACY = """
@@ -172,18 +174,18 @@ READ_LEGACY = """
 
 @pytest.mark.parametrize("peer", ["self", "z34"])
 def test_zarr_3_reads_the_other_17_through_consolidated_metadata(legacy, peer):
-    root, made, _ = legacy
-    names = [name for name, done in made.items() if done.document is not None]
+    root, translations, _ = legacy
+    names = [name for name, done in translations.items() if done.document is not None]
     assert len(names) == 17
     found = peers.run(peer, READ_LEGACY, root, DATA, *names)
     assert found == [True, [], ["time", "lat", "lon"], {"units": "K"}]
 
 
 def test_one_of_the_18_legacy_arrays_cannot_be_said(legacy):
-    _, made, arrays = legacy
-    assert made.keys() == arrays.keys()
-    unsaid = {name: done.problems for name, done in made.items() if done.document is None}
-    assert unsaid == {"stations/meta": ["objects encoded by 'msgpack2': version 3 knows strings and bytes only"]}
+    _, translations, arrays = legacy
+    assert translations.keys() == arrays.keys()
+    impossible = {name: done.problems for name, done in translations.items() if done.document is None}
+    assert impossible == {"stations/meta": ["objects encoded by 'msgpack2': version 3 knows strings and bytes only"]}
 
 
 #: What tensorstore 0.1.86 and zarrs 0.2.3 know nothing of: a codec of numcodecs or a data type.
@@ -206,9 +208,9 @@ def expected_of(entry):
 
 def test_tensorstore_reads_what_it_knows(legacy):
     tensorstore = pytest.importorskip("tensorstore", reason="needs tensorstore: pip install zarrstore[test]")
-    root, made, arrays = legacy
+    root, translations, arrays = legacy
     read = set()
-    for name, done in made.items():
+    for name, done in translations.items():
         if done.document is None:
             continue
         spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(root / name)}}
@@ -218,19 +220,19 @@ def test_tensorstore_reads_what_it_knows(legacy):
             continue
         np.testing.assert_array_equal(opened.read().result(), expected_of(arrays[name]))
         read.add(name)
-    assert read >= made.keys() - NOT_TENSORSTORE - {"stations/meta"}
+    assert read >= translations.keys() - NOT_TENSORSTORE - {"stations/meta"}
 
 
 def test_zarrs_reads_what_it_knows(legacy):
     pytest.importorskip("zarrs", reason="needs zarrs: pip install zarrstore[test]")
     zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3: pip install zarrstore[zarr3]")
-    root, made, arrays = legacy
+    root, translations, arrays = legacy
     read = set()
     strict = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True}
     with zarr.config.set(strict), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         group = zarr.open_group(str(root), mode="r", zarr_format=3)
-        for name, done in made.items():
+        for name, done in translations.items():
             if done.document is None:
                 continue
             try:
@@ -242,4 +244,4 @@ def test_zarrs_reads_what_it_knows(legacy):
                 continue
             np.testing.assert_array_equal(found, expected_of(arrays[name]))
             read.add(name)
-    assert read >= made.keys() - NOT_ZARRS - {"stations/meta"}
+    assert read >= translations.keys() - NOT_ZARRS - {"stations/meta"}

@@ -169,7 +169,7 @@ def test_zarr_2_works_in_a_hierarchy_of_zarr_3(tmp_path):
     group.create_array(
         "flat", shape=(5,), chunks=(2,), dtype="i4", chunk_key_encoding={"name": "v2", "separator": "."}
     )[:] = 9
-    said = peers.run(
+    result = peers.run(
         "zarr2",
         """
         import json, sys, numpy as np, zarr
@@ -179,12 +179,12 @@ def test_zarr_2_works_in_a_hierarchy_of_zarr_3(tmp_path):
         from zarrstore.wrappers.prefix import PrefixStore
         store = V2View(DirectoryStore(sys.argv[1]))
         group = zarr.open_group(store, mode="r+")
-        said = {"attrs": dict(group.attrs), "names": sorted(group.array_keys()), "dims": dict(group["a"].attrs)}
-        said["values"] = [group["a"][:].sum(), group["scalar"][()].item(), group["flat"][:].tolist()]
+        result = {"attrs": dict(group.attrs), "names": sorted(group.array_keys()), "dims": dict(group["a"].attrs)}
+        result["values"] = [group["a"][:].sum(), group["scalar"][()].item(), group["flat"][:].tolist()]
         try:
             group["sharded"]
         except ValueError as exc:
-            said["sharded"] = str(exc)
+            result["sharded"] = str(exc)
         group["a"][:2] = -1
         group["a"].attrs["units"] = "K"
         group["a"].resize(8, 10)
@@ -193,22 +193,22 @@ def test_zarr_2_works_in_a_hierarchy_of_zarr_3(tmp_path):
         new[:2] = np.arange(6).reshape(2, 3)
         group.attrs["by"] = "zarr 2"
         group.move("scalar", "moved")
-        group.create_dataset("gone", shape=3)[:] = 1
-        del group["gone"]
+        group.create_dataset("deleted", shape=3)[:] = 1
+        del group["deleted"]
         part = PrefixStore(store, "deep")
         zarr.consolidate_metadata(part)
         again = zarr.open_consolidated(part)
-        said["consolidated"] = [sorted(again.array_keys()), again["new"][:].tolist()]
-        print(json.dumps(said))
+        result["consolidated"] = [sorted(again.array_keys()), again["new"][:].tolist()]
+        print(json.dumps(result))
         """,
         tmp_path / "d",
     )
-    assert said["attrs"] == {"title": "new"}
-    assert said["names"] == ["a", "flat", "scalar", "sharded"]
-    assert said["dims"] == {"_ARRAY_DIMENSIONS": ["y", "x"]}
-    assert said["values"] == [data.sum(), 4.5, [9] * 5]
-    assert "version 2 cannot say it: codec 'sharding_indexed'" in said["sharded"]
-    assert said["consolidated"] == [["new"], [[0, 1, 2], [3, 4, 5], [5, 5, 5]]]
+    assert result["attrs"] == {"title": "new"}
+    assert result["names"] == ["a", "flat", "scalar", "sharded"]
+    assert result["dims"] == {"_ARRAY_DIMENSIONS": ["y", "x"]}
+    assert result["values"] == [data.sum(), 4.5, [9] * 5]
+    assert "version 2 cannot represent it: codec 'sharding_indexed'" in result["sharded"]
+    assert result["consolidated"] == [["new"], [[0, 1, 2], [3, 4, 5], [5, 5, 5]]]
     group = zarr.open_group(str(tmp_path / "d"), mode="r", zarr_format=3, use_consolidated=False)
     data[:2] = -1
     assert (group["a"][:6] == data).all()
@@ -353,7 +353,11 @@ def test_what_is_no_document_and_what_version_3_cannot_say_are_refused_and_nothi
         ("a/.zgroup", b"[]", "not an object"),
         ("a/.zattrs", b"cut", "not JSON"),
         ("a/.zmetadata", b"{}", "zarr_consolidated_format"),
-        ("a/.zarray", zarray(dtype=object, object_codec={"id": "json2"}, fill_value=None), "version 3 cannot say it"),
+        (
+            "a/.zarray",
+            zarray(dtype=object, object_codec={"id": "json2"}, fill_value=None),
+            "version 3 cannot represent it",
+        ),
     ):
         with pytest.raises(MetadataError, match=text):
             view[key] = value
@@ -367,16 +371,16 @@ def test_consolidated_metadata_is_the_inline_form():
         {".zgroup": GROUP, ".zattrs": b'{"t": 1}', "g/.zgroup": GROUP, "g/a/.zarray": zarray(), "g/a/0.0": b"x"}
     )
     assert ".zmetadata" not in view
-    said = consolidated.build(dict(view))
-    view[".zmetadata"] = said
-    assert view[".zmetadata"] == said
+    result = consolidated.build(dict(view))
+    view[".zmetadata"] = result
+    assert view[".zmetadata"] == result
     assert view.listdir() == [".zattrs", ".zgroup", ".zmetadata", "g"]
     nodes = consolidated.parse_inline(loads(below["zarr.json"]))
     assert {path: node["node_type"] for path, node in nodes.items()} == {"g": "group", "g/a": "array"}
     sharded = {**nodes["g/a"], "codecs": [{"name": "sharding_indexed", "configuration": {}}]}
     root = {**loads(below["zarr.json"]), "consolidated_metadata": consolidated.build_inline({"s": sharded, **nodes})}
     below["zarr.json"] = documents.dumps(root)
-    assert view[".zmetadata"] == said  # what version 2 cannot say is not repeated
+    assert view[".zmetadata"] == result  # what version 2 cannot say is not repeated
     del view[".zmetadata"]
     assert ".zmetadata" not in view
     assert loads(view[".zattrs"]) == {"t": 1}
@@ -440,7 +444,7 @@ def test_zarr_3_reads_and_writes_an_old_store_as_version_3(tmp_path, peer):
     held = dict(DirectoryStore(DATA / "legacy.zarr"))
     with DirectoryStore(tmp_path / "d") as below:
         below.setitems(held)
-    said = peers.run(
+    result = peers.run(
         peer,
         """
         import json, sys, warnings
@@ -466,7 +470,7 @@ def test_zarr_3_reads_and_writes_an_old_store_as_version_3(tmp_path, peer):
         """,
         tmp_path / "d",
     )
-    assert said == [[], {"units": "m"}, 80, [".zarray", ".zattrs", "0", "1"], {"_ARRAY_DIMENSIONS": ["y", "x"]}]
+    assert result == [[], {"units": "m"}, 80, [".zarray", ".zattrs", "0", "1"], {"_ARRAY_DIMENSIONS": ["y", "x"]}]
 
 
 def test_version_3_s_own_names_of_chunks_are_understood():
@@ -493,7 +497,7 @@ def test_what_version_3_cannot_say_is_listed_and_its_document_says_why():
     below = DictStore({"a/.zarray": (DATA / "legacy.zarr/stations/meta/.zarray").read_bytes(), ".zgroup": GROUP})
     view = V3View(below)
     assert view.listdir() == ["a", "zarr.json"]
-    with pytest.raises(MetadataError, match="version 3 cannot say it: objects encoded by 'msgpack2'"):
+    with pytest.raises(MetadataError, match="version 3 cannot represent it: objects encoded by 'msgpack2'"):
         view["a/zarr.json"]
     del view["a/zarr.json"]
     assert dict(view) == {"zarr.json": view["zarr.json"]}

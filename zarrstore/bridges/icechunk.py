@@ -314,15 +314,15 @@ class IcechunkStore(V2View):
             raise InvalidKeyError(key, "Icechunk holds arrays and groups, and no other values")
         return below
 
-    def _replace(self, path: str, old: Mapping[str, Any] | None, made: Mapping[str, Any]) -> None:
+    def _replace(self, path: str, old: Mapping[str, Any] | None, node: Mapping[str, Any]) -> None:
         key = k.join(path, ZARR_JSON)
-        if old is not None and old["node_type"] != made["node_type"]:
+        if old is not None and old["node_type"] != node["node_type"]:
             # Icechunk lets no array take the place of a group, nor the other way round.
             if self._holds_more(path):
-                what = f"make the {old['node_type']} {path!r}, which is not empty, an {made['node_type']}"
+                what = f"make the {old['node_type']} {path!r}, which is not empty, an {node['node_type']}"
                 raise UnsupportedOperation(what, self, f"rmdir({path!r}) first")
             self.inner._delete(key)
-        self.inner._set(key, documents.dumps(made))
+        self.inner._set(key, documents.dumps(node))
 
     def _holds_more(self, path: str) -> bool:
         # By its keys: an array's "c" is listed when its last chunk is gone.

@@ -13,7 +13,7 @@ __all__ = ["decode_step"]
 _ZSTD_MAGIC = 0xFD2FB528
 _ZSTD_SKIPPABLE = 0x184D2A50
 _ZSTD_BLOCK = 128 * 1024
-# A frame that does not tell its size is let through below this, however little is expected.
+# A frame without a stated size may decode to this much, in bytes, even where less is expected.
 _ZSTD_SLACK = 16 << 20
 # xz -9 needs 65 MiB for its dictionary.
 _LZMA_MEMORY = 256 << 20
@@ -100,7 +100,7 @@ def _lzma(config: dict[str, Any]) -> Callable[[], Any]:
     format_, filters = config.get("format", lzma.FORMAT_XZ), config.get("filters")
     if format_ == lzma.FORMAT_RAW:
         return lambda: lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
-    # The container tells its filters, and Python refuses to be told them again, so they are left out for reading
+    # A container states its filters, and Python refuses them as an argument for reading it, so they are left out
     # (numcodecs passes them, and cannot read what it wrote).
     return lambda: lzma.LZMADecompressor(format_, memlimit=_LZMA_MEMORY)
 
@@ -116,9 +116,9 @@ _STREAMS: dict[str, Callable[[dict[str, Any]], Callable[[], Any]]] = {
 def _claim_blosc(data: memoryview) -> int:
     if len(data) < 16:
         raise ValueError(f"blosc data has {len(data)} bytes, its header alone has 16")
-    said = int.from_bytes(data[12:16], "little")
-    if said != len(data):
-        raise ValueError(f"blosc data has {len(data):,} bytes, its header says {said:,}")
+    stated = int.from_bytes(data[12:16], "little")
+    if stated != len(data):
+        raise ValueError(f"blosc data has {len(data):,} bytes, its header says {stated:,}")
     return int.from_bytes(data[4:8], "little")
 
 
@@ -143,7 +143,7 @@ def _claim_zstd(data: memoryview) -> int:
         dictionary = (0, 1, 2, 4)[descriptor & 3]
         width = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
         at += 5 + (0 if single else 1) + dictionary
-        said = int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
+        content_size = int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)
         at += width
         most = 0
         last = 0
@@ -156,7 +156,7 @@ def _claim_zstd(data: memoryview) -> int:
             most += size if kind < 2 else _ZSTD_BLOCK
             at += 3 + (1 if kind == 1 else size)
         at += 4 * checksum
-        total += said if width else most
+        total += content_size if width else most
     return total
 
 

@@ -27,7 +27,7 @@ def codec_config(codec: Any, what: str) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        It has no `get_config`, or the configuration has no ``id`` or cannot be said in JSON.
+        It has no `get_config`, or the configuration has no ``id`` or cannot be represented in JSON.
 
     Examples
     --------
@@ -52,7 +52,9 @@ def codec_config(codec: Any, what: str) -> dict[str, Any]:
         # Through JSON and back: tuples and NumPy's numbers become what a reader will see.
         plain: dict[str, Any] = json.loads(documents.dumps(config))
     except (TypeError, ValueError) as exc:
-        raise ValueError(f"{what} {codec!r} has the configuration {config!r}, which JSON cannot say: {exc}") from None
+        raise ValueError(
+            f"{what} {codec!r} has the configuration {config!r}, which JSON cannot represent: {exc}"
+        ) from None
     return plain
 
 

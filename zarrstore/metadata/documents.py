@@ -68,7 +68,8 @@ def dumps(document: Any) -> bytes:
     Parameters
     ----------
     document : dict
-        Anything JSON can say, NumPy scalars included. NaN and infinities become the bare tokens that zarr 2 writes too.
+        Anything that JSON can represent, NumPy scalars included. NaN and infinities become the bare tokens that zarr 2
+        writes too.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def dumps(document: Any) -> bytes:
     Raises
     ------
     TypeError
-        `document` holds what JSON cannot say.
+        `document` holds what JSON cannot represent.
     ValueError
         `document` holds itself.
 

@@ -268,12 +268,12 @@ def _encode_float(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def decode_fill(said: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | None = None) -> Any:
+def decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | None = None) -> Any:
     """Return the fill value that a document means, as a scalar of `dtype`; None stays.
 
     Parameters
     ----------
-    said : object
+    raw_fill : object
         The document's ``fill_value``.
     dtype : numpy.dtype
         The array's.
@@ -297,68 +297,68 @@ def decode_fill(said: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | 
     >>> decode_fill(2**64 - 1, np.dtype("M8[D]"))
     np.datetime64('1969-12-31')
     """
-    if said is None or dtype.kind == "O":
-        return said
+    if raw_fill is None or dtype.kind == "O":
+        return raw_fill
     try:
-        return _decode_fill(said, dtype, object_codec)
+        return _decode_fill(raw_fill, dtype, object_codec)
     except Exception as exc:  # NumPy, base64 and codecs raise what they like; the reason is in the text.
-        raise ValueError(f"is {_short(said)}, which is no value of dtype {dtype} ({_short(exc)})") from None
+        raise ValueError(f"is {_short(raw_fill)}, which is no value of dtype {dtype} ({_short(exc)})") from None
 
 
-def _decode_fill(said: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | None) -> Any:
+def _decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | None) -> Any:
     import numpy as np
 
     kind = dtype.kind
     if kind == "f":
-        return np.array(_decode_float(said), dtype=dtype)[()]
+        return np.array(_decode_float(raw_fill), dtype=dtype)[()]
     if kind == "c":
-        if not isinstance(said, list) or len(said) != 2:
+        if not isinstance(raw_fill, list) or len(raw_fill) != 2:
             raise ValueError("a list of two numbers is expected")
         value = np.empty((), dtype=dtype)
-        value.real, value.imag = (_decode_float(part) for part in said)
+        value.real, value.imag = (_decode_float(part) for part in raw_fill)
         return value[()]
     if kind in "SV":
-        return _decode_bytes(said, dtype, object_codec)
+        return _decode_bytes(raw_fill, dtype, object_codec)
     if kind == "U":
-        if said == 0 and not isinstance(said, str):
-            said = ""
-        if not isinstance(said, str):
+        if raw_fill == 0 and not isinstance(raw_fill, str):
+            raw_fill = ""
+        if not isinstance(raw_fill, str):
             raise ValueError("a string is expected")
-        return np.array(said, dtype=dtype)[()]
+        return np.array(raw_fill, dtype=dtype)[()]
     if kind in "mM":
-        if isinstance(said, str):
-            return np.array(said, dtype=dtype)[()]
-        number = int(said) - (1 << 64 if said >= 1 << 63 else 0)
+        if isinstance(raw_fill, str):
+            return np.array(raw_fill, dtype=dtype)[()]
+        number = int(raw_fill) - (1 << 64 if raw_fill >= 1 << 63 else 0)
         return np.array(number, dtype="i8").astype(dtype.newbyteorder("="), copy=False).astype(dtype)[()]
-    if isinstance(said, str | list | dict):
+    if isinstance(raw_fill, str | list | dict):
         raise ValueError("a number is expected")
-    if kind in "iu" and said != int(said):
+    if kind in "iu" and raw_fill != int(raw_fill):
         raise ValueError("a whole number is expected")
-    return np.array(int(said) if kind in "iu" else said, dtype=dtype)[()]
+    return np.array(int(raw_fill) if kind in "iu" else raw_fill, dtype=dtype)[()]
 
 
-def _decode_float(said: Any) -> float:
-    if isinstance(said, str):
-        return _NOT_FINITE[said]
-    if isinstance(said, list | dict):
+def _decode_float(raw_fill: Any) -> float:
+    if isinstance(raw_fill, str):
+        return _NOT_FINITE[raw_fill]
+    if isinstance(raw_fill, list | dict):
         raise ValueError("a number is expected")
-    return float(said)
+    return float(raw_fill)
 
 
-def _decode_bytes(said: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | None) -> Any:
+def _decode_bytes(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, Any] | None) -> Any:
     import numpy as np
 
-    if not isinstance(said, str):
+    if not isinstance(raw_fill, str):
         # Before base64 came, 0 was written for the empty value.
-        if said == 0 and not isinstance(said, list | dict):
+        if raw_fill == 0 and not isinstance(raw_fill, list | dict):
             return np.zeros((), dtype=dtype)[()]
         raise ValueError("base64 text is expected")
     try:
-        raw = base64.b64decode(said, validate=True)
+        raw = base64.b64decode(raw_fill, validate=True)
     except binascii.Error:
         if dtype.kind != "S":
             raise
-        raw = said.encode("ascii")  # as zarr 2: plain text from before base64 came
+        raw = raw_fill.encode("ascii")  # as zarr 2: plain text from before base64 came
     if dtype.kind == "S":
         return np.array(raw, dtype=dtype)[()]
     if dtype.hasobject:

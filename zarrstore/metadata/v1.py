@@ -52,7 +52,7 @@ def array_to_v2(data: bytes, key: str = documents.META) -> tuple[v2.ArrayMeta, l
     >>> meta.compressor, meta.order, meta.fill_value
     ({'id': 'zlib', 'level': 1}, 'C', 'YWJjZA==')
     >>> notes
-    ['order F became C: version 1 wrote C-ordered bytes with zlib, whatever it said']
+    ['order F became C: version 1 wrote C-ordered bytes with zlib, whatever the document states']
     """
     document = documents.loads(data, key)
     for member in _MEMBERS:
@@ -65,7 +65,7 @@ def array_to_v2(data: bytes, key: str = documents.META) -> tuple[v2.ArrayMeta, l
     order = document["order"]
     if order == "F" and (compressor is None or compressor["id"] != "blosc"):
         codec = compressor["id"] if compressor else "no compression"
-        notes.append(f"order F became C: version 1 wrote C-ordered bytes with {codec}, whatever it said")
+        notes.append(f"order F became C: version 1 wrote C-ordered bytes with {codec}, whatever the document states")
         order = "C"
     draft = {
         "zarr_format": 2,
@@ -85,29 +85,29 @@ def array_to_v2(data: bytes, key: str = documents.META) -> tuple[v2.ArrayMeta, l
     return v2.check_array(draft, key), notes
 
 
-def _fill(said: Any, dtype: np.dtype[Any], key: str, notes: list[str]) -> Any:
+def _fill(raw_fill: Any, dtype: np.dtype[Any], key: str, notes: list[str]) -> Any:
     """Say in version 2 what NumPy makes of a raw fill value when it fills an array with it, as version 1 did.
 
     So 0 is ``b"0"`` for bytes, in a field of a structure too, and text is itself and no base64.
     """
     import numpy as np
 
-    if said is None:
+    if raw_fill is None:
         return None
     value = np.zeros((), dtype=dtype)
     try:
-        if dtype.kind in "iu" and not isinstance(said, str):
+        if dtype.kind in "iu" and not isinstance(raw_fill, str):
             bits = 8 * dtype.itemsize
-            whole = int(said)
+            whole = int(raw_fill)
             low = -(1 << bits - 1) if dtype.kind == "i" else 0
             wrapped = (whole - low) % (1 << bits) + low
             if wrapped != whole:
                 # NumPy 2 would refuse it.
                 notes.append(f"fill_value {whole} became {wrapped}: that is what an item of {dtype} holds")
-            said = wrapped
-        value[...] = tuple(said) if isinstance(said, list) else said
+            raw_fill = wrapped
+        value[...] = tuple(raw_fill) if isinstance(raw_fill, list) else raw_fill
     except Exception as exc:  # NumPy: TypeError, ValueError, OverflowError, UnicodeEncodeError ...
-        raise MetadataError(key, "fill_value", f"is {said!r}, which is no value of dtype {dtype} ({exc})") from None
+        raise MetadataError(key, "fill_value", f"is {raw_fill!r}, which is no value of dtype {dtype} ({exc})") from None
     return dtypes.encode_fill(value[()], dtype)
 
 
@@ -125,8 +125,8 @@ def _compressor(name: Any, opts: Any, key: str, notes: list[str]) -> dict[str, A
 
 
 def _blosc(opts: Any, notes: list[str]) -> dict[str, Any]:
-    said = _options(opts, {"cname", "clevel", "shuffle"})
-    cname = said.get("cname", "blosclz")
+    options = _options(opts, {"cname", "clevel", "shuffle"})
+    cname = options.get("cname", "blosclz")
     if not isinstance(cname, str):
         raise ValueError("cname is no text")
     if cname == "zstd":
@@ -136,8 +136,8 @@ def _blosc(opts: Any, notes: list[str]) -> dict[str, Any]:
     return {
         "id": "blosc",
         "cname": cname,
-        "clevel": _whole(said.get("clevel", 5)),
-        "shuffle": _whole(said.get("shuffle", 1)),
+        "clevel": _whole(options.get("clevel", 5)),
+        "shuffle": _whole(options.get("shuffle", 1)),
         "blocksize": 0,
     }
 
@@ -153,20 +153,20 @@ _LZMA_RAW = 3
 
 
 def _lzma(opts: Any, notes: list[str]) -> dict[str, Any]:
-    said = _options(opts, {"format", "check", "preset", "filters"})
-    format_ = _whole(said.get("format", 1))
-    filters = said.get("filters")
+    options = _options(opts, {"format", "check", "preset", "filters"})
+    format_ = _whole(options.get("format", 1))
+    filters = options.get("filters")
     if filters is not None and format_ != _LZMA_RAW:
         # Python takes filters for reading with FORMAT_RAW only; the other formats say theirs in each chunk.
         notes.append(
-            "lzma filters were left out: each chunk says its own, and Python refuses to be told them for reading"
+            "lzma filters were left out: each chunk states its own, and Python refuses them as an argument for reading"
         )
         filters = None
-    preset = said.get("preset")
+    preset = options.get("preset")
     return {
         "id": "lzma",
         "format": format_,
-        "check": _whole(said.get("check", -1)),
+        "check": _whole(options.get("check", -1)),
         "preset": None if preset is None else _whole(preset),
         "filters": filters,
     }

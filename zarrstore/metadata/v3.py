@@ -49,7 +49,7 @@ class Translation:
     Parameters
     ----------
     document : dict or None
-        The translated document, for `documents.dumps`; None if the other version cannot say it.
+        The translated document, for `documents.dumps`; None if the other version cannot represent it.
     problems : list of str
         Why there is none. Empty where there is one.
     notes : list of str
@@ -81,8 +81,9 @@ def array_v2_to_v3(
     Returns
     -------
     Translation
-        Without a document where version 3, as zarr 3.1 reads it, cannot say: objects other than strings and bytes,
-        structures with subarrays, gaps, objects or big-endian fields, floats beyond 64 bits, codecs that zarr 3 lacks.
+        Without a document where version 3, as zarr 3.1 reads it, has no equivalent: objects other than strings and
+        bytes, structures with subarrays, gaps, objects or big-endian fields, floats beyond 64 bits, codecs that zarr 3
+        lacks.
 
     Notes
     -----
@@ -91,8 +92,8 @@ def array_v2_to_v3(
     Examples
     --------
     >>> meta = v2.build_array(shape=(4, 6), chunks=(2, 3), dtype="<f4", fill_value=float("nan"))
-    >>> made = array_v2_to_v3(meta, {"_ARRAY_DIMENSIONS": ["y", "x"], "units": "K"})
-    >>> made.document["dimension_names"], made.document["attributes"], made.document["fill_value"]
+    >>> translation = array_v2_to_v3(meta, {"_ARRAY_DIMENSIONS": ["y", "x"], "units": "K"})
+    >>> translation.document["dimension_names"], translation.document["attributes"], translation.document["fill_value"]
     (['y', 'x'], {'units': 'K'}, 'NaN')
     >>> array_v2_to_v3(v2.build_array(shape=3, dtype="O", object_codec={"id": "json2"})).problems
     ["objects encoded by 'json2': version 3 knows strings and bytes only"]
@@ -104,7 +105,7 @@ def array_v2_to_v3(
         data_type = v3types.data_type_of(dtype, object_codec)
         codecs = v3codecs.chain_to_v3(meta)
         fill_value = v3types.fill_to_v3(meta.fill_value, dtype, notes, object_codec)
-    except v3types.Unsayable as exc:
+    except v3types.NotRepresentable as exc:
         return Translation(None, [str(exc)], notes)
     names, attributes = _dimension_names(dict(attrs or {}), len(meta.shape), notes)
     if names is not None and meta.fill_value not in (None, "NaN", "") and "_FillValue" not in attributes:
@@ -204,7 +205,8 @@ def array_v3_to_v2(
     Returns
     -------
     Translation
-        Without a document where version 2 cannot say: sharding, irregular grids, other transpositions, other types.
+        Without a document where version 2 has no equivalent: sharding, irregular grids, other transpositions, other
+        types.
 
     Raises
     ------
@@ -225,7 +227,7 @@ def array_v3_to_v2(
         raise MetadataError(key, min(missing), "is missing")
     attrs = _attrs(document, key)
     shape = document["shape"]
-    _, said = chunk_key_encoding(document, key)
+    _, own_separator = chunk_key_encoding(document, key)
     codecs = document["codecs"]
     if not isinstance(shape, list) or not isinstance(codecs, list):
         raise MetadataError(key, "shape" if not isinstance(shape, list) else "codecs", "is no list")
@@ -240,7 +242,7 @@ def array_v3_to_v2(
         dtype, object_codec = v3types.dtype_of(document["data_type"], chain.endian)
         if chain.dtype is not None:
             dtype = chain.dtype
-    except v3types.Unsayable as exc:
+    except v3types.NotRepresentable as exc:
         problems.append(str(exc))
     if problems:
         return Translation(None, problems, notes, attrs)
@@ -250,7 +252,7 @@ def array_v3_to_v2(
         fill_value = v3types.fill_of(document["fill_value"], dtype)
     except Exception as exc:  # ValueError by us; NumPy, struct and base64 raise what they like.
         raise MetadataError(key, "fill_value", str(exc)) from None
-    parted = said if separator is None else separator
+    shown_separator = own_separator if separator is None else separator
     zarray: dict[str, Any] = {
         "zarr_format": 2,
         "shape": shape,
@@ -261,8 +263,8 @@ def array_v3_to_v2(
         "order": chain.order,
         "filters": chain.filters or None,
     }
-    if parted != ".":
-        zarray["dimension_separator"] = parted
+    if shown_separator != ".":
+        zarray["dimension_separator"] = shown_separator
     _dimensions_back(document.get("dimension_names"), len(shape), attrs, notes)
     # Judged by the rules of version 2, with the key of this document.
     return Translation(v2.check_array(zarray, key).document(), [], notes, attrs)
@@ -286,7 +288,7 @@ def _not_understood(document: Mapping[str, Any], known: Iterable[str]) -> list[s
 def _chunks(grid: Any) -> Any:
     if isinstance(grid, dict) and grid.get("name") == "regular" and isinstance(grid.get("configuration"), dict):
         return grid["configuration"].get("chunk_shape")
-    raise v3types.Unsayable(f"chunk grid {grid!r}: version 2 knows regular ones only")
+    raise v3types.NotRepresentable(f"chunk grid {grid!r}: version 2 knows regular ones only")
 
 
 def _dimensions_back(names: Any, ndim: int, attrs: dict[str, Any], notes: list[str]) -> None:
@@ -308,8 +310,8 @@ def group_v3_to_v2(document: Mapping[str, Any], key: str = documents.ZARR_JSON) 
 
     Examples
     --------
-    >>> made = group_v3_to_v2({"zarr_format": 3, "node_type": "group", "attributes": {"a": 1}})
-    >>> made.document, made.attrs
+    >>> translation = group_v3_to_v2({"zarr_format": 3, "node_type": "group", "attributes": {"a": 1}})
+    >>> translation.document, translation.attrs
     ({'zarr_format': 2}, {'a': 1})
     """
     if node_type(document, key) != "group":

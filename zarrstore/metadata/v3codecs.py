@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zarrstore.metadata import dtypes, v3types
-from zarrstore.metadata.v3types import Unsayable
+from zarrstore.metadata.v3types import NotRepresentable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Chain", "chain_of", "chain_to_v3"]
 
-# Filters of numcodecs that map an array to an array, and the member that tells the dtype of what comes out.
+# Filters of numcodecs that map an array to an array, and the member that names the dtype of the result.
 _ARRAY_FILTERS = {
     "astype": "encode_dtype",
     "bitround": None,
@@ -23,7 +23,7 @@ _ARRAY_FILTERS = {
     "fixedscaleoffset": "astype",
     "quantize": "astype",
 }
-# And the member that tells what goes in.
+# And the member that names the dtype of the input.
 _TAKES = {"astype": "decode_dtype", "delta": "dtype", "fixedscaleoffset": "dtype", "quantize": "dtype"}
 # Codecs of numcodecs that map bytes to bytes and are registered in zarr 3 under numcodecs.<name>.
 _CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"})
@@ -39,7 +39,7 @@ def chain_to_v3(meta: ArrayMeta) -> list[dict[str, Any]]:
 
     Raises
     ------
-    Unsayable
+    NotRepresentable
         zarr 3 has no such codec, or not in that place.
 
     Examples
@@ -66,7 +66,7 @@ def chain_to_v3(meta: ArrayMeta) -> list[dict[str, Any]]:
         chain.append(_bytes(dtype))
     for step in steps:
         if step["id"] in _ARRAY_FILTERS:
-            raise Unsayable(f"filter {step['id']!r} after one that gives bytes: in version 3 it works on arrays")
+            raise NotRepresentable(f"filter {step['id']!r} after one that gives bytes: in version 3 it works on arrays")
         chain.append(_bytes_codec(step, dtype))
         dtype = dtypes.decode_dtype("|u1")
     if meta.compressor is not None:
@@ -91,23 +91,27 @@ def _bytes(dtype: np.dtype[Any]) -> dict[str, Any]:
 def _after(step: dict[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that a filter gives, having made sure that version 3 will think the same."""
     name = step["id"]
-    taken = _told(step, _TAKES.get(name)) or dtype
-    given = _told(step, _ARRAY_FILTERS[name]) or taken
-    if taken != dtype:
-        raise Unsayable(f"filter {name!r} that takes {dtype} for {taken}: version 3 does not reinterpret items")
-    if name == "quantize" and given != taken:
-        raise Unsayable(f"filter 'quantize' that gives {given} for {taken}: zarr 3 overlooks the difference")
-    return given
+    input_dtype = _dtype_member(step, _TAKES.get(name)) or dtype
+    output_dtype = _dtype_member(step, _ARRAY_FILTERS[name]) or input_dtype
+    if input_dtype != dtype:
+        raise NotRepresentable(
+            f"filter {name!r} that takes {dtype} for {input_dtype}: version 3 does not reinterpret items"
+        )
+    if name == "quantize" and output_dtype != input_dtype:
+        raise NotRepresentable(
+            f"filter 'quantize' that gives {output_dtype} for {input_dtype}: zarr 3 overlooks the difference"
+        )
+    return output_dtype
 
 
-def _told(step: dict[str, Any], member: str | None) -> np.dtype[Any] | None:
-    """Return the dtype that a member of a filter's configuration tells, None if it tells none."""
+def _dtype_member(step: dict[str, Any], member: str | None) -> np.dtype[Any] | None:
+    """Return the dtype that a member of a filter's configuration names, None if the member is absent."""
     if member is None or step.get(member) is None:
         return None
     try:
         return dtypes.decode_dtype(step[member])
     except ValueError as exc:
-        raise Unsayable(f'filter {step["id"]!r}, whose "{member}" {exc}') from None
+        raise NotRepresentable(f'filter {step["id"]!r}, whose "{member}" {exc}') from None
 
 
 def _bytes_codec(step: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def _bytes_codec(step: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
         return _named("gzip", level=step.get("level", 1))
     if name in _BYTES_CODECS:
         return _numcodecs(step)
-    raise Unsayable(f"codec {name!r}: zarr 3 has none of that name that works on bytes")
+    raise NotRepresentable(f"codec {name!r}: zarr 3 has none of that name that works on bytes")
 
 
 def _blosc(step: dict[str, Any], itemsize: int) -> dict[str, Any]:
@@ -130,7 +134,7 @@ def _blosc(step: dict[str, Any], itemsize: int) -> dict[str, Any]:
         shuffle = 2 if itemsize == 1 else 1
     cname = step.get("cname", "lz4")
     if type(shuffle) is not int or shuffle not in (0, 1, 2) or cname not in _CNAMES:
-        raise Unsayable(f"blosc with cname {cname!r} and shuffle {shuffle!r}")
+        raise NotRepresentable(f"blosc with cname {cname!r} and shuffle {shuffle!r}")
     return _named(
         "blosc",
         # Blosc takes what is wider for single bytes.
@@ -158,7 +162,7 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
 
     Raises
     ------
-    Unsayable
+    NotRepresentable
         Version 2 has no such codec (sharding, another transposition ...).
 
     Examples
@@ -166,7 +170,7 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
     >>> chain_of([{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "zstd"}], 1).compressor
     {'id': 'zstd', 'level': 0, 'checksum': False}
     """
-    order, filters, endian, taken, at_bytes = "C", list[dict[str, Any]](), None, None, False
+    order, filters, endian, input_dtype, at_bytes = "C", list[dict[str, Any]](), None, None, False
     for codec in codecs:
         name, configuration = _parts(codec)
         if not at_bytes and name == "transpose" and not filters:
@@ -174,23 +178,23 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
         elif not at_bytes and name == "bytes":
             at_bytes, endian = True, configuration.get("endian")
             if endian not in (None, "little", "big"):
-                raise Unsayable(f"byte order {endian!r}")
+                raise NotRepresentable(f"byte order {endian!r}")
         elif not at_bytes and name in v3types.STRINGS:
             at_bytes = True
             filters.append({"id": name})
         elif not at_bytes:
             step = _array_filter(name, configuration)
             if not filters:
-                taken = _told(step, _TAKES.get(step["id"]))
+                input_dtype = _dtype_member(step, _TAKES.get(step["id"]))
             filters.append(step)
         else:
             filters.append(_from_bytes_codec(name, configuration))
     if not at_bytes:
-        raise Unsayable("a codec chain that never comes to bytes")
+        raise NotRepresentable("a codec chain that never comes to bytes")
     compressor = None
     if filters and filters[-1]["id"] not in _FILTERS_ONLY | set(_ARRAY_FILTERS) | set(v3types.STRINGS):
         compressor = filters.pop()
-    return Chain(order, filters, compressor, endian, taken)
+    return Chain(order, filters, compressor, endian, input_dtype)
 
 
 def _parts(codec: Any) -> tuple[str, dict[str, Any]]:
@@ -200,7 +204,7 @@ def _parts(codec: Any) -> tuple[str, dict[str, Any]]:
         configuration = codec.get("configuration") or {}
         if isinstance(configuration, dict):
             return codec["name"], configuration
-    raise Unsayable(f"codec {codec!r}")
+    raise NotRepresentable(f"codec {codec!r}")
 
 
 def _order(configuration: dict[str, Any], ndim: int) -> str:
@@ -209,13 +213,13 @@ def _order(configuration: dict[str, Any], ndim: int) -> str:
         return "F"
     if order in ("C", list(range(ndim))):
         return "C"
-    raise Unsayable(f"transposition {order!r}: version 2 knows orders C and F")
+    raise NotRepresentable(f"transposition {order!r}: version 2 knows orders C and F")
 
 
 def _array_filter(name: str, configuration: dict[str, Any]) -> dict[str, Any]:
     short = name[len(_PREFIX) :]
     if name[: len(_PREFIX)] != _PREFIX or short not in _ARRAY_FILTERS:
-        raise Unsayable(f"codec {name!r}: version 2 has none like it in that place")
+        raise NotRepresentable(f"codec {name!r}: version 2 has none like it in that place")
     return {**configuration, "id": short}
 
 
@@ -223,7 +227,7 @@ def _from_bytes_codec(name: str, configuration: dict[str, Any]) -> dict[str, Any
     if name == "blosc":
         shuffle = configuration.get("shuffle", "shuffle")
         if shuffle not in _SHUFFLES:
-            raise Unsayable(f"blosc with shuffle {shuffle!r}")
+            raise NotRepresentable(f"blosc with shuffle {shuffle!r}")
         return {
             "id": "blosc",
             "cname": configuration.get("cname", "lz4"),
@@ -236,9 +240,9 @@ def _from_bytes_codec(name: str, configuration: dict[str, Any]) -> dict[str, Any
     if name == "gzip":
         return {"id": "gzip", "level": configuration.get("level", 1)}
     if name == "crc32c":
-        # numcodecs writes the sum behind the data, as version 3 does, only if told.
+        # numcodecs writes the sum behind the data, as version 3 does, only with location "end".
         return {"id": "crc32c", "location": "end"}
     short = name[len(_PREFIX) :]
     if name[: len(_PREFIX)] == _PREFIX and short in _BYTES_CODECS | {"blosc", "zstd", "gzip"}:
         return {**configuration, "id": short}
-    raise Unsayable(f"codec {name!r}: version 2 has none like it")
+    raise NotRepresentable(f"codec {name!r}: version 2 has none like it")

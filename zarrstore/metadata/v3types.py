@@ -12,10 +12,10 @@ from zarrstore.metadata import dtypes
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["Unsayable", "data_type_of", "dtype_of", "fill_of", "fill_to_v3", "needs_endian"]
+__all__ = ["NotRepresentable", "data_type_of", "dtype_of", "fill_of", "fill_to_v3", "needs_endian"]
 
 
-class Unsayable(ValueError):
+class NotRepresentable(ValueError):
     """One version has no words for what the other says; the text says what."""
 
 
@@ -37,13 +37,13 @@ _PLAIN = {
 }
 _NAMED = {name: code for code, name in _PLAIN.items()}
 _TIMES = {"M": "numpy.datetime64", "m": "numpy.timedelta64"}
-#: Objects that both versions can say, by their version 2 codec.
+#: Objects that both versions can represent, by their version 2 codec.
 STRINGS = {"vlen-utf8": "string", "vlen-bytes": "variable_length_bytes"}
 _STRING_NAMES = {"string": "vlen-utf8", "variable_length_bytes": "vlen-bytes", "bytes": "vlen-bytes"}
 
 
 def data_type_of(dtype: np.dtype[Any], object_codec: str | None = None) -> str | dict[str, Any]:
-    """Return the ``data_type`` member for a NumPy dtype; raise Unsayable where there is none.
+    """Return the ``data_type`` member for a NumPy dtype; raise NotRepresentable where there is none.
 
     Parameters
     ----------
@@ -66,17 +66,17 @@ def data_type_of(dtype: np.dtype[Any], object_codec: str | None = None) -> str |
         return plain
     if kind == "O":
         if object_codec not in STRINGS:
-            raise Unsayable(f"objects encoded by {object_codec!r}: version 3 knows strings and bytes only")
+            raise NotRepresentable(f"objects encoded by {object_codec!r}: version 3 knows strings and bytes only")
         return STRINGS[object_codec]
     if kind in "mM":
         unit, factor = np.datetime_data(dtype)
         return _named(_TIMES[kind], unit=unit, scale_factor=factor)
     if kind in "fc":
-        raise Unsayable(
+        raise NotRepresentable(
             f"dtype {dtype.str!r}: version 3 has no {8 * size}-bit {'floats' if kind == 'f' else 'complex'}"
         )
     if not size:
-        raise Unsayable(f"dtype {dtype.str!r}: version 3 has no items of 0 bytes")
+        raise NotRepresentable(f"dtype {dtype.str!r}: version 3 has no items of 0 bytes")
     if kind == "S":
         return _named("null_terminated_bytes", length_bytes=size)
     if kind == "U":
@@ -98,19 +98,21 @@ def _fields(dtype: np.dtype[Any]) -> list[list[Any]]:
     for name in dtype.names:
         field, offset = dtype.fields[name][:2]
         if offset != end:
-            raise Unsayable(f"structure with a gap before {name!r}: version 3 packs the fields")
+            raise NotRepresentable(f"structure with a gap before {name!r}: version 3 packs the fields")
         end += field.itemsize
         if field.subdtype is not None:
-            raise Unsayable(
+            raise NotRepresentable(
                 f"structure with the subarray {name!r} of shape {field.shape}: version 3 has none in a field"
             )
         if field.hasobject:
-            raise Unsayable(f"structure with objects in {name!r}: version 3 has none in a field")
+            raise NotRepresentable(f"structure with objects in {name!r}: version 3 has none in a field")
         if field.names is None and field.byteorder == ">":
-            raise Unsayable(f"structure with the big-endian {name!r}: zarr 3.1 reads every field as little-endian")
+            raise NotRepresentable(
+                f"structure with the big-endian {name!r}: zarr 3.1 reads every field as little-endian"
+            )
         fields.append([name, data_type_of(field)])
     if end != dtype.itemsize:
-        raise Unsayable(
+        raise NotRepresentable(
             f"structure with {dtype.itemsize - end} bytes behind the last field: version 3 packs the fields"
         )
     return fields
@@ -130,7 +132,7 @@ def needs_endian(dtype: np.dtype[Any]) -> bool:
     return dtype.kind not in "SVOb" and (dtype.itemsize > 1)
 
 
-def fill_to_v3(said: Any, dtype: np.dtype[Any], notes: list[str], object_codec: str | None = None) -> Any:
+def fill_to_v3(value: Any, dtype: np.dtype[Any], notes: list[str], object_codec: str | None = None) -> Any:
     """Return the ``fill_value`` member of version 3 for that of version 2; None becomes the dtype's zero.
 
     Examples
@@ -143,24 +145,24 @@ def fill_to_v3(said: Any, dtype: np.dtype[Any], notes: list[str], object_codec: 
     ["fill_value null became '': version 3 has no undefined one"]
     """
     if dtype.kind == "O":
-        return _fill_of_objects(said, notes, object_codec)
-    if said is None:
+        return _fill_of_objects(value, notes, object_codec)
+    if value is None:
         fill = dtypes.encode_fill(dtypes.normalize_fill(0, dtype), dtype)
         notes.append(f"fill_value null became {fill!r}: version 3 has no undefined one")
         return fill
     # Version 3 says all others as version 2 does; decoded and encoded, 0 for a float becomes 0.0.
-    return dtypes.encode_fill(dtypes.decode_fill(said, dtype), dtype)
+    return dtypes.encode_fill(dtypes.decode_fill(value, dtype), dtype)
 
 
-def _fill_of_objects(said: Any, notes: list[str], object_codec: str | None) -> str:
-    if isinstance(said, str) and (object_codec == "vlen-utf8" or not said):
-        return said
-    if said is None or (said == 0 and not isinstance(said, str)):
+def _fill_of_objects(value: Any, notes: list[str], object_codec: str | None) -> str:
+    if isinstance(value, str) and (object_codec == "vlen-utf8" or not value):
+        return value
+    if value is None or (value == 0 and not isinstance(value, str)):
         notes.append(
-            f"fill_value {'null' if said is None else said} became '': version 3 takes a value of the array's type"
+            f"fill_value {'null' if value is None else value} became '': version 3 takes a value of the array's type"
         )
         return ""
-    raise Unsayable(f"fill_value {said!r} of an array of {STRINGS.get(object_codec or '', 'objects')}")
+    raise NotRepresentable(f"fill_value {value!r} of an array of {STRINGS.get(object_codec or '', 'objects')}")
 
 
 def dtype_of(data_type: Any, endian: str | None) -> tuple[np.dtype[Any], str | None]:
@@ -175,7 +177,7 @@ def dtype_of(data_type: Any, endian: str | None) -> tuple[np.dtype[Any], str | N
 
     Raises
     ------
-    Unsayable
+    NotRepresentable
         NumPy, and so version 2, has no such type.
 
     Examples
@@ -190,10 +192,10 @@ def dtype_of(data_type: Any, endian: str | None) -> tuple[np.dtype[Any], str | N
         return np.dtype("O"), _STRING_NAMES[name]
     try:
         return _dtype_of(name, configuration, ">" if endian == "big" else "<"), None
-    except Unsayable:
+    except NotRepresentable:
         raise
     except Exception as exc:  # A length that is no number, a unit that NumPy does not know ...
-        raise Unsayable(f"data type {data_type!r} ({exc})") from None
+        raise NotRepresentable(f"data type {data_type!r} ({exc})") from None
 
 
 def _name_and_configuration(data_type: Any) -> tuple[str, dict[str, Any]]:
@@ -203,7 +205,7 @@ def _name_and_configuration(data_type: Any) -> tuple[str, dict[str, Any]]:
         configuration = data_type.get("configuration", {})
         if isinstance(configuration, dict):
             return data_type["name"], configuration
-    raise Unsayable(f"data type {data_type!r}")
+    raise NotRepresentable(f"data type {data_type!r}")
 
 
 def _dtype_of(name: str, configuration: dict[str, Any], order: str) -> np.dtype[Any]:
@@ -226,7 +228,7 @@ def _dtype_of(name: str, configuration: dict[str, Any], order: str) -> np.dtype[
         return np.dtype(f"V{length}")
     if name == "fixed_length_utf32" and length > 0 and length % 4 == 0:
         return np.dtype(f"{order}U{length // 4}")
-    raise Unsayable(f"data type {name!r}: NumPy has none like it")
+    raise NotRepresentable(f"data type {name!r}: NumPy has none like it")
 
 
 def _field(field: Any, order: str) -> tuple[str, np.dtype[Any]]:
@@ -236,7 +238,7 @@ def _field(field: Any, order: str) -> tuple[str, np.dtype[Any]]:
     return name, _dtype_of(inner, configuration, order)
 
 
-def fill_of(said: Any, dtype: np.dtype[Any]) -> Any:
+def fill_of(value: Any, dtype: np.dtype[Any]) -> Any:
     """Return the version 2 ``fill_value`` for that of version 3; raise ValueError if it is none.
 
     Examples
@@ -246,38 +248,38 @@ def fill_of(said: Any, dtype: np.dtype[Any]) -> Any:
     ('NaN', -9223372036854775808, 'Af8=')
     """
     if dtype.kind == "O":
-        if not isinstance(said, str):
-            raise ValueError(f"is {said!r}, and a string is expected")
-        return said
-    if said is None:
+        if not isinstance(value, str):
+            raise ValueError(f"is {value!r}, and a string is expected")
+        return value
+    if value is None:
         raise ValueError("is null, and version 3 has no undefined one")
-    return dtypes.encode_fill(_scalar(said, dtype), dtype)
+    return dtypes.encode_fill(_scalar(value, dtype), dtype)
 
 
-def _scalar(said: Any, dtype: np.dtype[Any]) -> Any:
+def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     import numpy as np
 
-    if dtype.kind == "f" and isinstance(said, str) and said.startswith("0x"):
-        return np.array(_bits(said, dtype.itemsize), dtype=dtype)[()]
-    if dtype.kind == "c" and isinstance(said, list) and len(said) == 2:
+    if dtype.kind == "f" and isinstance(value, str) and value.startswith("0x"):
+        return np.array(_bits(value, dtype.itemsize), dtype=dtype)[()]
+    if dtype.kind == "c" and isinstance(value, list) and len(value) == 2:
         half = dtype.itemsize // 2
-        said = [_bits(part, half) if isinstance(part, str) and part.startswith("0x") else part for part in said]
-        parts = [part if isinstance(part, str) else dtypes.encode_fill(float(part), np.dtype("f8")) for part in said]
+        value = [_bits(part, half) if isinstance(part, str) and part.startswith("0x") else part for part in value]
+        parts = [part if isinstance(part, str) else dtypes.encode_fill(float(part), np.dtype("f8")) for part in value]
         return dtypes.decode_fill(parts, dtype)
-    if dtype.kind == "V" and isinstance(said, list):
-        said = base64.standard_b64encode(bytes(said)).decode("ascii")
-    if dtype.names is not None and isinstance(said, dict):
-        if not said.keys() <= set(dtype.names):
-            raise ValueError(f"is {said!r}, and the fields are {', '.join(dtype.names)}")
-        value = np.zeros((), dtype=dtype)
-        for name, part in said.items():
-            value[name] = _scalar(part, dtype[name])
-        return value[()]
-    return dtypes.decode_fill(said, dtype)
+    if dtype.kind == "V" and isinstance(value, list):
+        value = base64.standard_b64encode(bytes(value)).decode("ascii")
+    if dtype.names is not None and isinstance(value, dict):
+        if not value.keys() <= set(dtype.names):
+            raise ValueError(f"is {value!r}, and the fields are {', '.join(dtype.names)}")
+        item = np.zeros((), dtype=dtype)
+        for name, part in value.items():
+            item[name] = _scalar(part, dtype[name])
+        return item[()]
+    return dtypes.decode_fill(value, dtype)
 
 
-def _bits(said: str, nbytes: int) -> float:
-    raw = bytes.fromhex(said[2:])
+def _bits(value: str, nbytes: int) -> float:
+    raw = bytes.fromhex(value[2:])
     if len(raw) != nbytes:
-        raise ValueError(f"is {said!r}, and {nbytes} bytes are expected")
+        raise ValueError(f"is {value!r}, and {nbytes} bytes are expected")
     return float(struct.unpack({2: ">e", 4: ">f", 8: ">d"}[nbytes], raw)[0])

@@ -31,7 +31,7 @@ def migrate_2to3(
     remove_v2: bool = False,
     overwrite: bool = False,
 ) -> MigrationReport:
-    """Write a version 3 document for every version 2 node that version 3 can say: all of them, or none.
+    """Write a version 3 document for every version 2 node that version 3 can represent: all of them, or none.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ def migrate_2to3(
         Plan and report, and write nothing.
     remove_v2 : bool, default False
         Delete the version 2 documents of the nodes that have one of version 3, once all of those stand. Nodes that
-        version 3 cannot say keep theirs, and so do the groups above them, whose ``.zmetadata`` then repeats only these.
+        version 3 cannot represent keep theirs, and so do the groups above them, whose ``.zmetadata`` then repeats only
+        these.
     overwrite : bool, default False
         Replace a version 3 document that says something else, and chunks that are in `dest` already.
 
@@ -239,13 +240,13 @@ def _step(store: Store, node: Node) -> _Step:
     attrs_data = store.get(node.attrs_key)
     attrs = None if attrs_data is None else v2.decode_attrs(attrs_data, node.attrs_key)
     if node.kind == "array":
-        made = v3.array_v2_to_v3(v2.check_array(node.document, node.key), attrs)
+        translation = v3.array_v2_to_v3(v2.check_array(node.document, node.key), attrs)
     else:
         v2.check_group(node.document, node.key)
-        made = v3.group_v2_to_v3(attrs)
-    if made.document is None:
-        return _Step(node, None, [*made.problems, *made.notes], "impossible")
-    return _Step(node, made.document, list(made.notes))
+        translation = v3.group_v2_to_v3(attrs)
+    if translation.document is None:
+        return _Step(node, None, [*translation.problems, *translation.notes], "impossible")
+    return _Step(node, translation.document, list(translation.notes))
 
 
 def _consolidate(store: Store, plan: _Plan) -> None:
@@ -352,7 +353,7 @@ def _put_back(store: Store, touched: Iterable[str], before: dict[str, bytes | No
 def _copy_chunks(source: Store, dest: Store, path: str, plan: _Plan, overwrite: bool) -> None:
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan.steps if step.action == "impossible"]
-    excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(gone))}" for gone in impossible)]
+    excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
     try:
         copy_store(source, dest, path, path, excludes=excludes, if_exists="replace" if overwrite else "raise")
     except DestinationExistsError as exc:

@@ -20,7 +20,7 @@ class MigratedNode:
     kind : {'array', 'group'}
         What it is.
     action : {'planned', 'migrated', 'kept', 'impossible'}
-        What was done, or would be: `kept` was there already, `impossible` cannot be said in the new version.
+        What was done, or would be: `kept` was there already, `impossible` has no equivalent in the new version.
     notes : tuple of str
         What differs from a plain transcription, what no codec decodes, why it is impossible.
     keys : tuple of str
@@ -78,7 +78,7 @@ class MigrationReport:
         return counts
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can say it."""
+        """Return the report as plain JSON values."""
         return {
             "source": self.source,
             "target": self.target,

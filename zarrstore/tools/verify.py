@@ -107,7 +107,7 @@ class VerifyReport:
         return not self.problems
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can say it."""
+        """Return the report as plain JSON values."""
         return {
             "ok": bool(self),
             "problems": [{"key": p.key, "kind": p.kind, "reason": p.reason} for p in self.problems],

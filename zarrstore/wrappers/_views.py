@@ -83,27 +83,27 @@ def with_attrs(node: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
 
 
 def array_for(meta: v2.ArrayMeta, old: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
-    made = v3.array_v2_to_v3(meta, attrs_of(old) if old else None, chunk_keys="default")
-    if made.document is None:
-        raise MetadataError(key, None, f"version 3 cannot say it: {'; '.join(made.problems)}")
+    translation = v3.array_v2_to_v3(meta, attrs_of(old) if old else None, chunk_keys="default")
+    if translation.document is None:
+        raise MetadataError(key, None, f"version 3 cannot represent it: {'; '.join(translation.problems)}")
     if old is not None and old["node_type"] == "array":
         # Its chunks are there already, under these names.
-        made.document["chunk_key_encoding"] = old["chunk_key_encoding"]
-    return made.document
+        translation.document["chunk_key_encoding"] = old["chunk_key_encoding"]
+    return translation.document
 
 
-def inline_for(said: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def inline_for(documents_by_key: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return what version 3 repeats of the documents that a ``.zmetadata`` repeats."""
     nodes: dict[str, dict[str, Any]] = {}
-    for key, document in said.items():
+    for key, document in documents_by_key.items():
         path, name = k.parent(key), k.name(key)
         if not path or name == ZATTRS:
             continue
-        attrs = dict(said.get(k.join(path, ZATTRS), {}))
+        attrs = dict(documents_by_key.get(k.join(path, ZATTRS), {}))
         if name == ZGROUP:
             nodes[path] = v3.group_v2_to_v3(attrs).document or {}
         else:
-            made = v3.array_v2_to_v3(v2.check_array(document, key), attrs, chunk_keys="default").document
-            if made is not None:
-                nodes[path] = made
+            translation = v3.array_v2_to_v3(v2.check_array(document, key), attrs, chunk_keys="default").document
+            if translation is not None:
+                nodes[path] = translation
     return consolidated.build_inline(nodes)

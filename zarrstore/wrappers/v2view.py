@@ -48,7 +48,8 @@ class V2View(Wrapper):
     inline form; `metadata.v3` says what becomes of each member (a null fill value becomes 0). An array that version 2
     cannot describe (sharding) is listed, and reading its ``.zarray`` raises MetadataError with the reason. Attributes
     that are set where no node is make a group, which a later ``.zarray`` turns into an array. A chunk is refused before
-    its array is there: nobody could say what it is called below. Keys that belong to no hierarchy pass through.
+    its array is there, because its name in `inner` depends on the array's document. Keys that belong to no hierarchy
+    pass through.
 
     Cost: one read for a document; that of `inner` for a chunk, since the naming of an array's chunks is remembered
     (`invalidate` forgets it); listing an array lists its chunks. Threads: safe, as far as `inner` is. Crash: each
@@ -56,11 +57,11 @@ class V2View(Wrapper):
 
     Examples
     --------
-    >>> below = {}
-    >>> view = V2View(below)
+    >>> inner = {}
+    >>> view = V2View(inner)
     >>> meta = v2.build_array(shape=(4, 4), chunks=(2, 2), dtype="i4", fill_value=0)
     >>> view.update({"a/.zarray": v2.encode_array(meta), "a/0.1": b"chunk"})
-    >>> sorted(below), sorted(view)
+    >>> sorted(inner), sorted(view)
     (['a/c/0/1', 'a/zarr.json'], ['a/.zarray', 'a/0.1'])
     >>> v2.decode_array(view["a/.zarray"]) == meta
     True
@@ -74,7 +75,7 @@ class V2View(Wrapper):
         self._reset()
 
     def _reset(self) -> None:
-        #: How the chunks of arrays met so far are named below.
+        #: How `inner` names the chunks of the arrays that were read so far.
         self._arrays: dict[str, Chunks] = {}
         self._lock = threading.RLock()
 
@@ -119,18 +120,18 @@ class V2View(Wrapper):
 
     def _array_of(self, key: str) -> str | None:
         """Return the array that `key` lies below, if it lies below one."""
-        above = list(k.parents(key))
-        for path in above:
+        ancestors = list(k.parents(key))
+        for path in ancestors:
             if path in self._arrays:
                 return path
-        for path in reversed(above):
+        for path in reversed(ancestors):
             node = self._node_or_none(path)
             if node is not None:
                 return path if path in self._arrays else None
         return None
 
     def _chunk_key(self, key: str, array: str) -> str | None:
-        """Return what a chunk's key here is called below, in either spelling; None if it is no chunk's."""
+        """Return the key in `inner` of a chunk key, in either spelling; None if it names no chunk."""
         chunks = self._arrays[array]
         for separator in (".", "/"):
             coords = k.chunk_coords(key, array, separator)
@@ -138,7 +139,7 @@ class V2View(Wrapper):
                 return k.join(array, v3.chunk_name(coords if chunks.ndim else (), chunks.encoding))
         return None
 
-    def _below(self, key: str) -> str:
+    def _inner_key(self, key: str) -> str:
         """Return the key of `inner` that is shown as `key`; raise KeyError if none can be."""
         name = k.name(key)
         if name == ZARR_JSON:
@@ -150,9 +151,9 @@ class V2View(Wrapper):
             if k.is_chunk_name(name):
                 raise KeyError(key)
             return key
-        below = self._chunk_key(key, array)
-        if below is not None:
-            return below
+        inner_key = self._chunk_key(key, array)
+        if inner_key is not None:
+            return inner_key
         # A chunk under the name that only version 3 knows; a chunk of more axes than the array has.
         if k.is_chunk_name(name) or coords_in_v3(key, array, self._arrays[array].encoding) is not None:
             raise KeyError(key)
@@ -160,7 +161,7 @@ class V2View(Wrapper):
 
     def _settable(self, key: str) -> str:
         try:
-            return self._below(key)
+            return self._inner_key(key)
         except KeyError:
             name = k.name(key)
             if name == ZARR_JSON:
@@ -171,14 +172,14 @@ class V2View(Wrapper):
             axes = self._arrays[array].ndim
             raise InvalidKeyError(key, f"the array {array!r} has {axes} axes, and its chunks version 2 names") from None
 
-    def _above(self, key: str, array: str) -> str | None:
+    def _shown_key(self, key: str, array: str) -> str | None:
         """Return the key under which a key below `array` appears here, None if it does not appear."""
         if k.name(key) in _HIDDEN:
             return None
         coords = self._arrays[array].position(key, array)
         if coords is not None:
             return k.join(array, k.chunk_name(coords, self._dimension_separator or "."))
-        # What else is named like a chunk, of either version, could not be told from one here.
+        # What else is named like a chunk, of either version, cannot be distinguished from one here.
         return None if may_name_a_chunk(k.name(key)) else key
 
     # Documents -----------------------------------------------------------------------------------------------------
@@ -197,27 +198,32 @@ class V2View(Wrapper):
             raise KeyError(k.join(path, name))
         if name == ZMETADATA:
             return self._zmetadata(path, node)
-        return self._shown(node, path, name)
+        return self._shown_document(node, path, name)
 
-    def _shown(self, node: Mapping[str, Any], path: str, name: str) -> bytes:
+    def _shown_document(self, node: Mapping[str, Any], path: str, name: str) -> bytes:
         if name == ZATTRS:
             return v2.encode_attrs(attrs_of(node))
         if name == ZGROUP:
             return v2.encode_group()
-        made = v3.array_v3_to_v2(node, k.join(path, ZARR_JSON), separator=self._dimension_separator)
-        if made.document is None:
-            raise MetadataError(k.join(path, ZARR_JSON), None, f"version 2 cannot say it: {'; '.join(made.problems)}")
-        return documents.dumps(made.document)
+        translation = v3.array_v3_to_v2(node, k.join(path, ZARR_JSON), separator=self._dimension_separator)
+        if translation.document is None:
+            raise MetadataError(
+                k.join(path, ZARR_JSON), None, f"version 2 cannot represent it: {'; '.join(translation.problems)}"
+            )
+        return documents.dumps(translation.document)
 
     def _zmetadata(self, path: str, node: Mapping[str, Any]) -> bytes:
         found: dict[str, bytes] = {}
         nodes = {"": node, **(consolidated.parse_inline(node, k.join(path, ZARR_JSON)) or {})}
-        for below, one in nodes.items():
+        for node_path, one in nodes.items():
             try:
-                shown = {name: self._shown(one, k.join(path, below), name) for name in self._names(one) - {ZMETADATA}}
+                shown = {
+                    name: self._shown_document(one, k.join(path, node_path), name)
+                    for name in self._names(one) - {ZMETADATA}
+                }
             except MetadataError:
-                continue  # what version 2 cannot say is not repeated either
-            found.update((k.join(below, name), data) for name, data in shown.items())
+                continue  # what version 2 cannot represent is not repeated either
+            found.update((k.join(node_path, name), data) for name, data in shown.items())
         return consolidated.build(found)
 
     def _set_document(self, path: str, name: str, value: bytes) -> None:
@@ -225,10 +231,10 @@ class V2View(Wrapper):
         self._may_write(key)
         with self._lock:
             old = self._node_or_none(path)
-            made = self._with_document(old, key, name, value)
-            if made != old:
-                self._replace(path, old, made)
-            self._judge(path, made)
+            new = self._with_document(old, key, name, value)
+            if new != old:
+                self._replace(path, old, new)
+            self._judge(path, new)
 
     def _with_document(self, old: dict[str, Any] | None, key: str, name: str, value: bytes) -> dict[str, Any]:
         if name == ZARRAY:
@@ -248,9 +254,9 @@ class V2View(Wrapper):
         if not self.capabilities.writable:
             raise ReadOnlyError(key, self)
 
-    def _replace(self, path: str, old: Mapping[str, Any] | None, made: Mapping[str, Any]) -> None:
+    def _replace(self, path: str, old: Mapping[str, Any] | None, node: Mapping[str, Any]) -> None:
         """Write the document of a node."""
-        self.inner._set(k.join(path, ZARR_JSON), documents.dumps(made))
+        self.inner._set(k.join(path, ZARR_JSON), documents.dumps(node))
 
     def _delete_document(self, path: str, name: str) -> None:
         with self._lock:
@@ -271,7 +277,7 @@ class V2View(Wrapper):
 
     def _get(self, key: str) -> bytes:
         name = k.name(key)
-        return self._document(k.parent(key), name) if name in _SHOWN else self.inner._get(self._below(key))
+        return self._document(k.parent(key), name) if name in _SHOWN else self.inner._get(self._inner_key(key))
 
     def _contains(self, key: str) -> bool:
         name = k.name(key)
@@ -279,35 +285,35 @@ class V2View(Wrapper):
             node = self._node_or_none(k.parent(key))
             return node is not None and name in self._names(node)
         try:
-            below = self._below(key)
+            inner_key = self._inner_key(key)
         except KeyError:
             return False
-        return self.inner._contains(below)
+        return self.inner._contains(inner_key)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         if k.name(key) in _SHOWN:
             return self._get(key)[start:stop]
-        return self.inner._get_range(self._below(key), start, stop)
+        return self.inner._get_range(self._inner_key(key), start, stop)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
         if k.name(key) in _SHOWN:
             value = self._get(key)
             return value[max(0, len(value) - n) :]
-        return self.inner._get_suffix(self._below(key), n)
+        return self.inner._get_suffix(self._inner_key(key), n)
 
     def _nbytes(self, key: str) -> int:
-        return len(self._get(key)) if k.name(key) in _SHOWN else self.inner._nbytes(self._below(key))
+        return len(self._get(key)) if k.name(key) in _SHOWN else self.inner._nbytes(self._inner_key(key))
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        below: dict[str, str] = {}
+        inner_keys: dict[str, str] = {}
         for key in keys:
             if k.name(key) not in _SHOWN:
                 try:
-                    below[key] = self._below(key)
+                    inner_keys[key] = self._inner_key(key)
                 except KeyError:
                     continue
-        found = self.inner._get_many(list(below.values()))
-        return LazyItems(lambda key: found[below[key]] if key in below else self._get(key), keys)
+        found = self.inner._get_many(list(inner_keys.values()))
+        return LazyItems(lambda key: found[inner_keys[key]] if key in inner_keys else self._get(key), keys)
 
     def _keys(self, path: str) -> Iterator[str]:
         inside = self._array_around(path)
@@ -319,8 +325,8 @@ class V2View(Wrapper):
                 if k.is_below(k.join(at, name), path):
                     yield k.join(at, name)
         for key in keys:
-            array = next((above for above in k.parents(key) if above in arrays), None)
-            shown = self._above(key, array) if array is not None else self._foreign(key)
+            array = next((path for path in k.parents(key) if path in arrays), None)
+            shown = self._shown_key(key, array) if array is not None else self._foreign(key)
             if shown is not None and k.is_below(shown, path):
                 yield shown
 
@@ -397,19 +403,19 @@ class V2View(Wrapper):
             self._may_write(key)
             self._delete_document(k.parent(key), name)
         else:
-            self.inner._delete(self._below(key))
+            self.inner._delete(self._inner_key(key))
 
     def _delete_many(self, keys: Iterable[str]) -> None:
-        below, named = [], []
+        inner_keys, named = [], []
         for key in keys:
             if k.name(key) in _SHOWN:
                 named.append(key)
                 continue
             try:
-                below.append(self._below(key))
+                inner_keys.append(self._inner_key(key))
             except KeyError:
                 continue
-        self.inner._delete_many(below)
+        self.inner._delete_many(inner_keys)
         # Last, since without its document nobody knows what an array's chunks are called; and the deepest first.
         for key in sorted(named, key=lambda key: len(k.segments(key)), reverse=True):
             try:

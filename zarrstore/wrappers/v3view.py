@@ -41,8 +41,8 @@ class V3View(Wrapper):
 
     Examples
     --------
-    >>> below = {".zgroup": v2.encode_group(), ".zattrs": b'{"title": "old"}'}
-    >>> view = V3View(below)
+    >>> inner = {".zgroup": v2.encode_group(), ".zattrs": b'{"title": "old"}'}
+    >>> view = V3View(inner)
     >>> documents.loads(view["zarr.json"], "zarr.json")
     {'attributes': {'title': 'old'}, 'node_type': 'group', 'zarr_format': 3}
     >>> sorted(view)
@@ -67,15 +67,15 @@ class V3View(Wrapper):
         data = held.get(keys[ZATTRS])
         attrs = v2.decode_attrs(data, keys[ZATTRS]) if data is not None else {}
         if keys[ZARRAY] in held:
-            made = v3.array_v2_to_v3(v2.decode_array(held[keys[ZARRAY]], keys[ZARRAY]), attrs)
+            translation = v3.array_v2_to_v3(v2.decode_array(held[keys[ZARRAY]], keys[ZARRAY]), attrs)
         elif keys[ZGROUP] in held:
             v2.decode_group(held[keys[ZGROUP]], keys[ZGROUP])
-            made = v3.group_v2_to_v3(attrs)
+            translation = v3.group_v2_to_v3(attrs)
         else:
             raise KeyError(k.join(path, ZARR_JSON))
-        if made.document is None:
-            raise MetadataError(keys[ZARRAY], None, f"version 3 cannot say it: {'; '.join(made.problems)}")
-        return documents.dumps(made.document)
+        if translation.document is None:
+            raise MetadataError(keys[ZARRAY], None, f"version 3 cannot represent it: {'; '.join(translation.problems)}")
+        return documents.dumps(translation.document)
 
     def _is_node(self, path: str) -> bool:
         return any(self.inner._contains(k.join(path, name)) for name in (ZARRAY, ZGROUP))
@@ -87,17 +87,17 @@ class V3View(Wrapper):
         with self._lock:
             if is_array:
                 # The chunks of an array that is there already have their names.
-                made = v3.array_v3_to_v2(document, key, separator=self._separator(path))
+                translation = v3.array_v3_to_v2(document, key, separator=self._separator(path))
             else:
-                made = v3.group_v3_to_v2(document, key)
-            if made.document is None:
-                raise MetadataError(key, None, f"version 2 cannot say it: {'; '.join(made.problems)}")
+                translation = v3.group_v3_to_v2(document, key)
+            if translation.document is None:
+                raise MetadataError(key, None, f"version 2 cannot represent it: {'; '.join(translation.problems)}")
             name, other = (ZARRAY, ZGROUP) if is_array else (ZGROUP, ZARRAY)
-            if made.attrs:
-                self.inner._set(k.join(path, ZATTRS), v2.encode_attrs(made.attrs))
+            if translation.attrs:
+                self.inner._set(k.join(path, ZATTRS), v2.encode_attrs(translation.attrs))
             else:
                 self.inner._delete_many([k.join(path, ZATTRS)])
-            self.inner._set(k.join(path, name), documents.dumps(made.document))
+            self.inner._set(k.join(path, name), documents.dumps(translation.document))
             self.inner._delete_many([k.join(path, other)])
 
     def _delete_document(self, path: str) -> None:
@@ -135,11 +135,11 @@ class V3View(Wrapper):
     def _settable(self, key: str) -> str:
         if k.name(key) in DOCUMENTS:
             raise InvalidKeyError(key, "documents of version 2 are not shown here: set zarr.json")
-        below = self._to_inner(key)
-        if below == key and _is_v3_chunk_name(key) and not self._is_in_an_array(key):
+        inner_key = self._to_inner(key)
+        if inner_key == key and _is_v3_chunk_name(key) and not self._is_in_an_array(key):
             what = f"set {key!r}, which names a chunk where there is no array"
             raise UnsupportedOperation(what, self, "set its zarr.json first")
-        return below
+        return inner_key
 
     def _is_in_an_array(self, key: str) -> bool:
         return any(self.inner._contains(k.join(above, ZARRAY)) for above in k.parents(key))
@@ -171,9 +171,9 @@ class V3View(Wrapper):
         return len(self._get(key)) if k.name(key) == ZARR_JSON else super()._nbytes(key)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        below = {key: self._to_inner(key) for key in keys if k.name(key) not in DOCUMENTS}
-        found = self.inner._get_many(list(below.values()))
-        return LazyItems(lambda key: found[below[key]] if key in below else self._get(key), keys)
+        inner_keys = {key: self._to_inner(key) for key in keys if k.name(key) not in DOCUMENTS}
+        found = self.inner._get_many(list(inner_keys.values()))
+        return LazyItems(lambda key: found[inner_keys[key]] if key in inner_keys else self._get(key), keys)
 
     def _keys(self, path: str) -> Iterator[str]:
         nodes = set()
