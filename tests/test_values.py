@@ -8,7 +8,7 @@ import mmap
 import numpy as np
 import pytest
 
-from zarrstore.values import as_bytes, nbytes
+from zarrstore.values import as_buffer, as_bytes, nbytes
 
 GRID = np.arange(24, dtype="<i2").reshape(2, 3, 4)
 BUFFERS = [
@@ -64,3 +64,42 @@ def test_what_is_no_buffer_is_refused(value: object) -> None:
 def test_an_unknown_size_is_minus_one() -> None:
     assert nbytes("text") == -1
     assert nbytes(None) == -1
+
+
+@pytest.mark.parametrize(("value", "expected"), BUFFERS, ids=lambda v: type(v).__name__)
+def test_any_buffer_becomes_a_flat_view_of_the_same_bytes(value: object, expected: bytes) -> None:
+    result = as_buffer(value)
+    assert bytes(result) == expected
+    assert len(result) == len(expected)
+    if isinstance(result, memoryview):
+        assert (result.format, result.ndim, result.readonly) == ("B", 1, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        GRID,
+        np.asfortranarray(GRID),
+        bytearray(b"abc"),
+        memoryview(GRID),
+        array.array("d", [1.5]),
+        np.array(["2020"], "M8[ns]"),
+        np.zeros(2, "i4,f8"),
+        np.array(5),
+    ],
+    ids=lambda value: f"{type(value).__name__}-{getattr(value, 'dtype', '')}",
+)
+def test_a_contiguous_buffer_is_not_copied(value: object) -> None:
+    view = as_buffer(value)
+    assert isinstance(view, memoryview)
+    first = np.frombuffer(view, "u1")
+    if isinstance(value, np.ndarray):
+        assert np.shares_memory(first, value)
+    else:
+        assert np.shares_memory(first, np.frombuffer(value, "u1"))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("value", ["text", None, 1, [1], np.array([object()]), np.zeros(1, "i4,O")], ids=range(6))
+def test_what_is_no_buffer_is_refused_as_a_view_too(value: object) -> None:
+    with pytest.raises(TypeError, match="cannot store"):
+        as_buffer(value)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from zarrstore.ops import delitems as delitems
     from zarrstore.ops import getitems as getitems
     from zarrstore.ops import getrange as getrange
+    from zarrstore.ops import getranges as getranges
     from zarrstore.ops import getsize as getsize
     from zarrstore.ops import getsuffix as getsuffix
     from zarrstore.ops import keys_below as keys_below
@@ -114,7 +115,7 @@ _MODULES = {
     ),
     "hierarchy": "contains_array contains_group delete_node init_array init_group",
     "nodes": "Node walk",
-    "ops": "delitems getitems getrange getsize getsuffix keys_below listdir rename rmdir setitems",
+    "ops": "delitems getitems getrange getranges getsize getsuffix keys_below listdir rename rmdir setitems",
     "registry": "open_store",
     "stores.dbm": "DBMStore",
     "stores.dict": "DictStore MemoryStore",

@@ -27,8 +27,9 @@ class KVStore(Store):
     ----------
     mapping : Mapping
         A dict, a zarr 2 store, a class of your own. Its own ``listdir``, ``rmdir``, ``rename``, ``getsize``,
-        ``getitems``, ``setitems``, ``delitems``, ``getrange``, ``getsuffix``, ``keys_below``, ``flush`` and ``close``
-        are used where it has them. One that cannot be written (no ``__setitem__``) makes a read-only store.
+        ``getitems``, ``setitems``, ``delitems``, ``getrange``, ``getranges``, ``getsuffix``, ``keys_below``, ``flush``
+        and ``close`` are used where it has them. One that cannot be written (no ``__setitem__``)
+        makes a read-only store.
 
     Notes
     -----
@@ -118,6 +119,10 @@ class KVStore(Store):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         own = self._own("getrange")
         return as_bytes(own(key, start, stop)) if own is not None else super()._get_range(key, start, stop)
+
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        own = self._own("getranges")
+        return [as_bytes(part) for part in own(key, spans)] if own is not None else super()._get_ranges(key, spans)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
         own = self._own("getsuffix")

@@ -14,6 +14,7 @@ overrides *driver* methods, whose names begin with an underscore:
 ``_count()``                          number of keys                                                via _keys
 ``_get_range(key, start, stop)``      the slice, clipped at the end; stop None is the end           of _get
 ``_get_suffix(key, n)``               the last n bytes, or all there are                            of _get
+``_get_ranges(key, spans)``           a list of slices, one for each (start, stop); one question    of _get_range
 ``_nbytes(key)``                      size in bytes; KeyError if absent; -1 if it cannot be known   of _get
 ``_get_many(keys)``                   a mapping of those found, read when asked                     lazy _get
 ``_set_many(items)``                  all, in order                                                 a loop
@@ -28,14 +29,16 @@ overrides *driver* methods, whose names begin with an underscore:
 ====================================  ======================================================================
 
 Drivers receive judged keys and normal paths (``""`` is the root; any other path could be a key), and compose with
-drivers.
+drivers. Values are `bytes`; a class that says ``takes_buffers = True`` is given any other contiguous buffer as it is,
+as a flat, read-only `memoryview` of the caller's memory. It must have written or copied it before it returns, for the
+caller may change it then.
 """
 
 from __future__ import annotations
 
 import operator
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -45,7 +48,8 @@ from zarrstore import keys as k
 from zarrstore.batch import LazyItems
 from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, RenameError
 from zarrstore.keys import judged
-from zarrstore.values import as_bytes
+from zarrstore.spans import Span, read_spans
+from zarrstore.values import as_buffer, as_bytes
 
 __all__ = ["DRIVER", "WRITES", "Capabilities", "Entry", "Store"]
 
@@ -59,6 +63,7 @@ DRIVER = (
     "_keys",
     "_count",
     "_get_range",
+    "_get_ranges",
     "_get_suffix",
     "_nbytes",
     "_get_many",
@@ -163,6 +168,8 @@ class Store(MutableMapping[str, bytes]):
     capabilities: Capabilities = Capabilities()
     #: Separator of chunk coordinates that zarr 2 reads off a store; None leaves it to the array.
     _dimension_separator: str | None = None
+    #: Whether `_set` and `_set_many` take buffers of the caller's memory beside `bytes`, and keep none of them.
+    takes_buffers: bool = False
 
     # The mapping ---------------------------------------------------------------------------------------------------
 
@@ -177,7 +184,9 @@ class Store(MutableMapping[str, bytes]):
             name = judged[key]
         except TypeError:
             k.refuse_unhashable(key)
-        self._set(name, value if type(value) is bytes else as_bytes(value))
+        if type(value) is not bytes:
+            value = as_buffer(value) if self.takes_buffers else as_bytes(value)
+        self._set(name, value)
 
     def __delitem__(self, key: str) -> None:
         try:
@@ -207,10 +216,22 @@ class Store(MutableMapping[str, bytes]):
         self._clear()
 
     def update(self, other: Any = (), /, **more: Any) -> None:
-        """Set all items of a mapping or of an iterable of pairs, as one batch."""
+        """Set all items of a mapping, of anything with ``keys()``, or of an iterable of pairs, as one batch."""
         self.setitems(other)
         if more:
             self.setitems(more)
+
+    def __or__(self, other: Any) -> dict[str, Any]:
+        """Return a new dict of all items of both, `other`'s in the place of those here. Cost: reads every value."""
+        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Any) -> dict[str, Any]:
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        """Set all items of `other`, as `update` does."""
+        self.update(other)
+        return self
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -232,17 +253,14 @@ class Store(MutableMapping[str, bytes]):
 
     def listdir(self, path: object = "") -> list[str]:
         """Return the sorted names of the immediate children of `path`; none for a value or a missing path."""
-        at = k.normalize_path(path)
-        if at and not k.is_key(at):
-            return []
-        return sorted(self._listdir(at))
+        at = _place_of(path)
+        return [] if at is None else sorted(self._listdir(at))
 
     def rmdir(self, path: object = "") -> None:
         """Remove every key below `path`, never a value at it; no error if nothing is there; the root empties all."""
-        at = k.normalize_path(path)
-        if at and not k.is_key(at):
-            return
-        self._rmdir(at)
+        at = _place_of(path)
+        if at is not None:
+            self._rmdir(at)
 
     def rename(self, source: object, destination: object) -> None:
         """Move a value, a directory, or both, to where nothing stands.
@@ -267,8 +285,8 @@ class Store(MutableMapping[str, bytes]):
         -----
         One contract for every store. Deviation from zarr 2, where the outcome differed by store and could lose data.
         """
-        src, dst = k.normalize_path(source), k.normalize_path(destination)
-        if (src and not k.is_key(src)) or not self._stands(src):
+        src, dst = _place_of(source), k.normalize_path(destination)
+        if src is None or not self._stands(src):
             raise KeyError(source)
         if src == dst:
             return
@@ -292,24 +310,18 @@ class Store(MutableMapping[str, bytes]):
 
     def getsize(self, path: object = "") -> int:
         """Return the bytes of the value at `path`, or of those immediately below it; 0 if nothing, -1 if unknown."""
-        at = k.normalize_path(path)
-        if at and not k.is_key(at):
-            return 0
-        return self._getsize(at)
+        at = _place_of(path)
+        return 0 if at is None else self._getsize(at)
 
     def sweep(self, path: object = "", *, dry_run: bool = False) -> list[str]:
         """Delete what writers that died left below `path` and is no key; return its names, sorted."""
-        at = k.normalize_path(path)
-        if at and not k.is_key(at):
-            return []
-        return sorted(self._sweep(at, dry_run))
+        at = _place_of(path)
+        return [] if at is None else sorted(self._sweep(at, dry_run))
 
     def keys_below(self, path: object = "") -> Iterator[str]:
         """Yield the full keys below `path`, in any order, without listing the rest of the store."""
-        at = k.normalize_path(path)
-        if at and not k.is_key(at):
-            return iter(())
-        return iter(self._keys(at))
+        at = _place_of(path)
+        return iter(()) if at is None else iter(self._keys(at))
 
     # Batches and parts ---------------------------------------------------------------------------------------------
 
@@ -329,33 +341,33 @@ class Store(MutableMapping[str, bytes]):
             A backend that gains from concurrency fetches ahead, within a budget of bytes. Values handed out are not
             kept.
         """
-        names = []
-        for key in keys:
-            try:
-                names.append(judged[key])
-            except (InvalidKeyError, TypeError):
-                continue
-        return self._get_many(names)
+        return self._get_many(_keys_among(keys))
 
     def setitems(self, items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Set all items of a mapping (whose keys are all judged before the first is written) or iterable of pairs."""
+        """Set all items of a mapping, or of an iterable of pairs.
+
+        Parameters
+        ----------
+        items : mapping, object with ``keys()``, or iterable of pairs
+            Whatever `dict.update` takes. The keys of the first two are all judged before the first value is written.
+        """
+        pairs: Iterable[tuple[str, Any]]
         if isinstance(items, Mapping):
             for key in items:
                 k.check_key(key)
-            pairs: Iterable[tuple[str, Any]] = items.items()
+            pairs = items.items()
+        elif hasattr(items, "keys"):  # as dict.update asks; multiprocessing's dict is no Mapping
+            mapping: Any = items
+            names = [k.check_key(key) for key in mapping.keys()]  # noqa: SIM118
+            pairs = ((name, mapping[name]) for name in names)
         else:
             pairs = items
-        self._set_many((k.check_key(key), as_bytes(value)) for key, value in pairs)
+        as_value: Callable[[Any], Any] = as_buffer if self.takes_buffers else as_bytes
+        self._set_many((k.check_key(key), as_value(value)) for key, value in pairs)
 
     def delitems(self, keys: Iterable[str]) -> None:
         """Delete those of `keys` that exist."""
-        names = []
-        for key in keys:
-            try:
-                names.append(judged[key])
-            except (InvalidKeyError, TypeError):
-                continue
-        self._delete_many(names)
+        self._delete_many(_keys_among(keys))
 
     def getrange(self, key: str, start: SupportsIndex, stop: SupportsIndex | None = None) -> bytes:
         """Return bytes `start` to `stop` (None: the end) of a value, clipped at its end; KeyError if absent."""
@@ -363,6 +375,32 @@ class Store(MutableMapping[str, bytes]):
         last = None if stop is None else _offset("stop", stop)
         try:
             return self._get_range(judged[key], first, last)
+        except (KeyError, TypeError) as exc:
+            raise _spelled(exc, key) from None
+
+    def getranges(self, key: str, spans: Iterable[tuple[SupportsIndex, SupportsIndex | None]]) -> list[bytes]:
+        """Return several parts of one value, each clipped at its end; KeyError if absent.
+
+        Parameters
+        ----------
+        key : str
+            The value.
+        spans : iterable of (start, stop), bytes
+            Offsets as `getrange` takes them, in any order; parts may overlap.
+
+        Returns
+        -------
+        list of bytes
+            One part for each span, in the order of `spans`.
+
+        Notes
+        -----
+        One question where the backend can; elsewhere one `getrange` for each run of spans that lie close together
+        (`spans.coalesce`). A value that changes meanwhile may give parts of both.
+        """
+        offsets = [(_offset("start", start), None if stop is None else _offset("stop", stop)) for start, stop in spans]
+        try:
+            return self._get_ranges(judged[key], offsets)
         except (KeyError, TypeError) as exc:
             raise _spelled(exc, key) from None
 
@@ -443,6 +481,12 @@ class Store(MutableMapping[str, bytes]):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self._get(key)[start:stop]
 
+    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
+        if not self.capabilities.ranged:
+            value = self._get(key)
+            return [value[start:stop] for start, stop in spans]
+        return read_spans(lambda start, stop: self._get_range(key, start, stop), spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         value = self._get(key)
         return value[max(0, len(value) - n) :]
@@ -502,6 +546,23 @@ class Store(MutableMapping[str, bytes]):
 
     def _close(self) -> None:
         """Nothing to release unless a backend holds something."""
+
+
+def _place_of(path: object) -> str | None:
+    """Return a path in its normal spelling, None where nothing can be: no key begins so."""
+    at = k.normalize_path(path)
+    return None if at and not k.is_key(at) else at
+
+
+def _keys_among(keys: Iterable[object]) -> list[str]:
+    """Return those of `keys` that are keys: the others are absent in every store."""
+    names = []
+    for key in keys:
+        try:
+            names.append(judged[key])
+        except (InvalidKeyError, TypeError):
+            continue
+    return names
 
 
 def _spelled(exc: Exception, key: object) -> Exception:

@@ -69,6 +69,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "_keys": ("a",),
     "_count": (),
     "_get_range": ("a/0.1", 0, 1),
+    "_get_ranges": ("a/0.1", [(0, 1), (1, None)]),
     "_get_suffix": ("a/0.1", 1),
     "_nbytes": ("a/0.1",),
     "_get_many": (["a/0.0", "a/0.1"],),

@@ -18,6 +18,7 @@ What the store's `capabilities` deny is tested too: a store that says it is not 
 from __future__ import annotations
 
 import array
+import collections
 import gc
 import os
 import pickle
@@ -48,6 +49,19 @@ from zarrstore.testing.trees import HOSTILE_KEYS, SEGMENTS, tree
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["StoreConformance"]
+
+
+class HasKeys:
+    """What `dict.update` takes for a mapping, and `collections.abc.Mapping` does not."""
+
+    def __init__(self, items: dict[str, bytes]) -> None:
+        self.items_by_key = items
+
+    def keys(self) -> list[str]:
+        return list(self.items_by_key)
+
+    def __getitem__(self, key: str) -> bytes:
+        return self.items_by_key[key]
 
 
 class StoreConformance:
@@ -230,6 +244,10 @@ class StoreConformance:
         value[:] = b"xyz"
         grid[:] = 7
         assert (store["a"], store["b"], first) == (b"abc", b"\0\0\0", b"abc")
+        batch = bytearray(b"batch")
+        store.update({"c": batch, "d": b"1"})
+        batch[:] = b"later"
+        assert store["c"] == b"batch"
         store["a"] = b"later"
         assert first == b"abc"
 
@@ -278,6 +296,10 @@ class StoreConformance:
             return
         store.update({"a": b"1", "b/c": b"22"})
         store.update([("d", bytearray(b"3"))])
+        store |= collections.UserDict({"a": b"1"})
+        store.update(HasKeys({"a": b"1"}))  # as multiprocessing's dict, no Mapping
+        assert store | {"a": b"x"} == {"a": b"x", "b/c": b"22", "d": b"3"}
+        assert {"a": b"x", "y": b"y"} | store == {"a": b"1", "b/c": b"22", "d": b"3", "y": b"y"}
         assert store.setdefault("a", b"other") == b"1"
         assert store.setdefault("e", b"4") == b"4"
         assert sorted(store.keys()) == ["a", "b/c", "d", "e"]
@@ -501,6 +523,13 @@ class StoreConformance:
         value = self.tree()["c/9.10"]
         for start, stop in ((0, 10), (5, 6), (10, 10), (250, 300), (300, 400), (0, None), (100, None), (20, 10)):
             assert full.getrange("c/9.10", start, stop) == value[start:stop], (start, stop)
+        spans = [(100, None), (0, 10), (5, 6), (10, 10), (250, 300), (300, 400), (20, 10), (0, 256)]
+        assert full.getranges("c/9.10", spans) == [value[start:stop] for start, stop in spans]
+        assert full.getranges("c/9.10", []) == []
+        for absent in ([(0, 1)], [(3, 3)]):
+            with pytest.raises(KeyError) as caught:
+                full.getranges("no/such", absent)
+            assert caught.value.args == ("no/such",)
         for n in (0, 1, 10, 256, 1000):
             assert full.getsuffix("c/9.10", n) == (value[-n:] if n else b""), n
         assert full.getrange("c/0.0", 0, 10) == b""

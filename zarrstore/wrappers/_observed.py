@@ -110,6 +110,12 @@ class Observed(Wrapper):
             call.read = len(value)
         return value
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        with Call(self, "get_ranges", key, len(spans)) as call:
+            parts = self.inner._get_ranges(key, spans)
+            call.read = sum(map(len, parts))
+        return parts
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         with Call(self, "get_suffix", key, n) as call:
             value = self.inner._get_suffix(key, n)

@@ -77,6 +77,9 @@ class Wrapper(Store):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self.inner._get_range(self._to_inner(key), start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        return self.inner._get_ranges(self._to_inner(key), spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         return self.inner._get_suffix(self._to_inner(key), n)
 

@@ -147,6 +147,11 @@ class ConsolidatedStore(Wrapper):
             return self._documents[key][start:stop]
         return self.inner._get_range(key, start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        if self._is_document(key):
+            return [self._documents[key][start:stop] for start, stop in spans]
+        return self.inner._get_ranges(key, spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         if self._is_document(key):
             value = self._documents[key]

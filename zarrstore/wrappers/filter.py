@@ -111,6 +111,9 @@ class FilterStore(Wrapper):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self.inner._get_range(self._seen(key), start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        return self.inner._get_ranges(self._seen(key), spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         return self.inner._get_suffix(self._seen(key), n)
 

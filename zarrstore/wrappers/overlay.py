@@ -193,6 +193,9 @@ class OverlayStore(Wrapper):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self._holder(key)._get_range(key, start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        return self._holder(key)._get_ranges(key, spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         return self._holder(key)._get_suffix(key, n)
 

@@ -164,6 +164,9 @@ class RetryStore(Wrapper):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self._again(self.inner._get_range, key, start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        return self._again(self.inner._get_ranges, key, spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         return self._again(self.inner._get_suffix, key, n)
 

@@ -295,6 +295,12 @@ class V2View(Wrapper):
             return self._get(key)[start:stop]
         return self.inner._get_range(self._inner_key(key), start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        if k.name(key) in _SHOWN:
+            value = self._get(key)
+            return [value[start:stop] for start, stop in spans]
+        return self.inner._get_ranges(self._inner_key(key), spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         if k.name(key) in _SHOWN:
             value = self._get(key)

@@ -161,6 +161,12 @@ class V3View(Wrapper):
             return self._get(key)[start:stop]
         return super()._get_range(key, start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        if k.name(key) == ZARR_JSON:
+            value = self._get(key)
+            return [value[start:stop] for start, stop in spans]
+        return super()._get_ranges(key, spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         if k.name(key) == ZARR_JSON:
             value = self._get(key)

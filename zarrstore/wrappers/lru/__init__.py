@@ -263,6 +263,9 @@ class LRUStoreCache(Wrapper):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self._get_part(key, ("range", start, stop))
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        return [self._get_range(key, start, stop) for start, stop in spans]
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         return self._get_part(key, ("suffix", n, None))
 
