@@ -54,8 +54,8 @@ ROOMS = {
         WRAPPERS, rf"{CONTRACT}|{WRAPPERS}", "a wrapper goes round any store, so it knows no concrete one"
     ),
     "verbs": Room(
-        r"nodes|ops|hierarchy|registry|tools(\..*)?|testing(\..*)?",
-        rf"{CONTRACT}|{WRAPPERS}|nodes|ops|hierarchy|registry|tools(\..*)?|testing(\..*)?",
+        r"nodes|ops|hierarchy|kinds|registry|tools(\..*)?|testing(\..*)?",
+        rf"{CONTRACT}|{WRAPPERS}|nodes|ops|hierarchy|kinds|registry|tools(\..*)?|testing(\..*)?",
         "a verb works over any mapping and knows no concrete store; the registry knows classes by dotted names",
     ),
     "doors": Room(r"|__main__|cli(\..*)?", r".*", "a door opens to everything"),

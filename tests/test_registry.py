@@ -24,6 +24,7 @@ from zarrstore import (
     open_store,
 )
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, ReadOnlyError, StoreNotFoundError
+from zarrstore.kinds import KINDS
 from zarrstore.stores.http import HTTPStore
 from zarrstore.testing import CountingStore
 
@@ -68,7 +69,8 @@ SUFFIXES = {
     "a.mdb": LMDBStore,
     "a.sqlite": SQLiteStore,
     "a.sqlite3": SQLiteStore,
-    "a.db": DBMStore,
+    "a.ozx": ZipStore,
+    "a.db": SQLiteStore,
     "a.dbm": DBMStore,
     "a.zarr": DirectoryStore,
     "a": DirectoryStore,
@@ -86,7 +88,7 @@ def test_what_is_missing_is_made_by_its_suffix_and_found_again(name: str, tmp_pa
         store["c"] = b"2"
     with pytest.raises(DestinationExistsError):
         open_store(tmp_path / name, mode="w-")
-    with open_store(tmp_path / name, mode="w") as store:
+    with open_store(tmp_path / name, mode="w", force=True) as store:
         assert type(store) is SUFFIXES[name]
         assert dict(store) == {}
         store["new"] = b"3"
@@ -163,7 +165,74 @@ def test_urls() -> None:
         assert dict(again) == {"a/b": b"1"}
         with pytest.raises(ReadOnlyError):
             again["c"] = b""
-    assert dict(open_store("memory://registry/a", mode="w")) == {}
+    with pytest.raises(DestinationExistsError, match="holds no Zarr hierarchy"):
+        open_store("memory://registry/a", mode="w")
+    assert dict(open_store("memory://registry/a", mode="w", force=True)) == {}
+
+
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_url_below_which_nothing_is_must_exist_too(mode: str) -> None:
+    pytest.importorskip("fsspec", reason="needs fsspec: pip install zarrstore[fsspec]")
+    with pytest.raises(StoreNotFoundError, match="keys below it; there are none"):
+        open_store("memory://no-such-place", mode=mode)
+
+
+def test_w_spares_a_folder_in_which_nothing_proves_a_hierarchy(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_bytes(b"the only copy")
+    with pytest.raises(DestinationExistsError, match=r"files of somebody else; pass force=True"):
+        open_store(tmp_path, mode="w")
+    assert (tmp_path / "photos" / "cat.jpg").read_bytes() == b"the only copy"
+    assert dict(open_store(tmp_path, mode="w", force=True)) == {}
+
+
+@pytest.mark.parametrize("document", [".zgroup", ".zarray", "zarr.json", "child/.zarray", "meta"])
+def test_w_erases_what_a_document_proves_to_be_a_hierarchy(document: str, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "data")
+    store[document] = b"{}"
+    store["child/0.0"] = b"chunk"
+    assert dict(open_store(tmp_path / "data", mode="w")) == {}
+
+
+def test_a_file_url_names_its_host_only_if_that_is_this_one(tmp_path: Path) -> None:
+    for url in (f"file://localhost{tmp_path}/a%20b", f"file://{tmp_path}/a%20b", f"FILE://{tmp_path}/a%20b"):
+        with open_store(url) as store:
+            store["x"] = b"1"
+    assert (tmp_path / "a b" / "x").read_bytes() == b"1"
+
+
+def test_two_colons_in_a_path_are_no_chain_of_protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_store(str(tmp_path / "run::3.zip")) as store:
+        store["x"] = b"1"
+    assert (tmp_path / "run::3.zip").is_file()
+    monkeypatch.chdir(tmp_path)
+    with open_store("run::4.zarr") as store:
+        store["x"] = b"1"
+    assert (tmp_path / "run::4.zarr" / "x").is_file()
+    with open_store("run::3.zip", mode="r") as store:
+        assert dict(store) == {"x": b"1"}
+
+
+def test_a_local_upath_is_opened_by_its_content(tmp_path: Path) -> None:
+    upath = pytest.importorskip("upath", reason="needs universal_pathlib: pip install zarrstore[upath]")
+    with open_store(tmp_path / "x.zip") as store:
+        store["a"] = b"1"
+    for target in (upath.UPath(f"file://{tmp_path}/x.zip"), upath.UPath(str(tmp_path / "x.zip"))):
+        with open_store(target, mode="r") as store:
+            assert inside(store) is ZipStore
+            assert dict(store) == {"a": b"1"}
+
+
+def test_an_empty_path_is_nobody_s_current_directory() -> None:
+    with pytest.raises(ValueError, match=r"cannot open an empty path; '\.' is the current directory"):
+        open_store("")
+
+
+def test_every_kind_has_one_row_and_no_two_share_a_sign() -> None:
+    for signs in ("suffixes", "schemes", "magic"):
+        claimed = [sign for kind in KINDS.values() for sign in getattr(kind, signs)]
+        assert len(claimed) == len(set(claimed)), signs
+    assert all(name == kind.name for name, kind in KINDS.items())
 
 
 def test_mappings_are_themselves() -> None:

@@ -1,65 +1,37 @@
 """open_store: from a path, a URL or a foreign object to a Store. By content first, then by suffix, then by scheme.
 
-Classes stand here by their dotted names and are imported on use, so that nobody pays for a backend that is not opened.
+What each kind of store is recognised by stands in `kinds`.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
+import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, StoreNotFoundError
+from zarrstore.kinds import (
+    KINDS,
+    LOOKED_FOR,
+    Kind,
+    foreign_adapter,
+    kind_of_content,
+    kind_of_scheme,
+    kind_of_suffix,
+    load,
+)
+from zarrstore.metadata import documents
 
 __all__ = ["MODES", "open_store", "store_class"]
 
 MODES = ("r", "r+", "a", "w", "w-", "x")
 
-_CLASSES = {
-    "dict": "zarrstore.stores.dict:DictStore",
-    "dir": "zarrstore.stores.directory:DirectoryStore",
-    "nested": "zarrstore.stores.nested:NestedDirectoryStore",
-    "zip": "zarrstore.stores.zip:ZipStore",
-    "lmdb": "zarrstore.stores.lmdb:LMDBStore",
-    "dbm": "zarrstore.stores.dbm:DBMStore",
-    "sqlite": "zarrstore.stores.sqlite:SQLiteStore",
-    "http": "zarrstore.stores.http:HTTPStore",
-    "fsspec": "zarrstore.stores.fsspec:FSStore",
-    "obstore": "zarrstore.stores.obstore:ObstoreStore",
-    "opendal": "zarrstore.stores.opendal:OpenDALStore",
-    "readonly": "zarrstore.wrappers.readonly:ReadOnlyStore",
-}
-
-_SUFFIXES = {
-    ".zip": "zip",
-    ".lmdb": "lmdb",
-    ".mdb": "lmdb",
-    ".db": "dbm",
-    ".dbm": "dbm",
-    ".bdb": "dbm",
-    ".gdbm": "dbm",
-    ".sqlite": "sqlite",
-    ".sqlite3": "sqlite",
-}
-
-#: Foreign objects that are no mappings: module and name of a class that they inherit -> what adapts them.
-_FOREIGN = {
-    ("zarr.abc.store", "Store"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
-    ("zarr.storage._common", "StorePath"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
-    ("icechunk.session", "Session"): "zarrstore.bridges.icechunk:IcechunkStore",
-    ("obstore.store", ""): "zarrstore.stores.obstore:ObstoreStore",
-    ("opendal.operator", "Operator"): "zarrstore.stores.opendal:OpenDALStore",
-    ("opendal", "Operator"): "zarrstore.stores.opendal:OpenDALStore",
-    ("upath.core", "UPath"): "zarrstore.stores.fsspec:FSStore.from_upath",
-}
-
-_LOOKED_FOR = "a directory, or a zip, LMDB, SQLite or DBM file by its content"
+#: Documents that prove a hierarchy: those of all versions.
+_DOCUMENTS = (*sorted(documents.DOCUMENTS), "meta")
 
 
 def open_store(
@@ -67,6 +39,7 @@ def open_store(
     mode: str = "a",
     *,
     storage_options: Mapping[str, Any] | None = None,
+    force: bool = False,
     **options: Any,
 ) -> Store:
     """Return the store that a path, a URL, a mapping or a foreign store object stands for.
@@ -80,6 +53,8 @@ def open_store(
         erases; ``w-`` (or ``x``) must not exist.
     storage_options : mapping, optional
         For a URL: what its file system needs to be told.
+    force : bool, default False
+        With ``w``: erase a folder although nothing in it proves that it holds a Zarr hierarchy.
     **options
         Passed to the store's class.
 
@@ -92,13 +67,13 @@ def open_store(
     StoreNotFoundError
         Nothing is there and `mode` does not create, or what is there is nothing of ours. Says what was looked for.
     DestinationExistsError
-        `mode` is ``w-`` and something is there.
+        `mode` is ``w-`` and something is there; or it is ``w``, and a folder is there that holds no hierarchy.
     DamagedStoreError
         A file is there by its suffix and is not what its suffix says.
     MissingDependencyError
         The store needs a package that is not installed.
     ValueError
-        A mode that does not exist, or `storage_options` for what is no URL.
+        A mode that does not exist, an empty path, or `storage_options` for what is no URL.
 
     Notes
     -----
@@ -107,8 +82,8 @@ def open_store(
     =============================================  ===========================================================
     existing file                                  by its first bytes: zip, SQLite, LMDB, DBM
     existing directory                             LMDBStore if it holds ``data.mdb``, else DirectoryStore
-    missing: ``.zip``; ``.lmdb .mdb``;             ZipStore; LMDBStore;
-    ``.sqlite .sqlite3``; ``.db .dbm .bdb``        SQLiteStore; DBMStore
+    missing: ``.zip .ozx``; ``.lmdb .mdb``;        ZipStore; LMDBStore;
+    ``.sqlite .sqlite3 .db``; ``.dbm .bdb``        SQLiteStore; DBMStore
     any other path                                 DirectoryStore; Nested with ``dimension_separator="/"``
     ``file://`` ``local://``                       as the path
     ``zip:// lmdb:// dbm:// sqlite:// dir://``     that store, whatever the suffix; ``nested://`` ``dict://`` too
@@ -134,19 +109,23 @@ def open_store(
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; it is one of {', '.join(MODES)}")
     mode = "w-" if mode == "x" else mode
-    if isinstance(target, str) and ("://" in target or "::" in target):
-        return _open_url(target, mode, storage_options, options)
+    opening = _Opening(mode, force, options)
+    if isinstance(target, str) and not target:
+        raise ValueError("cannot open an empty path; '.' is the current directory")
+    local = _local_path(target)
+    if local is None and isinstance(target, str) and _is_url(target):
+        return opening.url(target, storage_options)
     if storage_options:
         raise ValueError(f"storage_options are for URLs, and {target!r} is none")
     if target is None:
-        return _ready(store_class("dict")(**options), mode, there=False, target="a new DictStore")
-    foreign = _foreign(target)
-    if foreign is not None:
-        return _ready(foreign(target, **options), mode, target=target)
+        return opening.apply_mode(KINDS["dict"].make(**options), "a new DictStore", is_there=False)
+    adapter = foreign_adapter(target) if local is None else None
+    if adapter is not None:
+        return opening.apply_mode(adapter(target, **options), target)
     if isinstance(target, Mapping):
-        return _ready(as_store(target), mode, target=target)
-    if isinstance(target, str | os.PathLike):
-        return _open_path(os.fspath(target), mode, options)
+        return opening.apply_mode(as_store(target), target)
+    if local is not None or isinstance(target, str | os.PathLike):
+        return opening.path(os.fspath(target) if local is None else local)
     raise TypeError(
         f"cannot open {type(target).__name__} as a store: a path, URL, mapping, zarr 3 store, obstore store, "
         "OpenDAL operator, UPath or Icechunk session is expected"
@@ -155,41 +134,123 @@ def open_store(
 
 def store_class(kind: str) -> Callable[..., Any]:
     """Return the class of a kind of store ("zip", "dir" ...), imported now, for verbs, which import no store."""
-    return _load(_CLASSES[kind])
+    return KINDS[kind].make
 
 
-def _load(dotted: str) -> Callable[..., Any]:
-    module, _, names = dotted.partition(":")
-    found: Any = importlib.import_module(module)
-    for name in names.split("."):
-        found = getattr(found, name)
-    return found  # type: ignore[no-any-return]
+def _is_url(target: str) -> bool:
+    """Tell a URL, or a chain of fsspec (``zip::s3://...``), from a path that holds the same signs."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)(::|://)", target)
+    if found is None or os.path.exists(target):
+        return False
+    scheme, sign = found.groups()
+    if sign == "://":
+        return True
+    try:
+        import fsspec
+    except ImportError:
+        return "://" in target
+    return scheme in fsspec.available_protocols()
 
 
-def _foreign(target: object) -> Callable[..., Any] | None:
-    """Return what adapts a foreign store object, told by the classes it inherits, so that none need be imported."""
-    for cls in type(target).__mro__:
-        for (module, name), dotted in _FOREIGN.items():
-            if name in ("", cls.__name__) and _within(cls.__module__, module):
-                return _load(dotted)
+def _local_path(target: object) -> str | None:
+    """Return the path on this machine that a ``file:`` URL or a local UPath names, None for all else."""
+    if isinstance(target, str):
+        scheme, parted, rest = target.partition("://")
+        if not parted or scheme.lower() not in ("file", "local") or "::" in target:
+            return None
+        host, slash, path = rest.partition("/")
+        # file://relative has been taken for a path here; only a host that is named so is one.
+        return unquote(f"/{path}" if slash and host.lower() == "localhost" else rest)
+    if hasattr(target, "protocol") and hasattr(target, "path") and target.protocol in ("", "file", "local"):
+        return str(target.path)
     return None
 
 
-def _within(module: str, package: str) -> bool:
-    return f"{module}.".startswith(f"{package}.")
+class _Opening:
+    """One call of `open_store`: the mode, applied to whatever is found."""
 
+    def __init__(self, mode: str, force: bool, options: dict[str, Any]) -> None:
+        self.mode = mode
+        self.force = force
+        self.options = options
 
-def _ready(store: Store, mode: str, *, target: object, there: bool | None = None) -> Store:
-    """Bring a store that cannot be opened in a mode of its own into the wanted one."""
-    if mode in ("w", "w-") and there is None:
-        there = _holds_something(store)
-    if mode == "w" and there:
-        store.clear()
-    if mode == "w-" and there:
-        raise DestinationExistsError("", str(target), "open it with mode 'a', or erase it with mode 'w'")
-    if mode == "r" and store.capabilities.writable:
-        return store_class("readonly")(store)  # type: ignore[no-any-return]
-    return store
+    # Paths ---------------------------------------------------------------------------------------------------------
+
+    def path(self, path: str) -> Store:
+        path = os.path.expanduser(path)
+        kind = kind_of_content(path)
+        if kind is None:
+            kind = kind_of_suffix(path)
+            if self.mode in ("r", "r+") and not os.path.exists(path):
+                raise StoreNotFoundError(path, LOOKED_FOR)
+            if kind.is_folder and os.path.isfile(path):
+                raise StoreNotFoundError(path, f"{LOOKED_FOR}; a file of another kind is there")
+        if kind.name == "dir" and self.options.get("dimension_separator") == "/":
+            kind = KINDS["nested"]
+        return self.kind(kind, path)
+
+    def kind(self, kind: Kind, path: str) -> Store:
+        is_there = _is_there(kind, path)
+        # An empty directory is an empty store to read, and none that `w-` would have to spare.
+        if self.mode in ("r", "r+") and not (is_there or os.path.isdir(path)):
+            raise StoreNotFoundError(path, f"{kind.label} store there")
+        if self.mode == "w-" and is_there:
+            raise DestinationExistsError("", path, "open it with mode 'a', or erase it with mode 'w'")
+        kwargs = {**kind.modes.get(self.mode, {}), **self.options}
+        if kind.name == "lmdb" and "subdir" not in kwargs and os.path.isfile(path):
+            kwargs["subdir"] = False
+        store: Store = kind.make(path, **kwargs)
+        if kind.is_folder and self.mode == "w" and is_there:
+            self._check_is_hierarchy(store, path)
+        return self.apply_mode(store, path, is_there=is_there and not (kind.erases and self.mode == "w"))
+
+    # URLs ----------------------------------------------------------------------------------------------------------
+
+    def url(self, url: str, storage_options: Mapping[str, Any] | None) -> Store:
+        scheme, _, rest = url.partition("://")
+        kwargs = {**dict(storage_options or {}), **self.options}
+        if "::" not in url:
+            kind = kind_of_scheme(scheme)
+            if kind is not None and kind.name == "dict":
+                return self.apply_mode(kind.make(**self.options), url, is_there=False)
+            if kind is not None and kind.name != "http":
+                return self.kind(kind, unquote(rest))
+            if kind is not None and not storage_options:
+                return self.apply_mode(kind.make(url, **self.options), url)
+        bridge, plus, inner_scheme = scheme.partition("+")
+        if plus and bridge in ("obstore", "opendal"):
+            store = KINDS[bridge].make(f"{inner_scheme}://{rest}", **kwargs)
+        else:
+            store = KINDS["fsspec"].make(url, **kwargs)
+        is_there = _holds_something(store) if self.mode != "a" else None
+        if is_there is False and self.mode in ("r", "r+"):
+            raise StoreNotFoundError(url, "keys below it; there are none")
+        if is_there and self.mode == "w" and store.capabilities.listable:
+            self._check_is_hierarchy(store, url)
+        return self.apply_mode(store, url, is_there=is_there)
+
+    # The mode ------------------------------------------------------------------------------------------------------
+
+    def apply_mode(self, store: Store, target: object, is_there: bool | None = None) -> Store:
+        """Bring a store that cannot be opened in a mode of its own into the wanted one."""
+        if self.mode in ("w", "w-") and is_there is None:
+            is_there = _holds_something(store)
+        if self.mode == "w" and is_there:
+            store.clear()
+        if self.mode == "w-" and is_there:
+            raise DestinationExistsError("", str(target), "open it with mode 'a', or erase it with mode 'w'")
+        if self.mode == "r" and store.capabilities.writable:
+            return load("zarrstore.wrappers.readonly:ReadOnlyStore")(store)  # type: ignore[no-any-return]
+        return store
+
+    def _check_is_hierarchy(self, store: Store, target: str) -> None:
+        if not self.force and not _holds_hierarchy(store):
+            store.close()
+            raise DestinationExistsError(
+                "",
+                target,
+                "it holds no Zarr hierarchy, so mode 'w' would erase files of somebody else; pass force=True",
+            )
 
 
 def _holds_something(store: Store) -> bool:
@@ -197,123 +258,19 @@ def _holds_something(store: Store) -> bool:
     return bool(store) if store.capabilities.listable else True
 
 
-# URLs ---------------------------------------------------------------------------------------------------------------
+def _holds_hierarchy(store: Store) -> bool:
+    """Tell whether a document is at the root, or at one of the first children. Cost: one listing for each of these."""
+    names = store.listdir("")
+    if not names or any(name in names for name in _DOCUMENTS):
+        return True
+    return any(name in _DOCUMENTS for child in names[:100] for name in store.listdir(child))
 
 
-def _open_url(url: str, mode: str, storage_options: Mapping[str, Any] | None, options: dict[str, Any]) -> Store:
-    scheme, _, rest = url.partition("://")
-    told = dict(storage_options or {})
-    if "::" not in url:
-        if scheme in ("file", "local"):
-            return _open_path(_local(rest), mode, options)
-        if scheme == "dict":
-            return _ready(store_class("dict")(**options), mode, target=url, there=False)
-        if scheme in ("dir", "nested", "zip", "lmdb", "dbm", "sqlite"):
-            return _open_kind(scheme, _local(rest), mode, options)
-        if scheme in ("http", "https") and not told:
-            return _ready(store_class("http")(url, **options), mode, target=url)
-    if scheme.startswith(("obstore+", "opendal+")):
-        kind, _, inner = scheme.partition("+")
-        made = _load(f"{_CLASSES[kind]}.from_url")(f"{inner}://{rest}", **told, **options)
-        return _ready(made, mode, target=url)
-    return _ready(store_class("fsspec")(url, **told, **options), mode, target=url)
-
-
-def _local(rest: str) -> str:
-    return unquote(rest)
-
-
-# Paths --------------------------------------------------------------------------------------------------------------
-
-
-def _open_path(path: str, mode: str, options: dict[str, Any]) -> Store:
-    path = os.path.expanduser(path)
-    kind = _kind_by_content(path)
-    if kind is None:
-        kind = _kind_by_suffix(path, options)
-        if mode in ("r", "r+") and not os.path.exists(path):
-            raise StoreNotFoundError(path, _LOOKED_FOR)
-        if kind in ("dir", "nested") and os.path.isfile(path):
-            raise StoreNotFoundError(path, f"{_LOOKED_FOR}; a file of another kind is there")
-    if kind == "dir" and options.get("dimension_separator") == "/":
-        kind = "nested"
-    return _open_kind(kind, path, mode, options)
-
-
-def _kind_by_suffix(path: str, options: Mapping[str, Any]) -> str:
-    return _SUFFIXES.get(Path(path).suffix.lower(), "dir")
-
-
-def _kind_by_content(path: str) -> str | None:
-    """Tell what is at a path; None if nothing, or nothing that is known."""
-    if os.path.isdir(path):
-        return "lmdb" if os.path.isfile(os.path.join(path, "data.mdb")) else "dir"
-    sqlite = sys.modules.get("zarrstore.stores.sqlite")
-    if sqlite is not None and sqlite.is_open_here(path):
-        return "sqlite"  # to read the head and close the file would drop SQLite's locks, which are the process's
-    head = b""
-    if os.path.isfile(path):
-        with open(path, "rb") as file:
-            head = file.read(64)
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
-        return "zip"
-    if head.startswith(b"SQLite format 3\0"):
-        return "dbm" if _is_dbm_sqlite(path) else "sqlite"
-    if head[16:20] in (b"\xde\xc0\xef\xbe", b"\xbe\xef\xc0\xde"):
-        return "lmdb"
-    import dbm
-
-    return "dbm" if dbm.whichdb(path) else None
-
-
-def _is_dbm_sqlite(path: str) -> bool:
-    """Tell Python 3.13's dbm.sqlite3, whose table is named Dict, from zarr 2's SQLiteStore."""
-    import sqlite3
-
-    try:
-        with sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True) as connection:
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    except sqlite3.Error:
-        return False
-    finally:
-        if "connection" in locals():
-            connection.close()
-    return [name for (name,) in rows] == ["Dict"]
-
-
-def _open_kind(kind: str, path: str, mode: str, options: dict[str, Any]) -> Store:
-    there = _is_there(kind, path)
-    # An empty directory is an empty store to read, and none that `w-` would have to spare.
-    if mode in ("r", "r+") and not (there or os.path.isdir(path)):
-        raise StoreNotFoundError(path, f"{_article(kind)} {kind} store there")
-    if mode == "w-" and there:
-        raise DestinationExistsError("", path, "open it with mode 'a', or erase it with mode 'w'")
-    make = store_class(kind)
-    told = {**_OWN_MODES.get(kind, {}).get(mode, {}), **options}
-    if kind == "lmdb" and "subdir" not in told and os.path.isfile(path):
-        told["subdir"] = False
-    store: Store = make(path, **told)
-    erased = mode == "w" and kind not in ("zip", "dbm")
-    return _ready(store, mode, target=path, there=there and erased)
-
-
-#: How the classes that have modes of their own are told.
-_OWN_MODES: dict[str, dict[str, dict[str, Any]]] = {
-    "zip": {"r": {"mode": "r"}, "w": {"mode": "w"}, "w-": {"mode": "x"}},
-    "dbm": {"r": {"flag": "r"}, "r+": {"flag": "w"}, "w": {"flag": "n"}},
-    "lmdb": {"r": {"readonly": True}},
-}
-
-
-def _is_there(kind: str, path: str) -> bool:
-    if kind == "dbm":
+def _is_there(kind: Kind, path: str) -> bool:
+    if kind.name == "dbm":
         import dbm
 
         return os.path.isfile(path) or bool(dbm.whichdb(path))
-    if kind in ("dir", "nested"):
+    if kind.is_folder:
         return os.path.isdir(path) and any(os.scandir(path))
     return os.path.exists(path)
-
-
-def _article(kind: str) -> str:
-    return "an" if kind == "lmdb" else "a"

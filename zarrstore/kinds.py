@@ -1,0 +1,201 @@
+"""The kinds of store that `open_store` knows: one row each, with all by which a kind is recognised and opened.
+
+Classes stand here by their dotted names and are imported on use, so that nobody pays for a backend that is not opened.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "KINDS",
+    "LOOKED_FOR",
+    "Kind",
+    "foreign_adapter",
+    "kind_of_content",
+    "kind_of_scheme",
+    "kind_of_suffix",
+    "load",
+]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of store.
+
+    Parameters
+    ----------
+    name : str
+        What error messages call it.
+    target : str
+        Dotted name of its class, or of what makes a store from a URL.
+    suffixes : tuple of str
+        Of files and directories that are made as this kind where nothing is yet.
+    schemes : tuple of str
+        Of URLs that always mean this kind.
+    magic : tuple of (offset, bytes)
+        What the file of such a store holds at an offset; one of them is enough.
+    modes : mapping of str to mapping
+        Arguments by which the class itself opens in a mode of `open_store`. Modes that are not here are applied from
+        outside.
+    erases : bool
+        Whether its mode ``w`` erases by itself.
+    is_folder : bool
+        Whether its place is a directory of anybody's files, of which nothing proves that they are a store's.
+    """
+
+    name: str
+    target: str
+    suffixes: tuple[str, ...] = ()
+    schemes: tuple[str, ...] = ()
+    magic: tuple[tuple[int, bytes], ...] = ()
+    modes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    erases: bool = False
+    is_folder: bool = False
+
+    @property
+    def make(self) -> Callable[..., Any]:
+        """What makes a store of this kind, imported now."""
+        return load(self.target)
+
+    @property
+    def label(self) -> str:
+        """The name with its article."""
+        return f"an {self.name}" if self.name in ("lmdb", "sqlite", "http", "obstore", "opendal") else f"a {self.name}"
+
+    def claims(self, head: bytes) -> bool:
+        """Tell whether a file that begins with `head` is of this kind."""
+        return any(head[offset : offset + len(sign)] == sign for offset, sign in self.magic)
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("dict", "zarrstore.stores.dict:DictStore", schemes=("dict",)),
+        Kind("dir", "zarrstore.stores.directory:DirectoryStore", schemes=("dir",), is_folder=True),
+        Kind("nested", "zarrstore.stores.nested:NestedDirectoryStore", schemes=("nested",), is_folder=True),
+        Kind(
+            "zip",
+            "zarrstore.stores.zip:ZipStore",
+            suffixes=(".zip", ".ozx"),
+            schemes=("zip",),
+            magic=((0, b"PK\x03\x04"), (0, b"PK\x05\x06"), (0, b"PK\x07\x08")),
+            modes={"r": {"mode": "r"}, "w": {"mode": "w"}, "w-": {"mode": "x"}},
+            erases=True,
+        ),
+        Kind(
+            "lmdb",
+            "zarrstore.stores.lmdb:LMDBStore",
+            suffixes=(".lmdb", ".mdb"),
+            schemes=("lmdb",),
+            magic=((16, b"\xde\xc0\xef\xbe"), (16, b"\xbe\xef\xc0\xde")),
+            modes={"r": {"readonly": True}},
+        ),
+        Kind(
+            "sqlite",
+            "zarrstore.stores.sqlite:SQLiteStore",
+            suffixes=(".sqlite", ".sqlite3", ".db"),
+            schemes=("sqlite",),
+            magic=((0, b"SQLite format 3\0"),),
+        ),
+        Kind(
+            "dbm",
+            "zarrstore.stores.dbm:DBMStore",
+            suffixes=(".dbm", ".bdb", ".gdbm"),
+            schemes=("dbm",),
+            modes={"r": {"flag": "r"}, "r+": {"flag": "w"}, "w": {"flag": "n"}},
+            erases=True,
+        ),
+        Kind("http", "zarrstore.stores.http:HTTPStore", schemes=("http", "https")),
+        Kind("fsspec", "zarrstore.stores.fsspec:FSStore"),
+        Kind("obstore", "zarrstore.stores.obstore:ObstoreStore.from_url"),
+        Kind("opendal", "zarrstore.stores.opendal:OpenDALStore.from_url"),
+    )
+}
+
+LOOKED_FOR = "a directory, or a zip, LMDB, SQLite or DBM file by its content"
+
+#: Foreign objects that are no mappings: module and name of a class that they inherit -> what adapts them.
+_FOREIGN = {
+    ("zarr.abc.store", "Store"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
+    ("zarr.storage._common", "StorePath"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
+    ("icechunk.session", "Session"): "zarrstore.bridges.icechunk:IcechunkStore",
+    ("obstore.store", ""): "zarrstore.stores.obstore:ObstoreStore",
+    ("opendal.operator", "Operator"): "zarrstore.stores.opendal:OpenDALStore",
+    ("opendal", "Operator"): "zarrstore.stores.opendal:OpenDALStore",
+    ("upath.core", "UPath"): "zarrstore.stores.fsspec:FSStore.from_upath",
+}
+
+
+def load(dotted: str) -> Callable[..., Any]:
+    """Return what ``"module:name.name"`` stands for, imported now."""
+    module, _, names = dotted.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in names.split("."):
+        found = getattr(found, name)
+    return found  # type: ignore[no-any-return]
+
+
+def foreign_adapter(target: object) -> Callable[..., Any] | None:
+    """Return what adapts a foreign store object, told by the classes it inherits, so that none need be imported."""
+    for cls in type(target).__mro__:
+        for (module, name), dotted in _FOREIGN.items():
+            if name in ("", cls.__name__) and f"{cls.__module__}.".startswith(f"{module}."):
+                return load(dotted)
+    return None
+
+
+def kind_of_scheme(scheme: str) -> Kind | None:
+    """Return the kind that a URL's scheme always means, None if it leaves it open."""
+    return next((kind for kind in KINDS.values() if scheme in kind.schemes), None)
+
+
+def kind_of_suffix(path: str) -> Kind:
+    """Return the kind that is made at a path where nothing is yet."""
+    suffix = Path(path).suffix.lower()
+    return next((kind for kind in KINDS.values() if suffix in kind.suffixes), KINDS["dir"])
+
+
+def kind_of_head(head: bytes) -> Kind | None:
+    """Return the kind of a file that begins with `head` (64 bytes are enough), None if it is none that is known."""
+    return next((kind for kind in KINDS.values() if kind.claims(head)), None)
+
+
+def kind_of_content(path: str) -> Kind | None:
+    """Return the kind of store that is at a path; None if nothing is there, or nothing that is known."""
+    if os.path.isdir(path):
+        return KINDS["lmdb" if os.path.isfile(os.path.join(path, "data.mdb")) else "dir"]
+    sqlite = sys.modules.get("zarrstore.stores.sqlite")
+    if sqlite is not None and sqlite.is_open_here(path):
+        return KINDS["sqlite"]  # to read the head and close the file would drop SQLite's locks, which are the process's
+    head = b""
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            head = file.read(64)
+    kind = kind_of_head(head)
+    if kind is not None:
+        return KINDS["dbm"] if kind.name == "sqlite" and _is_dbm_sqlite(path) else kind
+    import dbm
+
+    return KINDS["dbm"] if dbm.whichdb(path) else None
+
+
+def _is_dbm_sqlite(path: str) -> bool:
+    """Tell Python 3.13's dbm.sqlite3, whose table is named Dict, from zarr 2's SQLiteStore."""
+    import sqlite3
+
+    try:
+        with sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True) as connection:
+            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    except sqlite3.Error:
+        return False
+    finally:
+        if "connection" in locals():
+            connection.close()
+    return [name for (name,) in rows] == ["Dict"]
