@@ -282,5 +282,5 @@ def _check_no_value_in_the_way(store: Store, path: str, replaced: list[str]) -> 
     if not store.capabilities.hierarchical or not path:
         return
     for at in (*k.parents(path), path):
-        if at and at in store and not any(k.is_below(at, gone) for gone in replaced):
+        if at and at in store and not any(k.is_below(at, path) for path in replaced):
             raise ConflictError(k.join(path, documents.ZGROUP), store, at)

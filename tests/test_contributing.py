@@ -1,0 +1,28 @@
+"""CONTRIBUTING and what stands around it: what it names exists, and the words that it bans are gone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
+
+
+def test_every_file_that_contributing_names_exists():
+    named = set(re.findall(r"``((?:zarrstore|tests|examples|docs|metadata|tools|cli|stores)/[\w/.]*)``", TEXT))
+    named = {name for name in named if "NAME" not in name}  # what the reader will add
+    missing = {name for name in named if not (ROOT / name).exists() and not (ROOT / "zarrstore" / name).exists()}
+    assert len(named) > 15
+    assert missing == set()
+
+
+def test_stores_has_at_most_sixteen_entries():
+    entries = [entry.name for entry in (ROOT / "zarrstore" / "stores").iterdir() if entry.name != "__pycache__"]
+    assert len(entries) <= 17  # sixteen, and __init__.py
+
+
+def test_the_source_distribution_lists_what_its_tests_need():
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8")
+    for needed in ("tests", "examples", "docs", "benchmarks", "conftest.py", "CONTRIBUTING.rst", ".ruff.toml"):
+        assert needed in manifest
