@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 from zarrstore import keys as k
-from zarrstore.adapt import KVStore, as_store
+from zarrstore.adapt import as_store
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError, ZarrStoreError
-from zarrstore.metadata import documents
-from zarrstore.tools.executing import window
-from zarrstore.tools.journal import Journal
+from zarrstore.errors import ReadOnlyError, ZarrStoreError
+from zarrstore.tools.copying import Copying, Transfer, both_travel
+from zarrstore.tools.grid import MAX_QUESTIONS
+from zarrstore.tools.journal import Journal, place_name
+from zarrstore.tools.listing import listing_of
+from zarrstore.tools.plan import Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
-from zarrstore.tools.transfer import Moved, Pair, copy_batch, read_batch, write_batch
 
-__all__ = ["CopyError", "CopyResult", "copy_store"]
+__all__ = ["MEMORY", "CopyError", "CopyResult", "copy_store"]
 
-#: Keys in a batch; the bytes held at once are bounded by the stores.
-_BATCH = 500
-#: Seconds between two points to which an interrupted copy can go back.
-_CHECKPOINT = 1.0
+#: What the values under way may take together, in bytes.
+MEMORY = 128 << 20
 
 
 class _Counts(NamedTuple):
@@ -46,6 +42,8 @@ class CopyResult(_Counts):
         Of the values copied.
     errors : dict of str to str
         Source keys that could not be copied, and why.
+    notes : list of str
+        What the listing of the source cannot tell, if it is not complete.
 
     Examples
     --------
@@ -55,6 +53,7 @@ class CopyResult(_Counts):
     """
 
     errors: dict[str, str]
+    notes: list[str]
 
 
 class CopyError(ZarrStoreError, RuntimeError):
@@ -74,7 +73,8 @@ class CopyError(ZarrStoreError, RuntimeError):
         key, why = next(iter(errors.items()))
         more = f", and {len(errors) - 1:,} more keys" if len(errors) > 1 else ""
         super().__init__(
-            f"cannot copy {key!r}: {why}{more}; the documents above them were not written, the rest was copied",
+            f"cannot copy {key!r}: {why}{more}; the documents by which a reader would find them were held back, "
+            "the rest was copied",
             errors=dict(errors),
             result=result,
         )
@@ -99,6 +99,8 @@ def copy_store(
     progress: bool | Callable[[Progress], object] | None = None,
     errors: str = "raise",
     documents_first: bool = False,
+    memory: int = MEMORY,
+    max_questions: int | None = MAX_QUESTIONS,
 ) -> CopyResult:
     """Copy values as they are from any mapping to any mapping, documents last.
 
@@ -121,15 +123,16 @@ def copy_store(
         Takes one line a key and a summary.
     executor : concurrent.futures.Executor, optional
         Where the batches run: threads, processes, ``dask.distributed.Client.get_executor()``, ``mpi4py.futures``,
-        loky. Stores travel to it by pickle unless it is a ThreadPoolExecutor. A store that only one process may use
-        (`Capabilities.process_safe`) stays here, and only the other half of the work travels.
+        loky. Stores travel to it by pickle unless it is a ThreadPoolExecutor. If one of the two cannot be pickled or
+        may be used by one process only (`Capabilities.process_safe`), all work is done here.
     workers : int, optional
         Number of threads if no executor is given. Not given, as many as the stores profit from: one, where both are
         on this machine.
     resume : path-like, optional
-        A journal: what it names, and is at the destination, is not copied again. Created if missing, deleted when all
-        is copied. Where it continues an earlier run, `if_exists` 'raise' is taken for 'replace', since what is there
-        is that run's.
+        A journal: what it names, is at the destination, and did not change at the source, is not copied again. Created
+        when all checks have passed, deleted when all is copied, and locked meanwhile. It belongs to one source,
+        destination and set of options. What `if_exists` says holds for what was at the destination before the first
+        run; a key that the interrupted run wrote without recording it is copied again.
     verify : bool, default False
         Read every value back and compare.
     progress : callable or True, optional
@@ -138,7 +141,12 @@ def copy_store(
         Whether keys that could not be copied raise CopyError at the end, or stand in the result only.
     documents_first : bool, default False
         Copy documents before chunks, breadth first: the order that archives want, for a destination that nobody reads
-        before it is whole.
+        before it is whole. If a key fails, the documents above it are deleted again.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
+    max_questions : int or None, default 1,000,000
+        Of a source that cannot be listed, as a web server: the largest number of chunks that may be asked for by name.
+        None sets no limit.
 
     Returns
     -------
@@ -151,6 +159,11 @@ def copy_store(
         A key exists and `if_exists` is 'raise'. Nothing was written.
     InvalidKeyError
         A name in `source` is no key, as ``../../evil`` in an archive. Nothing was written.
+    UnsupportedOperation
+        `source` cannot be listed, and no consolidated metadata names its arrays, or they have more chunks than
+        `max_questions`. Nothing was written.
+    DamagedStoreError, LockedStoreError
+        `resume` is no journal of this copy, or another copy is using it. Nothing was written.
     CopyError
         Some keys failed. The documents of the nodes above them were held back, so that no reader takes a hole for
         fill values.
@@ -160,9 +173,12 @@ def copy_store(
     Notes
     -----
     Chunks go first, then documents, the deepest first: a reader never sees an array whose chunks are still coming.
-    Memory: what the two stores fetch ahead and gather, about 64 MiB each. Cost: one listing of each side, and per key
-    one read and one write, in batches. With `resume`, the journal follows the destination's `flush` by at most a
-    second. Source: zarr 2.18 ``copy_store``; deviations: all is planned first, and documents are last.
+    A source that cannot be listed is copied by the grid: its consolidated metadata names the documents, these say
+    which chunks there may be, each is asked for by name, and an absent one was never written.
+    Memory: `memory`, and about 100 MiB at any number of keys, of which more than 100,000 are kept in temporary files.
+    Cost: one listing of each side, and per key one read and one write, in batches. With `resume`, the journal follows
+    the destination's `flush` by at most a second; whether a value changed is told by what the listing says of it, else
+    it is read again. Source: zarr 2.18 ``copy_store``; deviations: all is planned first, and documents are last.
 
     Examples
     --------
@@ -177,315 +193,94 @@ def copy_store(
         raise ValueError(f"if_exists is {if_exists!r}; it is 'raise', 'skip' or 'replace'")
     if errors not in ("raise", "collect"):
         raise ValueError(f"errors is {errors!r}; it is 'raise' or 'collect'")
-    below, above = as_store(source), as_store(dest)
-    if not above.capabilities.writable and not dry_run:
-        raise ReadOnlyError("a copy", above)
-    from_path, to_path = k.normalize_path(source_path), k.normalize_path(dest_path)
-    wanted = _chosen(_judged_keys(below, from_path), excludes, includes, flags)
-    if to_path == from_path:
-        pairs = [(key, key) for key in wanted]
-    else:
-        pairs = [(key, k.check_key(k.replace_root(key, from_path, to_path))) for key in wanted]
+    if memory < 1:
+        raise ValueError(f"memory is {memory}; at least one byte is needed")
+    src_store, dest_store = as_store(source), as_store(dest)
+    if not dest_store.capabilities.writable and not dry_run:
+        raise ReadOnlyError("a copy", dest_store)
+    paths = Paths(k.normalize_path(source_path), k.normalize_path(dest_path))
+    selection = Selection(excludes, includes, flags)
     with ExitStack() as stack:
-        say = stack.enter_context(_logger(log))
-        job = _Job(say=say, dry_run=dry_run, verify=verify)
+        write_line = stack.enter_context(_logger(log))
+        copying = Copying(src_store, dest_store, paths, write_line, verify)
         if resume is not None and not dry_run:
-            job.journal = stack.enter_context(Journal(resume, {"source_path": from_path, "dest_path": to_path}))
-        todo = _todo(pairs, above, to_path, if_exists, job)
-        job.report = stack.enter_context(reporter(progress, len(todo)))
-        if not dry_run:
-            chosen = stack.enter_context(_executor(executor, workers, below, above))
-            run = _run_documents_first if documents_first else _run
-            run(job, chosen, below, above, todo)
+            job = {
+                "source": place_name(src_store),
+                "destination": place_name(dest_store),
+                "source_path": paths.source,
+                "dest_path": paths.dest,
+                "excludes": [pattern.pattern for pattern in selection.excludes],
+                "includes": [pattern.pattern for pattern in selection.includes],
+                "flags": int(flags),
+                "if_exists": if_exists,
+                "verify": verify,
+                "documents_first": documents_first,
+            }
+            copying.journal = stack.enter_context(Journal(resume, job))
+        details = resume is not None or src_store.capabilities.concurrent or dest_store.capabilities.concurrent
+        listing = listing_of(src_store, paths.source, details=details, max_questions=max_questions)
+        if write_line is not None:
+            for note in listing.notes:
+                write_line(f"note: {note}")
+            if not listing.certain:
+                write_line(f"note: {listing.n_questions:,} chunks are asked for by name")
+        plan = stack.enter_context(
+            closing(
+                make_plan(listing, src_store, dest_store, paths, selection, if_exists, copying.journal, copying.skipped)
+            )
+        )
+        if dry_run:
+            for entry in plan:
+                copying.planned(entry.key)
         else:
-            for pair in todo:
-                job.copied_one(pair)
-        result = job.result()
-        say(_summary(result, dry_run))
-        if job.journal is not None and not result.errors:
-            job.journal.remove()
+            if copying.journal is not None and copying.journal.resumed:
+                copying.journal.go_on()
+            elif copying.journal is not None:
+                copying.journal.begin(entry.key for entry in plan.kept)
+            copying.total = len(plan)
+            copying.report = stack.enter_context(reporter(progress, len(plan)))
+            chosen = stack.enter_context(_executor(executor, workers, src_store, dest_store))
+            transfer = Transfer(copying, chosen, memory, not listing.certain)
+            copying.run(plan, transfer, documents_first)
+        result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
+        result.errors = copying.errors
+        result.notes = list(listing.notes)
+        if write_line is not None:
+            write_line(_summary(result, dry_run))
+        if copying.journal is not None and not result.errors:
+            copying.journal.remove()
     if result.errors and errors == "raise":
         raise CopyError(result.errors, result)
     return result
 
 
-# Plan ---------------------------------------------------------------------------------------------------------------
-
-
-def _judged_keys(source: Store, path: str) -> list[str]:
-    """Return the keys below a path; a foreign mapping must not have names among them that no store can hold."""
-    if isinstance(source, KVStore):
-        for name in source.foreign_names():
-            raise InvalidKeyError(name, f"{source} holds it, and no store can; leave it out of the mapping")
-    return [k.check_key(key) for key in source.keys_below(path)]
-
-
-def _chosen(
-    keys: Iterable[str], excludes: str | Sequence[str] | None, includes: str | Sequence[str] | None, flags: int
-) -> list[str]:
-    out = [re.compile(pattern, flags) for pattern in _patterns(excludes)]
-    back = [re.compile(pattern, flags) for pattern in _patterns(includes)]
-    if not out:
-        return sorted(keys)
-    return sorted(key for key in keys if not any(p.search(key) for p in out) or any(p.search(key) for p in back))
-
-
-def _patterns(given: str | Sequence[str] | None) -> Sequence[str]:
-    return (given,) if isinstance(given, str) else given or ()
-
-
-def _todo(pairs: list[Pair], dest: Store, path: str, if_exists: str, job: _Job) -> list[Pair]:
-    """Return what is left to do, given what is at the destination and what the journal says."""
-    journal = job.journal
-    resumed = journal is not None and journal.resumed
-    if if_exists == "replace" and not resumed:
-        return pairs
-    there = _those_there(dest, path, [dest_key for _, dest_key in pairs])
-    # A key that was recorded and is not there any more is copied again, whatever became of it.
-    done = journal.done & there if journal is not None else set()
-    if if_exists == "raise" and not resumed and there:
-        key, dest_key = next(pair for pair in pairs if pair[1] in there)
-        raise DestinationExistsError(key, dest_key, "pass if_exists='skip' or if_exists='replace'")
-    # After an interruption, what is there without a record is the last work of the run before: it is done again.
-    skipped = there if if_exists == "skip" else done
-    for pair in pairs:
-        if pair[1] in skipped:
-            job.skipped_one(pair)
-    return [pair for pair in pairs if pair[1] not in skipped]
-
-
-def _those_there(dest: Store, path: str, keys: list[str]) -> set[str]:
-    # One listing answers for all of them, and one of an empty place costs next to nothing.
-    if dest.capabilities.listable:
-        return set(dest.keys_below(path)).intersection(keys)
-    return {key for key in keys if key in dest}
-
-
-# Do -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Job:
-    """The state of one copy: what is done, and who is told."""
-
-    say: Callable[[str], object]
-    dry_run: bool
-    verify: bool
-    journal: Journal | None = None
-    report: Callable[[Progress], object] = lambda progress: None
-    total: int = 0
-    n_copied: int = 0
-    n_skipped: int = 0
-    nbytes: int = 0
-    errors: dict[str, str] = field(default_factory=dict)
-    _unrecorded: list[str] = field(default_factory=list)
-    _recorded_at: float = field(default_factory=time.monotonic)
-
-    def skipped_one(self, pair: Pair) -> None:
-        self.say(f"skip {_described(pair)}")
-        self.n_skipped += 1
-
-    def copied_one(self, pair: Pair) -> None:
-        if self.say is not _silent:
-            self.say(f"copy {_described(pair)}")
-        self.n_copied += 1
-
-    def take(self, moved: Moved, pairs: Sequence[Pair], dest: Store, flushed: bool) -> None:
-        """Count a finished batch."""
-        if self.say is _silent:
-            self.n_copied += len(moved.done)
-        else:
-            done = set(moved.done)
-            for pair in pairs:
-                if pair[1] in done:
-                    self.copied_one(pair)
-        for key, why in moved.errors.items():
-            self.say(f"error {key}: {why}")
-        self.errors.update(moved.errors)
-        self.nbytes += moved.nbytes
-        if self.journal is not None:
-            self._unrecorded += moved.done
-            self.checkpoint(dest, flushed)
-        self.report(Progress(self.n_copied, self.total, self.nbytes, len(self.errors)))
-
-    def checkpoint(self, dest: Store, flushed: bool, now: bool = False) -> None:
-        """Make durable what was written, then record it: never the other way round."""
-        if self.journal is None or not (now or time.monotonic() - self._recorded_at > _CHECKPOINT):
-            return
-        if not flushed:
-            dest.flush()
-        self.journal.record(self._unrecorded)
-        self._unrecorded = []
-        self._recorded_at = time.monotonic()
-
-    def result(self) -> CopyResult:
-        result = CopyResult(self.n_copied, self.n_skipped, self.nbytes)
-        result.errors = self.errors
-        return result
-
-
-def _described(pair: Pair) -> str:
-    return pair[0] if pair[0] == pair[1] else f"{pair[0]} -> {pair[1]}"
-
-
-def _run(job: _Job, executor: Executor | None, source: Store, dest: Store, pairs: list[Pair]) -> None:
-    """Copy chunks, then documents, so that a reader never sees an array whose chunks are still coming."""
-    job.total = len(pairs)
-    chunks = [pair for pair in pairs if k.name(pair[0]) not in documents.DOCUMENTS]
-    _transfer(job, executor, source, dest, _batches(chunks))
-    # Level by level from the deepest, the consolidated document of each last.
-    levels: dict[tuple[int, bool], list[Pair]] = {}
-    held_back = _held_back(job.errors, {key for key, _ in pairs})
-    for pair in pairs:
-        if k.name(pair[0]) not in documents.DOCUMENTS:
-            continue
-        if pair[0] in held_back:
-            job.errors[pair[0]] = "held back, since not all below it could be copied"
-            continue
-        level = (-len(k.segments(pair[1])), k.name(pair[0]) == documents.ZMETADATA)
-        levels.setdefault(level, []).append(pair)
-    for level in sorted(levels):
-        _transfer(job, executor, source, dest, _batches(levels[level]))
-    dest.flush()
-    job.checkpoint(dest, flushed=True, now=True)
-
-
-def _run_documents_first(job: _Job, executor: Executor | None, source: Store, dest: Store, pairs: list[Pair]) -> None:
-    job.total = len(pairs)
-    told = [pair for pair in pairs if k.name(pair[0]) in documents.DOCUMENTS]
-    told.sort(key=lambda pair: (len(k.segments(pair[1])), pair[1]))
-    rest = [pair for pair in pairs if k.name(pair[0]) not in documents.DOCUMENTS]
-    _transfer(job, executor, source, dest, _batches(told + rest))
-    dest.flush()
-    job.checkpoint(dest, flushed=True, now=True)
-
-
-def _held_back(failed: Iterable[str], keys: set[str]) -> set[str]:
-    """Return the documents by which a reader would find the holes: of their arrays, and consolidated ones."""
-    held: set[str] = set()
-    for key in failed:
-        above = list(k.parents(key))
-        held.update(k.join(path, documents.ZMETADATA) for path in above)
-        for path in reversed(above):
-            marks = {k.join(path, documents.ZARRAY), k.join(path, documents.ZARR_JSON)} & keys
-            if marks:
-                held |= marks
-                break
-    return held & keys
-
-
-def _batches(pairs: list[Pair]) -> Iterator[list[Pair]]:
-    return (pairs[at : at + _BATCH] for at in range(0, len(pairs), _BATCH))
-
-
-def _transfer(job: _Job, executor: Executor | None, source: Store, dest: Store, batches: Iterator[list[Pair]]) -> None:
-    """Run batches in the executor, a bounded number at a time, and count them as they end."""
-    if executor is None:
-        for pairs in batches:
-            job.take(copy_batch(source, dest, pairs, job.verify, flush=False), pairs, dest, flushed=False)
-        return
-    here = isinstance(executor, ThreadPoolExecutor)
-    source_travels = here or source.capabilities.process_safe
-    dest_travels = here or dest.capabilities.process_safe
-    if not source_travels and not dest_travels:
-        return _transfer(job, None, source, dest, batches)
-    # Elsewhere the destination is another object, whose flush must come before its batch counts as done.
-    flush = not here and dest.capabilities.durable_flush
-    most = window(executor)
-    running: dict[Future[Any], list[Pair]] = {}
-
-    def begin(pairs: list[Pair]) -> None:
-        future: Future[Any]
-        if source_travels and dest_travels:
-            future = executor.submit(copy_batch, source, dest, pairs, job.verify, flush)
-        elif source_travels:
-            future = executor.submit(read_batch, source, pairs)
-        else:
-            values, errors = read_batch(source, pairs)
-            job.errors.update(errors)
-            future = executor.submit(write_batch, dest, values, job.verify, flush)
-        running[future] = pairs
-
-    def end(future: Future[Any]) -> None:
-        pairs = running.pop(future)
-        try:
-            moved = future.result()
-        except BrokenExecutor:
-            # Its workers are gone; a batch may be copied twice without harm.
-            moved = copy_batch(source, dest, pairs, job.verify, flush=False)
-            job.take(moved, pairs, dest, flushed=False)
-            return
-        if not isinstance(moved, Moved):
-            values, errors = moved
-            moved = write_batch(dest, values, job.verify, flush=False)
-            moved.errors.update(errors)
-        job.take(moved, pairs, dest, flushed=flush)
-
-    try:
-        for pairs in batches:
-            try:
-                begin(pairs)
-            except BrokenExecutor:
-                moved = copy_batch(source, dest, pairs, job.verify, flush=False)
-                job.take(moved, pairs, dest, flushed=False)
-            while len(running) >= most:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    end(future)
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                end(future)
-    except BaseException:
-        for future in running:
-            future.cancel()
-        wait(running)
-        raise
-
-
-def _executor(executor: Executor | None, workers: int | None, source: Store, dest: Store) -> Any:
-    if executor is not None:
-        return nullcontext(executor)
-    if workers is None:
-        workers = _useful_workers(source, dest)
-    elif workers < 1:
+@contextmanager
+def _executor(executor: Executor | None, workers: int | None, source: Store, dest: Store) -> Iterator[Executor | None]:
+    if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}; at least one is needed")
-    if workers == 1 or not (source.capabilities.thread_safe and dest.capabilities.thread_safe):
-        return nullcontext(None)
-    return ThreadPoolExecutor(workers, thread_name_prefix="zarrstore-copy")
+    if executor is not None:
+        yield executor if both_travel(executor, source, dest) else None
+        return
+    if workers is None:
+        # Where a batch overlaps its waits, a second batch at the same time keeps the other side busy meanwhile.
+        workers = 4 if source.capabilities.concurrent or dest.capabilities.concurrent else 1
+    if workers == 1:
+        yield None
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="zarrstore-copy") as pool:
+        yield pool if both_travel(pool, source, dest) else None
 
 
-def _useful_workers(source: Store, dest: Store) -> int:
-    # Where a batch overlaps its waits, a second batch at the same time keeps the other side busy meanwhile.
-    return 4 if source.capabilities.concurrent or dest.capabilities.concurrent else 1
-
-
-# Tell ---------------------------------------------------------------------------------------------------------------
-
-
-def _silent(line: str) -> None:
-    """Said to nobody; looked for, so that no line is made for it."""
-
-
-def _logger(log: Any) -> Any:
-    """Return a context manager that gives ``say(line)``."""
-    if log is None:
-        return nullcontext(_silent)
-    if callable(log):
-        return nullcontext(log)
-    if hasattr(log, "write"):
-        return nullcontext(lambda line: log.write(line + "\n"))
-    return _LogFile(log)
-
-
-class _LogFile:
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-
-    def __enter__(self) -> Callable[[str], object]:
-        self.file = open(self.path, "w", encoding="utf-8")
-        return lambda line: self.file.write(line + "\n")
-
-    def __exit__(self, *exc: object) -> None:
-        self.file.close()
+@contextmanager
+def _logger(log: Any) -> Iterator[Callable[[str], object] | None]:
+    """Give what takes the lines of the log; None if there is none, so that no line is made for it."""
+    if log is None or callable(log):
+        yield log
+    elif hasattr(log, "write"):
+        yield lambda line: log.write(line + "\n")
+    else:
+        with open(os.fspath(log), "w", encoding="utf-8") as file:
+            yield lambda line: file.write(line + "\n")
 
 
 def _summary(result: CopyResult, dry_run: bool) -> str:

@@ -6,11 +6,12 @@ import errno
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from zarrstore.base import Store
 from zarrstore.errors import ClosedStoreError, ReadOnlyError, UnsupportedOperation
 
-__all__ = ["Moved", "copy_batch", "read_batch", "write_batch"]
+__all__ = ["BatchOptions", "BatchResult", "Pair", "copy_batch"]
 
 #: Errors of the whole store: the next key would fail as well.
 _HOPELESS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -19,38 +20,66 @@ _HOPELESS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 Pair = tuple[str, str]
 
 
-@dataclass
-class Moved:
-    """What came of a batch.
+class BatchOptions(NamedTuple):
+    """What to do besides copying.
 
     Parameters
     ----------
-    done : list of str
-        Destination keys that were written.
-    nbytes : int, bytes
-        Of their values.
-    errors : dict of str to str
-        Source keys that could not be copied, and why.
+    verify : bool
+        Read every value back and compare.
+    digests : bool
+        Return the SHA-256 of every value, for a journal.
+    flush : bool
+        Make the destination durable before the batch ends.
+    optional : bool
+        Whether a key may be absent at the source: then it counts as never written.
     """
 
-    done: list[str] = field(default_factory=list)
+    verify: bool = False
+    digests: bool = False
+    flush: bool = False
+    optional: bool = False
+
+
+@dataclass
+class BatchResult:
+    """What became of a batch.
+
+    Parameters
+    ----------
+    done : dict of str to str
+        Source keys that were copied, each with the SHA-256 of its value if it was asked for, else ``""``.
+    nbytes : int, bytes
+        Total size of their values.
+    largest : int, bytes
+        Size of the largest value that was read.
+    n_absent : int
+        Optional keys that are not at the source.
+    errors : dict of str to str
+        Source keys that were not copied, and why.
+    """
+
+    done: dict[str, str] = field(default_factory=dict)
     nbytes: int = 0
+    largest: int = 0
+    n_absent: int = 0
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], verify: bool, flush: bool) -> Moved:
+def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: BatchOptions) -> BatchResult:
     """Copy the values of `pairs`; an error of one key spares the others, an error of the whole store is raised.
 
     Notes
     -----
     Values stream from the one batch into the other, so memory is what `source` fetches ahead and `dest` gathers.
-    Copying again what was copied before does no harm. Keys were judged when the copy was planned, so the drivers are
-    spoken to: for values of 1 KB a second judgement would be a tenth of the work.
+    A batch may be copied twice without harm. Keys were judged when the copy was planned, so the drivers are called: for
+    values of 1 KB a second judgement would be a tenth of the work.
     """
-    moved = Moved()
-    digests: dict[str, bytes] = {}
+    result = BatchResult()
+    sizes: dict[str, int] = {}
+    hashing = options.verify or options.digests
 
-    def stream(wanted: Sequence[Pair]) -> Iterator[tuple[str, bytes]]:
+    def values(wanted: Sequence[Pair]) -> Iterator[tuple[str, bytes]]:
         read: Callable[[str], bytes] = source._get
         if source.capabilities.concurrent:
             read = source._get_many([key for key, _ in wanted]).__getitem__
@@ -58,75 +87,59 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], verify: bool, 
             try:
                 value = read(key)
             except KeyError:
-                moved.errors[key] = "it vanished while the copy ran"
+                if options.optional:
+                    result.n_absent += 1
+                else:
+                    result.errors[key] = "it vanished while the copy ran"
                 continue
             except Exception as exc:
-                moved.errors[key] = _why(exc)
+                result.errors[key] = _reason(exc)
                 continue
-            if verify:
-                digests[dest_key] = hashlib.sha256(value).digest()
-            moved.nbytes += len(value)
-            moved.done.append(dest_key)
+            sizes[key] = len(value)
+            result.done[key] = hashlib.sha256(value).hexdigest() if hashing else ""
             yield dest_key, value
+            # The destination has taken it; the next value must not be read while this one is still held.
+            del value
 
     try:
-        dest._set_many(stream(pairs))
+        dest._set_many(values(pairs))
     except Exception as exc:
         _raise_if_hopeless(exc)
-        # Which of them failed, the batch does not say: once more, each by itself.
-        moved = Moved()
+        # The batch does not tell which keys failed: each is copied again by itself.
+        result = BatchResult()
         for pair in pairs:
-            before = moved.nbytes
             try:
-                dest._set_many(stream([pair]))
+                dest._set_many(values([pair]))
             except Exception as exc:
                 _raise_if_hopeless(exc)
-                moved.errors[pair[0]] = _why(exc)
-                moved.nbytes = before
-                if moved.done and moved.done[-1] == pair[1]:
-                    moved.done.pop()
-    if flush:
+                result.done.pop(pair[0], None)
+                result.errors[pair[0]] = _reason(exc)
+    if options.flush:
         dest.flush()
-    if verify:
-        _verify(dest, digests, {dest_key: key for key, dest_key in pairs}, moved)
-    return moved
+    if options.verify:
+        _verify(dest, dict(pairs), result)
+    result.nbytes = sum(sizes[key] for key in result.done)
+    result.largest = max(sizes.values(), default=0)
+    return result
 
 
-def _verify(dest: Store, digests: dict[str, bytes], names: dict[str, str], moved: Moved) -> None:
-    """Read back what was written; what differs was not copied."""
-    found = dest.getitems(digests)
-    for dest_key, digest in digests.items():
-        value = found.get(dest_key)
-        if value is None or hashlib.sha256(value).digest() != digest:
-            why = "it is gone again" if value is None else "it reads back as something else"
-            moved.errors[names[dest_key]] = why
-            if dest_key in moved.done:
-                moved.done.remove(dest_key)
-
-
-def read_batch(source: Store, pairs: Sequence[Pair]) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Return values by destination key and errors by source key, for a destination that only one process may write."""
-    values: dict[str, bytes] = {}
-    errors: dict[str, str] = {}
-    found = source.getitems([key for key, _ in pairs])
-    for key, dest_key in pairs:
+def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult) -> None:
+    """Read back what was written; a key whose value differs was not copied."""
+    found = dest._get_many([dest_keys[key] for key in result.done])
+    for key, digest in list(result.done.items()):
         try:
-            values[dest_key] = found[key]
+            same = hashlib.sha256(found[dest_keys[key]]).hexdigest() == digest
+            reason = "" if same else "it reads back as another value"
         except KeyError:
-            errors[key] = "it vanished while the copy ran"
+            reason = "it was written, and is absent when it is read back"
         except Exception as exc:
-            errors[key] = _why(exc)
-    return values, errors
+            reason = f"it cannot be read back: {_reason(exc)}"
+        if reason:
+            del result.done[key]
+            result.errors[key] = reason
 
 
-def write_batch(dest: Store, values: dict[str, bytes], verify: bool, flush: bool) -> Moved:
-    """Write values that were read elsewhere."""
-    from zarrstore.adapt import as_store
-
-    return copy_batch(as_store(values), dest, [(key, key) for key in values], verify, flush)
-
-
-def _why(exc: Exception) -> str:
+def _reason(exc: Exception) -> str:
     return str(exc) or type(exc).__name__
 
 

@@ -1,0 +1,315 @@
+"""A copy under way: batches within a budget of bytes, results counted, the journal kept behind the destination."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+
+from zarrstore.base import Entry, Store
+from zarrstore.tools.executing import window
+from zarrstore.tools.holding import Holding
+from zarrstore.tools.journal import Journal
+from zarrstore.tools.plan import Paths, Plan, version_of
+from zarrstore.tools.progress import Progress
+from zarrstore.tools.transfer import BatchOptions, BatchResult, copy_batch
+
+__all__ = ["Batches", "Copying", "Transfer", "both_travel"]
+
+#: Largest number of keys in a batch.
+_KEYS = 500
+#: Seconds between two points to which an interrupted copy can go back.
+_CHECKPOINT = 1.0
+
+
+class Batches:
+    """Cuts entries into batches within a budget of bytes, by the sizes that a listing tells or that were met.
+
+    Parameters
+    ----------
+    memory : int, bytes
+        What all batches under way may hold together.
+    share : int, bytes
+        What one batch may hold; one larger value makes a batch of its own.
+    unknown_is_large : bool
+        Whether a batch holds all its values at once, so that values of unknown size need care: the first such batch
+        has one key, and each next one at most four times as many.
+
+    Examples
+    --------
+    >>> batches = Batches(memory=100, share=50, unknown_is_large=True)
+    >>> [len(entries) for entries, _ in batches.cut([Entry("a", 30), Entry("b", 30), Entry("c", 20), Entry("d", 70)])]
+    [1, 2, 1]
+    """
+
+    def __init__(self, memory: int, share: int, unknown_is_large: bool) -> None:
+        self.memory = memory
+        self.share = share
+        self.careful = unknown_is_large
+        self.largest = -1
+        self._unknown_keys = 1
+
+    def learn(self, largest: int) -> None:
+        """Take in the size of the largest value of a batch."""
+        self.largest = max(self.largest, largest)
+        self._unknown_keys = min(_KEYS, self._unknown_keys * 4)
+
+    def _cost(self, entry: Entry) -> int:
+        if entry.nbytes >= 0 or not self.careful:
+            return max(0, entry.nbytes)
+        return self.largest if self.largest >= 0 else self.memory
+
+    def cut(self, entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], int]]:
+        """Yield batches, each with the number of bytes that it may hold."""
+        batch: list[Entry] = []
+        cost = 0
+        for entry in entries:
+            more = self._cost(entry)
+            if batch and cost + more > self.share:
+                yield batch, cost
+                batch, cost = [], 0
+                more = self._cost(entry)
+            batch.append(entry)
+            cost += more
+            if len(batch) >= (self._unknown_keys if self.careful and entry.nbytes < 0 else _KEYS):
+                yield batch, cost
+                batch, cost = [], 0
+        if batch:
+            yield batch, cost
+
+
+@dataclass
+class Copying:
+    """The state of one copy: what is done, what failed, and who is informed of it."""
+
+    source: Store
+    dest: Store
+    paths: Paths
+    log: Callable[[str], object] | None = None
+    verify: bool = False
+    journal: Journal | None = None
+    report: Callable[[Progress], object] = lambda progress: None
+    total: int = 0
+    n_copied: int = 0
+    n_skipped: int = 0
+    n_absent: int = 0
+    nbytes: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    _unrecorded: list[tuple[str, str]] = field(default_factory=list)
+    _recorded_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.holding = Holding(self.source)
+
+    def skipped(self, key: str) -> None:
+        """Count a key that is at the destination already."""
+        self.n_skipped += 1
+        if self.log is not None:
+            self.log(f"skip {self._described(key)}")
+
+    def planned(self, key: str) -> None:
+        """Count a key of a dry run."""
+        self.n_copied += 1
+        if self.log is not None:
+            self.log(f"copy {self._described(key)}")
+
+    def failed(self, key: str, reason: str) -> None:
+        """Count a key that was not copied."""
+        self.errors[key] = reason
+        self.holding.failed(key)
+        if self.log is not None:
+            self.log(f"error {key}: {reason}")
+
+    def take(self, result: BatchResult, entries: Iterable[Entry], flushed: bool) -> None:
+        """Count a finished batch."""
+        for key, reason in result.errors.items():
+            self.failed(key, reason)
+        self.n_copied += len(result.done)
+        self.n_absent += result.n_absent
+        self.nbytes += result.nbytes
+        if self.log is not None:
+            for key in result.done:
+                self.log(f"copy {self._described(key)}")
+        if self.journal is not None:
+            self._unrecorded += [
+                (entry.key, version_of(entry, "" if entry.identity else result.done[entry.key]))
+                for entry in entries
+                if entry.key in result.done
+            ]
+            if time.monotonic() - self._recorded_at > _CHECKPOINT:
+                self.checkpoint(flushed)
+        self.report(Progress(self.n_copied, self.total - self.n_absent, self.nbytes, len(self.errors)))
+
+    def checkpoint(self, flushed: bool = False) -> None:
+        """Make durable what was written, then record it: never the other way round."""
+        if self.journal is None:
+            return
+        if not flushed:
+            self.dest.flush()
+        self.journal.record(self._unrecorded)
+        self._unrecorded = []
+        self._recorded_at = time.monotonic()
+
+    def _described(self, key: str) -> str:
+        dest_key = self.paths.to_dest(key)
+        return key if key == dest_key else f"{key} -> {dest_key}"
+
+    def run(self, plan: Plan, transfer: Transfer, documents_first: bool) -> None:
+        """Copy all, make it durable, and record it; if that is interrupted, what was written until then."""
+        try:
+            if documents_first:
+                self._documents_first(plan, transfer)
+            else:
+                self._documents_last(plan, transfer)
+            self.dest.flush()
+            self.checkpoint(flushed=True)
+        except BaseException:
+            with suppress(Exception):
+                self.checkpoint()
+            raise
+
+    # The two orders ------------------------------------------------------------------------------------------------
+
+    def _documents_last(self, plan: Plan, transfer: Transfer) -> None:
+        """Copy chunks, then documents, the deepest first: no reader sees an array whose chunks are still coming."""
+        transfer.copy(plan.chunks)
+        for _, level in groupby(plan.levels(), itemgetter(0)):
+            # All above a level waits for it, so that each document is judged by what became of all below it.
+            transfer.copy(self._not_held(entry for _, entry in level))
+
+    def _not_held(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        for entry in entries:
+            if self.errors and self.holding.holds(entry.key):
+                self.failed(entry.key, "held back, since not all below it could be copied")
+            else:
+                yield entry
+
+    def _documents_first(self, plan: Plan, transfer: Transfer) -> None:
+        """Copy documents, breadth first, then chunks; documents above a failed key are deleted again."""
+        for _, level in groupby(plan.levels(deepest_first=False), itemgetter(0)):
+            transfer.copy(entry for _, entry in level)
+        transfer.copy(plan.chunks)
+        if not self.errors:
+            return
+        for _, entry in plan.levels():
+            if entry.key in self.errors or not self.holding.holds(entry.key):
+                continue
+            reason = "deleted again, since not all below it could be copied"
+            if self.dest.capabilities.erasable:
+                self.dest.delitems([self.paths.to_dest(entry.key)])
+                self.n_copied -= 1
+            else:
+                reason = "not all below it could be copied, and the destination cannot delete it again"
+            self.failed(entry.key, reason)
+
+
+class Transfer:
+    """Runs the batches of a copy, a bounded number at a time.
+
+    Parameters
+    ----------
+    copying : Copying
+        Takes in the results, in this thread.
+    executor : concurrent.futures.Executor or None
+        Where batches run; None is this thread.
+    memory : int, bytes
+        What the values under way may take together; one value more may be held.
+    optional : bool
+        Whether keys may be absent at the source.
+    """
+
+    def __init__(self, copying: Copying, executor: Executor | None, memory: int, optional: bool) -> None:
+        self._copying = copying
+        self._executor = executor
+        here = executor is None or isinstance(executor, ThreadPoolExecutor)
+        source, dest = copying.source.capabilities, copying.dest.capabilities
+        self._options = BatchOptions(
+            verify=copying.verify,
+            digests=copying.journal is not None,
+            # In another process the destination is another object, and only that object can make its work durable.
+            flush=not here and dest.durable_flush,
+            optional=optional,
+        )
+        parallel = 1 if executor is None else max(1, window(executor) // 2)
+        self._window = 1 if executor is None else window(executor)
+        self._memory = memory
+        self._batches = Batches(memory, memory // parallel, source.concurrent or dest.concurrent)
+        self._running: dict[Future[BatchResult], tuple[list[Entry], int]] = {}
+        self._under_way = 0
+
+    def copy(self, entries: Iterable[Entry]) -> None:
+        """Copy all entries; return when the last is done."""
+        try:
+            for batch, cost in self._batches.cut(entries):
+                while self._running and (len(self._running) >= self._window or self._under_way + cost > self._memory):
+                    self._end_some()
+                self._begin(batch, cost)
+            while self._running:
+                self._end_some()
+        except BaseException:
+            for future in self._running:
+                future.cancel()
+            wait(self._running)
+            raise
+
+    def _begin(self, batch: list[Entry], cost: int) -> None:
+        if self._executor is None:
+            return self._do_here(batch)
+        pairs = self._pairs(batch)
+        try:
+            copying = self._copying
+            future = self._executor.submit(copy_batch, copying.source, copying.dest, pairs, self._options)
+        except BrokenExecutor:
+            return self._do_here(batch)
+        self._running[future] = batch, cost
+        self._under_way += cost
+
+    def _pairs(self, batch: list[Entry]) -> list[tuple[str, str]]:
+        to_dest = self._copying.paths.to_dest
+        return [(entry.key, to_dest(entry.key)) for entry in batch]
+
+    def _do_here(self, batch: list[Entry]) -> None:
+        options = self._options._replace(flush=False)
+        result = copy_batch(self._copying.source, self._copying.dest, self._pairs(batch), options)
+        self._take(result, batch, flushed=False)
+
+    def _end_some(self) -> None:
+        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            batch, cost = self._running.pop(future)
+            self._under_way -= cost
+            try:
+                result = future.result()
+            except BrokenExecutor:
+                # Its workers are gone. What they may have written is written again.
+                self._do_here(batch)
+                continue
+            self._take(result, batch, flushed=self._options.flush)
+
+    def _take(self, result: BatchResult, batch: list[Entry], flushed: bool) -> None:
+        self._batches.learn(result.largest)
+        self._copying.take(result, batch, flushed)
+
+
+def both_travel(executor: Executor, source: Store, dest: Store) -> bool:
+    """Tell whether an executor may work with two stores: threads share them, other executors get copies by pickle.
+
+    Notes
+    -----
+    A store that is not safe for threads, or that one process at a time may use, is used by the calling thread only; its
+    partner then is too. To let one of them travel would send every value through the caller.
+    """
+    capabilities = source.capabilities, dest.capabilities
+    if isinstance(executor, ThreadPoolExecutor):
+        return all(flags.thread_safe for flags in capabilities)
+    if not all(flags.process_safe for flags in capabilities):
+        return False
+    try:
+        pickle.dumps((source, dest))
+    except Exception:
+        return False
+    return True

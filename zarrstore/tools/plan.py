@@ -1,0 +1,257 @@
+"""What a copy has to do, decided before anything is written: merges of sorted streams, in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from zarrstore import keys as k
+from zarrstore.base import Entry, Store
+from zarrstore.errors import DestinationExistsError
+from zarrstore.tools.holding import document_order, is_document
+from zarrstore.tools.journal import Journal
+from zarrstore.tools.listing import Listing
+from zarrstore.tools.streams import Spool, merge, sort_entries
+
+__all__ = ["Paths", "Plan", "Selection", "make_plan", "version_of"]
+
+#: Values that are read at a time to find out whether they are still those of the journal.
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a copy takes its keys from, and where it takes them to.
+
+    Examples
+    --------
+    >>> Paths("foo", "a/b").to_dest("foo/0.0"), Paths("foo", "a/b").to_source("a/b/0.0")
+    ('a/b/0.0', 'foo/0.0')
+    """
+
+    source: str
+    dest: str
+
+    def to_dest(self, key: str) -> str:
+        """Return the destination key of a source key; InvalidKeyError if it is none."""
+        return key if self.source == self.dest else k.check_key(k.replace_root(key, self.source, self.dest))
+
+    def to_source(self, key: str) -> str:
+        """Return the source key of a destination key."""
+        return key if self.source == self.dest else k.replace_root(key, self.dest, self.source)
+
+
+class Selection:
+    """Which keys are copied: those in which no exclude is found, or in which an include is found too.
+
+    Examples
+    --------
+    >>> selection = Selection(excludes="^a/", includes=["zarray$"])
+    >>> [selection.takes(key) for key in ("a/0", "a/.zarray", "b/0")]
+    [False, True, True]
+    """
+
+    def __init__(
+        self,
+        excludes: str | Sequence[str] | None = None,
+        includes: str | Sequence[str] | None = None,
+        flags: int = 0,
+    ) -> None:
+        self.excludes = [re.compile(pattern, flags) for pattern in _patterns(excludes)]
+        self.includes = [re.compile(pattern, flags) for pattern in _patterns(includes)]
+
+    def takes(self, key: str) -> bool:
+        """Tell whether a key is copied."""
+        if not any(pattern.search(key) for pattern in self.excludes):
+            return True
+        return any(pattern.search(key) for pattern in self.includes)
+
+    def filter(self, entries: Iterable[Entry]) -> Iterable[Entry]:
+        """Return the entries that are copied."""
+        return filter(lambda entry: self.takes(entry.key), entries) if self.excludes else entries
+
+
+def _patterns(given: str | Sequence[str] | None) -> Sequence[str]:
+    return (given,) if isinstance(given, str) else given or ()
+
+
+@dataclass
+class Plan:
+    """What is to be copied.
+
+    Parameters
+    ----------
+    chunks, documents : Spool
+        Source keys, the documents by `document_order`.
+    kept : Spool
+        Source keys whose values at the destination stay as they are.
+    """
+
+    chunks: Spool = field(default_factory=Spool)
+    documents: Spool = field(default_factory=Spool)
+    kept: Spool = field(default_factory=Spool)
+
+    def __len__(self) -> int:
+        return len(self.chunks) + len(self.documents)
+
+    def add(self, entry: Entry) -> None:
+        """Add what is to be copied."""
+        (self.documents if is_document(entry.key) else self.chunks).add(entry)
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from self.chunks
+        for _, entry in self.levels():
+            yield entry
+
+    def levels(self, deepest_first: bool = True) -> Iterator[tuple[str, Entry]]:
+        """Yield the documents, each with its level; the levels in the order in which they are copied."""
+        size = len(document_order(""))
+        if not deepest_first:
+            shallow = (entry._replace(key=f"{len(k.segments(entry.key)):05d}{entry.key}") for entry in self.documents)
+            yield from ((entry.key[:5], entry._replace(key=entry.key[5:])) for entry in sort_entries(shallow))
+            return
+        ordered = (entry._replace(key=document_order(entry.key) + entry.key) for entry in self.documents)
+        for entry in sort_entries(ordered):
+            yield entry.key[:size], entry._replace(key=entry.key[size:])
+
+    def close(self) -> None:
+        """Give up temporary files."""
+        for spool in (self.chunks, self.documents, self.kept):
+            spool.close()
+
+
+class _State(NamedTuple):
+    """A source key and what is known of it: whether it is at the destination, and what a journal says."""
+
+    entry: Entry
+    is_there: bool = False
+    done: str = ""
+    kept: bool = False
+
+
+def make_plan(
+    listing: Listing,
+    source: Store,
+    dest: Store,
+    paths: Paths,
+    selection: Selection,
+    if_exists: str,
+    journal: Journal | None,
+    skipped: Callable[[str], object],
+) -> Plan:
+    """Decide what to copy.
+
+    Parameters
+    ----------
+    skipped : callable
+        Called with each source key that is not copied because it is at the destination.
+
+    Raises
+    ------
+    DestinationExistsError
+        A key exists and `if_exists` is 'raise', and it is not the work of a copy that is continued.
+    InvalidKeyError
+        A name in the source is no key.
+    """
+    plan = Plan()
+    resumed = journal is not None and journal.resumed
+    wanted = sort_entries(selection.filter(listing.entries))
+    states: Iterator[_State] = map(_State, wanted)
+    if if_exists != "replace" or resumed:
+        states = _at_destination(states, dest, paths)
+    if journal is not None and resumed:
+        states = _with_journal(states, journal)
+        _plan_the_rest(plan, states, source, skipped)
+        return plan
+    for state in states:
+        if not state.is_there:
+            plan.add(state.entry)
+            continue
+        if not listing.certain and state.entry.key not in source:
+            continue
+        if if_exists == "raise":
+            key = state.entry.key
+            plan.close()
+            raise DestinationExistsError(key, paths.to_dest(key), "pass if_exists='skip' or if_exists='replace'")
+        if if_exists == "replace":
+            plan.add(state.entry)
+            continue
+        skipped(state.entry.key)
+        if journal is not None:
+            plan.kept.add(state.entry)
+    return plan
+
+
+def _at_destination(states: Iterator[_State], dest: Store, paths: Paths) -> Iterator[_State]:
+    """Add whether each key is at the destination. One listing answers for all of them."""
+    if not dest.capabilities.listable:
+        return (state._replace(is_there=paths.to_dest(state.entry.key) in dest) for state in states)
+    there = sort_entries(Entry(paths.to_source(key)) for key in dest.keys_below(paths.dest))
+    merged = merge(states, there, _key, lambda entry: entry.key)
+    return (state._replace(is_there=found is not None) for state, found in merged if state is not None)
+
+
+def _key(state: _State) -> str:
+    return state.entry.key
+
+
+def _with_journal(states: Iterator[_State], journal: Journal) -> Iterator[_State]:
+    with_done = (
+        state._replace(done=done[1] if done is not None else "")
+        for state, done in merge(states, journal.done(), _key, lambda done: done[0])
+        if state is not None
+    )
+    merged = merge(with_done, journal.kept(), _key, str)
+    return (state._replace(kept=kept is not None) for state, kept in merged if state is not None)
+
+
+def _plan_the_rest(plan: Plan, states: Iterator[_State], source: Store, skipped: Callable[[str], object]) -> None:
+    """Plan what an interrupted copy left to do.
+
+    A key at the destination without a record is the last work of that copy: it is copied again. So is a recorded key
+    that is not at the destination any more, and one whose value at the source is another by now.
+    """
+    unsure: list[_State] = []
+    for state in states:
+        if state.is_there and state.kept:
+            skipped(state.entry.key)
+        elif not state.is_there or not state.done:
+            plan.add(state.entry)
+        elif state.done.startswith("sha256 "):
+            unsure.append(state)
+            if len(unsure) == _BATCH:
+                _compare(plan, unsure, source, skipped)
+        elif state.done == version_of(state.entry):
+            skipped(state.entry.key)
+        else:
+            plan.add(state.entry)
+    _compare(plan, unsure, source, skipped)
+
+
+def _compare(plan: Plan, states: list[_State], source: Store, skipped: Callable[[str], object]) -> None:
+    """Read the values of which the listing tells no identity, and plan those that changed."""
+    values = source._get_many([state.entry.key for state in states])
+    for state in states:
+        try:
+            same = state.done == version_of(state.entry, hashlib.sha256(values[state.entry.key]).hexdigest())
+        except Exception:
+            same = False  # the copy meets the same error, and reports it
+        if same:
+            skipped(state.entry.key)
+        else:
+            plan.add(state.entry)
+    states.clear()
+
+
+def version_of(entry: Entry, digest: str = "") -> str:
+    """Return what a journal records of a value: its SHA-256 if there is one, else what the listing tells.
+
+    Examples
+    --------
+    >>> version_of(Entry("a", 3, "etag")), version_of(Entry("a", 3), "e3b0")
+    ('listed etag', 'sha256 e3b0')
+    """
+    return f"sha256 {digest}" if digest else f"listed {entry.identity}"
