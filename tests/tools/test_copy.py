@@ -6,20 +6,21 @@ import io
 import os
 import pickle
 import signal
-import subprocess
-import sys
-import time
+import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from zarrstore import CopyError, DictStore, DirectoryStore, copy_store
-from zarrstore.batch import LazyItems
-from zarrstore.errors import DamagedStoreError, DestinationExistsError, InvalidKeyError, ReadOnlyError
-from zarrstore.testing import CountingStore, FailingStore, SlowStore, tree
-from zarrstore.tools.journal import Journal
+from zarrstore.base import Entry
+from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError
+from zarrstore.testing import CountingStore, FailingStore, Recorder, SlowStore, tree
+from zarrstore.tools.copying import Batches
 
 HIERARCHY = {
     ".zgroup": b"{}",
@@ -148,7 +149,7 @@ def test_what_reads_back_differently_is_an_error() -> None:
         def _set(self, key: str, value: bytes) -> None:
             super()._set(key, value[:-1] if key == "a/0" else value)
 
-    with pytest.raises(CopyError, match="reads back as something else"):
+    with pytest.raises(CopyError, match="reads back as another value"):
         copy_store(HIERARCHY, Lossy(), verify=True)
     assert copy_store(HIERARCHY, Lossy()).errors == {}
 
@@ -166,7 +167,8 @@ def test_a_slow_store_is_asked_in_batches() -> None:
     dest: dict[str, bytes] = {}
     copy_store(source, dest)
     assert len(dest) == 1000
-    assert source.calls["_get_many"] == 2
+    # The listing tells no sizes, so the batches grow from 1 to 500 keys.
+    assert source.calls["_get_many"] < 40
     assert source.calls["_get"] == 0
 
 
@@ -202,98 +204,131 @@ def test_processes_and_a_worker_that_is_killed(tmp_path: Path) -> None:
     assert dict(dest) == dict(source)
 
 
-def test_a_store_of_one_process_stays_here_and_the_other_half_travels(tmp_path: Path) -> None:
+def test_unless_both_stores_travel_the_work_is_done_here(tmp_path: Path) -> None:
+    class NoExecutor(ProcessPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("a half of the work would travel")
+
     source = DirectoryStore(tmp_path / "s")
     source.update({f"a/{n}": str(n).encode() for n in range(700)})
     memory = DictStore()
-    with ProcessPoolExecutor(2) as executor:
+    with NoExecutor(2) as executor:
         copy_store(source, memory, executor=executor, verify=True)
         assert dict(memory) == dict(source)
         back = DirectoryStore(tmp_path / "back")
         copy_store(memory, back, executor=executor)
         assert dict(back) == dict(memory)
-        other = DictStore()
-        copy_store(memory, other, executor=executor)
-        assert other == memory
+        no_pickle = DirectoryStore(tmp_path / "s")
+        no_pickle.lock = threading.Lock()  # type: ignore[attr-defined]
+        no_pickle.__class__ = type("NoPickle", (DirectoryStore,), {"__getstate__": lambda self: self.__dict__})
+        copy_store(no_pickle, DirectoryStore(tmp_path / "other"), executor=executor)
+        assert dict(DirectoryStore(tmp_path / "other")) == dict(source)
 
 
-# Resuming -----------------------------------------------------------------------------------------------------------
+def test_threads_never_share_a_store_that_is_not_safe_for_them() -> None:
+    class OneThread(DictStore):
+        capabilities = replace(DictStore.capabilities, thread_safe=False)
+
+        def _get(self, key: str) -> bytes:
+            assert threading.current_thread() is threading.main_thread()
+            return super()._get(key)
+
+    with ThreadPoolExecutor(2) as executor:
+        assert copy_store(OneThread({"a": b"1"}), {}, executor=executor)[:2] == (1, 0)
 
 
-def test_what_the_journal_names_is_not_read_again_and_the_journal_goes_when_all_is_done(tmp_path: Path) -> None:
-    data = {f"a/{n}": b"v" for n in range(1000)}
-    dest = DictStore()
-    calls = []
-
-    def stop(progress: Any) -> None:
-        calls.append(progress)
-        time.sleep(1.1)  # past a checkpoint
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        copy_store(data, dest, resume=tmp_path / "journal", progress=stop)
-    source = CountingStore(data)
-    result = copy_store(source, dest, resume=tmp_path / "journal")
-    assert result.n_copied + result.n_skipped == 1000
-    assert result.n_skipped >= 500
-    asked = [args[0] for method, *args in source.log if method == "_get"]
-    assert len(asked) == result.n_copied
-    assert dict(dest) == data
-    assert not (tmp_path / "journal").exists()
-
-
-def test_a_journal_of_other_work_is_refused_and_a_torn_one_is_read_as_far_as_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    with Journal(path, {"from": "a"}) as journal:
-        journal.record(["one", "two"])
-        journal.record(["three"])
-    with pytest.raises(DamagedStoreError, match="no journal of this copy"):
-        Journal(path, {"from": "b"})
-    whole = path.read_bytes()
-    for cut in range(len(whole) - 7, len(whole)):
-        path.write_bytes(whole[:cut])
-        with Journal(path, {"from": "a"}) as journal:
-            assert journal.done == {"one", "two"}
-            journal.record(["four"])
-        with Journal(path, {"from": "a"}) as journal:
-            assert journal.done == {"one", "two", "four"}
-    path.write_bytes(b"not a journal at all")
-    with pytest.raises(DamagedStoreError):
-        Journal(path, {"from": "a"})
-    assert path.read_bytes() == b"not a journal at all"
-
-
-KILLED = """
-import sys, time
-from zarrstore import DirectoryStore, copy_store
-
-def slowly(progress):
-    print(progress.done, flush=True)
-    time.sleep(0.6)
-
-copy_store(DirectoryStore(sys.argv[1]), DirectoryStore(sys.argv[2]), resume=sys.argv[3], progress=slowly)
-"""
-
-
-def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["here", "threads", "processes"])
+def test_errors_are_named_by_source_key_and_hold_documents_back_in_every_executor(where: str, tmp_path: Path) -> None:
     source = DirectoryStore(tmp_path / "s")
-    source.update({f"a/{n}": str(n).encode() * 10 for n in range(3000)})
-    source["a/.zarray"] = b"{}"
-    script = [sys.executable, "-c", KILLED, str(tmp_path / "s"), str(tmp_path / "d"), str(tmp_path / "journal")]
-    child = subprocess.Popen(script, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent.parent)
-    assert child.stdout is not None
-    for line in child.stdout:
-        if line.strip().isdigit() and int(line) >= 2000:
-            break
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+    source.update({"a/.zarray": b"{}", "a/0": b"1", "b/.zarray": b"{}", "b/0": b"2", ".zmetadata": b"{}"})
     dest = DirectoryStore(tmp_path / "d")
-    assert "a/.zarray" not in dest
-    counted = CountingStore(source)
-    result = copy_store(counted, dest, resume=tmp_path / "journal")
-    asked = [args[0] for method, *args in counted.log if method == "_get"]
-    assert len(asked) == result.n_copied == 3001 - result.n_skipped
-    assert result.n_skipped >= 1000
-    assert dict(dest) == dict(source)
+    dest["t/a/0/x"] = b"a value where a directory must be"
+    executors = {
+        "here": nullcontext,
+        "threads": lambda: ThreadPoolExecutor(2),
+        "processes": lambda: ProcessPoolExecutor(2),
+    }
+    with executors[where]() as executor:
+        result = copy_store(source, dest, dest_path="t", executor=executor, errors="collect", if_exists="replace")
+    assert set(result.errors) == {"a/0", "a/.zarray", ".zmetadata"}
+    assert sorted(dest) == ["t/a/0/x", "t/b/.zarray", "t/b/0"]
+
+
+def test_a_value_that_cannot_be_read_back_is_an_error_of_its_key() -> None:
+    class Sealed(DictStore):
+        def _get(self, key: str) -> bytes:
+            if key == "a/0":
+                raise OSError(5, "Input/output error")
+            return super()._get(key)
+
+    dest = Sealed()
+    result = copy_store(HIERARCHY, dest, verify=True, errors="collect")
+    assert set(result.errors) == {"a/0", "a/.zarray", ".zmetadata"}
+    assert "cannot be read back" in result.errors["a/0"]
+
+
+def test_the_destination_is_flushed_after_the_last_document() -> None:
+    recorder = Recorder()
+    copy_store(HIERARCHY, recorder.watch({}, "dest"))
+    recorder.require_order(("dest", "set", "a/0"), ("dest", "set", "a/.zarray"), ("dest", "set", ".zmetadata"))
+    recorder.require_order(("dest", "set"), ("dest", "flush"))
+
+
+@pytest.mark.parametrize("documents_first", [False, True])
+def test_memory_is_bounded_for_a_source_that_fetches_ahead_and_tells_no_sizes(documents_first: bool) -> None:
+    size, count, memory = 1 << 20, 60, 4 << 20
+    under_way = most = 0
+    lock = threading.Lock()
+
+    class Far(DictStore):
+        """Values that are made when they are fetched, and counted until they are written."""
+
+        capabilities = replace(DictStore.capabilities, concurrent=True)
+
+        def _details(self, path: str) -> Any:
+            return map(Entry, self._keys(path))
+
+        def _get_many(self, keys: Any) -> Any:
+            def fetch(wanted: Any) -> dict[str, bytes]:
+                nonlocal under_way, most
+                with lock:
+                    under_way += len(wanted)
+                    most = max(most, under_way)
+                return {key: bytes(size) for key in wanted}
+
+            return AheadItems(fetch, keys)
+
+    class Dest(DictStore):
+        def _set(self, key: str, value: bytes) -> None:
+            nonlocal under_way
+            with lock:
+                under_way -= 1
+            super()._set(key, b"")
+
+    source = Far({f"a/{n}": b"" for n in range(count)})
+    copy_store(source, Dest(), workers=4, memory=memory, documents_first=documents_first)
+    assert under_way == 0
+    # What is under way, and one value more in each thread that its consumer has not let go of yet.
+    assert most * size <= memory + size
+
+
+def test_a_value_larger_than_the_budget_travels_alone() -> None:
+    batches = Batches(memory=100, share=25, unknown_is_large=True)
+    sizes = [10, 10, 200, 10, 25, 1]
+    cut = [[entry.nbytes for entry in batch] for batch, _ in batches.cut(Entry(str(n), n) for n in sizes)]
+    assert cut == [[10, 10], [200], [10], [25], [1]]
+    for keys, largest in ((1, 5), (4, 5), (5, 30), (1, 30)):
+        (batch, _), *_ = batches.cut(Entry(str(n)) for n in range(9))
+        assert len(batch) == keys
+        batches.learn(largest)
+
+
+def test_sizes_that_a_listing_tells_let_the_first_batch_be_large() -> None:
+    class Listed(CountingStore):
+        def _details(self, path: str) -> Any:
+            return self.inner._details(path)
+
+    source = Listed(SlowStore({f"k{n}": b"v" for n in range(1000)}, delay=0.001))
+    source.inner._details = source.inner.inner._details  # type: ignore[attr-defined, method-assign]
+    copy_store(source, {})
+    assert source.calls["_get_many"] == 2

@@ -62,7 +62,7 @@ def test_twenty_thousand_chunks_on_a_cluster_that_loses_a_worker(client: Any, tm
 
 
 @pytest.mark.timeout(120)
-def test_a_store_of_one_process_takes_half_of_the_work(client: Any, tmp_path: Path) -> None:
+def test_a_store_of_one_process_keeps_the_work_here(client: Any, tmp_path: Path) -> None:
     source = DirectoryStore(tmp_path / "source")
     source.setitems((f"a/{n}", str(n).encode()) for n in range(1200))
     with client.get_executor() as executor, LMDBStore(tmp_path / "dest.lmdb") as dest:
