@@ -4,13 +4,15 @@ import json
 
 import pytest
 
-from zarrstore import DictStore
-from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
+from zarrstore import DictStore, LRUStoreCache
+from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated
 from zarrstore.metadata.consolidated import Staleness
 from zarrstore.metadata.documents import dumps
 from zarrstore.testing import CountingStore, StoreConformance, tree
+from zarrstore.wrappers.base import Wrapper
 from zarrstore.wrappers.consolidated import ConsolidatedStore
+from zarrstore.wrappers.metrics import MetricsStore
 from zarrstore.wrappers.prefix import PrefixStore
 from zarrstore.wrappers.readonly import ReadOnlyStore
 from zarrstore.wrappers.split import SplitStore
@@ -105,15 +107,59 @@ class Unlistable(CountingStore):
             raise UnsupportedOperation("list", self)
 
 
-def test_a_store_that_cannot_list_is_browsed_by_its_documents():
-    store = ConsolidatedStore(Unlistable(DictStore(hierarchy())))
-    assert sorted(store) == sorted([*DOCUMENTS, ".zmetadata"])
-    assert (store.listdir(), store.listdir("a"), len(store)) == (
-        [".zattrs", ".zgroup", ".zmetadata", "a", "g"],
-        [".zarray"],
-        5,
-    )
-    assert store["a/0"] == b"chunk"
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        ReadOnlyStore,
+        lambda s: SplitStore(s, s.inner),
+        lambda s: LRUStoreCache(s, 99),
+        Wrapper,
+        MetricsStore,
+    ],
+)
+@pytest.mark.parametrize("held", ["version 2", "version 3"])
+def test_a_store_that_cannot_list_says_so_and_tells_the_documents_of_a_group(wrap, held):
+    items, array = (hierarchy(), "a") if held == "version 2" else (inline(), "g/a")
+    store = wrap(ConsolidatedStore(Unlistable(DictStore(items))))
+    assert not store.capabilities.listable
+    for refused in (
+        lambda: list(store),
+        lambda: len(store),
+        lambda: dict(store),
+        lambda: bool(store),
+        lambda: list(store.keys_below("g")),
+        lambda: store.listdir(array),
+        lambda: store.listdir(f"{array}/0"),
+        lambda: store.listdir("absent"),
+        lambda: dict(store.items()),
+    ):
+        with pytest.raises(UnsupportedOperation, match="list"):
+            refused()
+    documents = [".zattrs", ".zgroup", ".zmetadata", "a", "g"] if held == "version 2" else ["g", "zarr.json"]
+    assert store.listdir() == documents
+    assert store.listdir("g") == ([".zgroup"] if held == "version 2" else ["a", "zarr.json"])
+    chunk = next(key for key, value in items.items() if value == b"chunk")
+    assert (store[chunk], store.getsize(chunk), store.getsize(array), store.getsize("")) == (b"chunk", 5, -1, -1)
+
+
+def test_a_consolidated_document_of_another_name_is_listed_once_and_never_written():
+    inner = DictStore({f"meta/a/{key}": value for key, value in hierarchy().items()} | {"meta/all.json": b""})
+    inner["meta/all.json"] = consolidated.build({f"a/{key}": value for key, value in hierarchy().items()})
+    store = ConsolidatedStore(inner, "meta/all.json", write_chunks=True)
+    assert sorted(store) == sorted(set(store))
+    assert store.listdir("meta") == ["a", "all.json"]
+    assert store["meta/all.json"] == inner["meta/all.json"]
+    for write in (
+        lambda: store.__setitem__("meta/all.json", b"{}"),
+        lambda: store.__delitem__("meta/all.json"),
+        lambda: store.setitems({"meta/all.json": b"{}"}),
+        lambda: store.rename("meta/a/g/x", "meta/all.json"),
+    ):
+        with pytest.raises((ReadOnlyError, DestinationExistsError)):
+            write()
+    store["meta/a/a/0"] = b"new"
+    assert (store["meta/a/a/0"], len(store)) == (b"new", len(list(store)))
 
 
 @pytest.mark.parametrize("key", [".zattrs", "a/.zattrs", ".zmetadata", "zarr.json", "new/.zgroup"])

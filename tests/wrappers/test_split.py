@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from zarrstore import DictStore
-from zarrstore.errors import ConflictError
-from zarrstore.testing import CountingStore, FailingStore, StoreConformance
+from zarrstore.errors import ConflictError, UnsupportedOperation
+from zarrstore.testing import CountingStore, FailingStore, Recorder, StoreConformance
 from zarrstore.wrappers.split import SplitStore
 
 from .shelf import Shelf
@@ -123,3 +125,58 @@ def test_both_are_closed_even_if_one_fails():
     with pytest.raises(OSError, match="no"):
         SplitStore(metadata, chunks).close()
     assert chunks.calls == {"_close": 1}
+
+
+@pytest.mark.parametrize("make", [DictStore, Shelf])
+def test_one_store_on_both_sides_is_that_store(make):
+    one = make()
+    store = SplitStore(one, one)
+    store.update(TREE)
+    assert sorted(store) == sorted(TREE)
+    assert (len(store), dict(store.items()), dict(one.items())) == (len(TREE), TREE, TREE)
+    for path in ("", "a", "b", "a/0.0", "a/.zarray"):
+        assert (store.listdir(path), store.getsize(path)) == (one.listdir(path), one.getsize(path)), path
+    store.rename("a", "z")
+    assert sorted(one) == sorted(key.replace("a/", "z/", 1) if key.startswith("a/") else key for key in TREE)
+    store.rmdir("z")
+    assert dict(one.items()) == {".zgroup": b"{}", "b/zarr.json": b"{}"}
+
+
+def test_keys_of_the_other_kind_are_not_sized():
+    store = SplitStore({"a/.zarray": b"{}", "a/0.0": b"stray"}, {"a/0.0": b"new", "a/.zarray": b"stray too"})
+    assert store.getsize("a") == len(b"{}" + b"new")
+
+
+def test_documents_come_last_go_first_and_are_flushed_last():
+    recorder = Recorder()
+    store = SplitStore(recorder.watch(DictStore(), "documents"), recorder.watch(DictStore(), "chunks"))
+    store.setitems(TREE)
+    store.flush()
+    recorder.require_order(("chunks", "set"), ("documents", "set"), ("chunks", "flush"), ("documents", "flush"))
+    for act, action in (
+        (lambda: store.delitems(["a/0.0", "a/.zarray"]), "delete"),
+        (lambda: store.rmdir("a"), "rmdir"),
+        (store.clear, "clear"),
+    ):
+        recorder.events.clear()
+        act()
+        recorder.require_order(("documents", action), ("chunks", action))
+
+
+def test_chunks_that_cannot_be_listed_make_a_store_that_cannot_be_listed():
+    class Unlistable(DictStore):
+        capabilities = replace(DictStore.capabilities, listable=False)
+
+        def _keys(self, path):
+            raise UnsupportedOperation("list", self)
+
+        _listdir = _keys
+
+    store = SplitStore(DictStore(DOCUMENTS), Unlistable(CHUNKS))
+    assert store.listdir() == [".zgroup", "a", "b"]
+    for path in ("a", "a/0.0", "absent"):
+        with pytest.raises(UnsupportedOperation):
+            store.listdir(path)
+    with pytest.raises(UnsupportedOperation):
+        list(store)
+    assert store.getsize("a") == -1

@@ -9,12 +9,12 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems
-from zarrstore.errors import MetadataError, ReadOnlyError
+from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.metadata.consolidated import Staleness
 from zarrstore.wrappers.base import Wrapper
 
-__all__ = ["ConsolidatedStore"]
+__all__ = ["ConsolidatedStore", "holds_array"]
 
 
 class ConsolidatedStore(Wrapper):
@@ -41,9 +41,11 @@ class ConsolidatedStore(Wrapper):
     Notes
     -----
     One read of `inner` at the start; then no document costs a request, present or absent. Where `inner` cannot be
-    listed (HTTP), listings show the documents only, which is what a reader of hierarchies looks for. What others change
-    is seen after `reload`. Threads: safe as far as `inner` is. Source: zarr 2.18 ConsolidatedMetadataStore, with the
-    chunks in one mapping; the documents' bytes are written anew, as zarr writes them.
+    listed (HTTP), neither can this store: iteration, `len` and `keys_below` are refused. `listdir` still tells the
+    documents and nodes of a group, which is what a reader of hierarchies looks for, and is refused for an array, whose
+    chunks nobody can list. What others change is seen after `reload`. Threads: safe as far as `inner` is. Source: zarr
+    2.18 ConsolidatedMetadataStore, with the chunks in one mapping; the documents' bytes are written anew, as zarr
+    writes them.
 
     Examples
     --------
@@ -57,12 +59,11 @@ class ConsolidatedStore(Wrapper):
         self, inner: Mapping[str, Any], metadata_key: str = documents.ZMETADATA, write_chunks: bool = False
     ) -> None:
         super().__init__(inner)
-        self.metadata_key = k.check_key(metadata_key)
+        self.metadata_key = self._source = k.check_key(metadata_key)
         self.write_chunks = write_chunks
         below = self.inner.capabilities
         self.capabilities = replace(
             below,
-            listable=True,
             writable=below.writable and write_chunks,
             erasable=below.erasable and write_chunks,
         )
@@ -102,21 +103,22 @@ class ConsolidatedStore(Wrapper):
         Cost: one listing of `inner`, and one read for each document.
         """
         root = k.parent(self._source)
-        said = {key: data for key, data in self._documents.items() if key != self._source}
+        repeated = {key: data for key, data in self._documents.items() if key != self._source}
         if k.name(self._source) != documents.ZARR_JSON:
             keys = [key for key in self.inner._keys(root) if consolidated.is_repeated(key)]
-            parsed = {key: documents.loads(data, key) for key, data in said.items()}
+            parsed = {key: documents.loads(data, key) for key, data in repeated.items()}
             return consolidated.compare(parsed, dict(self.inner._get_many(keys)))
         keys = [key for key in self.inner._keys(root) if k.name(key) == documents.ZARR_JSON and key != self._source]
         found = {key: _as_repeated(data, key) for key, data in self.inner._get_many(keys).items()}
         return Staleness(
-            missing=tuple(sorted(found.keys() - said.keys())),
-            extra=tuple(sorted(said.keys() - found.keys())),
-            different=tuple(sorted(key for key in found.keys() & said.keys() if found[key] != said[key])),
+            missing=tuple(sorted(found.keys() - repeated.keys())),
+            extra=tuple(sorted(repeated.keys() - found.keys())),
+            different=tuple(sorted(key for key in found.keys() & repeated.keys() if found[key] != repeated[key])),
         )
 
     def _is_document(self, key: str) -> bool:
-        return k.name(key) in documents.DOCUMENTS
+        # The consolidated document may have a name of its own.
+        return k.name(key) in documents.DOCUMENTS or key in (self.metadata_key, self._source)
 
     def _refuse_documents(self, key: str) -> None:
         if not self.write_chunks or self._is_document(key):
@@ -130,14 +132,18 @@ class ConsolidatedStore(Wrapper):
     def _contains(self, key: str) -> bool:
         return key in self._documents if self._is_document(key) else self.inner._contains(key)
 
-    def _keys(self, path: str) -> Iterator[str]:
+    def _keys(self, path: str) -> Iterable[str]:
+        if not self.inner.capabilities.listable:
+            raise UnsupportedOperation("list its keys", self, "listdir(path) tells the documents of a group")
+        return self._all_keys(path)
+
+    def _all_keys(self, path: str) -> Iterator[str]:
         for key in self._documents:
             if k.is_below(key, path):
                 yield key
-        if self.inner.capabilities.listable:
-            for key in self.inner._keys(path):
-                if not self._is_document(key):
-                    yield key
+        for key in self.inner._keys(path):
+            if not self._is_document(key):
+                yield key
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))
@@ -172,13 +178,21 @@ class ConsolidatedStore(Wrapper):
         names = set(self._children.get(path, ()))
         if self.inner.capabilities.listable:
             # A document that only inner has is out of sight.
-            names.update(name for name in self.inner._listdir(path) if name not in documents.DOCUMENTS)
+            names.update(name for name in self.inner._listdir(path) if not self._is_document(k.join(path, name)))
+        elif not names or holds_array(self._documents, path):
+            what = f"list what lies below {path!r}, which may be chunks"
+            raise UnsupportedOperation(what, self, "names of chunks follow from the array's document")
         return names
 
     def _getsize(self, path: str) -> int:
-        if not self._children.get(path) and not self._is_document(path):
-            return self.inner._getsize(path)
-        return Store._getsize(self, path)
+        if path and self._is_document(path):
+            return Store._getsize(self, path)
+        if not self.inner.capabilities.listable:
+            try:
+                return self.inner._nbytes(path) if path else -1
+            except KeyError:
+                return -1 if path in self._children else 0
+        return Store._getsize(self, path) if self._children.get(path) else self.inner._getsize(path)
 
     # Writes: chunks if allowed, documents never ----------------------------------------------------------------------
 
@@ -229,6 +243,30 @@ class ConsolidatedStore(Wrapper):
         self._refuse_documents(path)
         for name in self._children.get(path, ()):
             raise ReadOnlyError(k.join(path, name), self)
+
+
+def holds_array(found: Mapping[str, bytes], path: str) -> bool:
+    """Tell whether the documents say that an array stands at a path.
+
+    Parameters
+    ----------
+    found : mapping of str to bytes
+        Documents by their full keys.
+    path : str
+        A normal path.
+
+    Examples
+    --------
+    >>> holds_array({"a/.zarray": b"{}", "g/zarr.json": b'{"node_type": "group"}'}, "a")
+    True
+    """
+    if k.join(path, documents.ZARRAY) in found:
+        return True
+    key = k.join(path, documents.ZARR_JSON)
+    try:
+        return key in found and documents.loads(found[key], key).get("node_type") == "array"
+    except MetadataError:
+        return True  # it may be one: nothing is told about its chunks
 
 
 def _format_1(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:

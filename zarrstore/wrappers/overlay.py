@@ -9,23 +9,17 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
-from zarrstore.batch import LazyItems
+from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import ConflictError, InvalidKeyError
+from zarrstore.wrappers._marks import BELOW, KEY, MARKS, Marks, decode_mark, encode_mark
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["MARKS", "OverlayStore", "Pending"]
 
-#: Where `upper` keeps what was deleted. A key of its own kind and not a reserved one, so that any store can hold it and
-#: any tool can copy it.
-MARKS = ".zarrstore-overlay"
-
-# A mark must not be in the way of another, also in a store where a value cannot stand on a directory: directories begin
-# with "d", the mark of one key with "k", and that of all keys below a path is "below".
-_DIRECTORY, _KEY, _BELOW = "d", "k", "below"
-#: Directories whose names in `lower` are remembered while values are set there.
+#: Names of directories in `lower` are remembered for this many directories while values are set there.
 _REMEMBERED = 64
-#: So many doubtful names are looked into one by one; for more, one pass over the keys is cheaper.
-_DOUBTFUL = 8
+#: Up to this many names are checked one by one; for more, one listing is cheaper.
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -65,10 +59,12 @@ class OverlayStore(Wrapper):
     -----
     Deletions are marks: empty values below ``.zarrstore-overlay/`` in `upper`, out of sight here; that name cannot be
     set. Each change is one write to `upper` and as safe as that. Every step of `commit` leaves what is seen unchanged:
-    deletions are applied to `lower`, then values, `lower` is flushed, then the marks are dropped and the values last;
-    after a crash, open the two again and commit again. One overlay at a time on one `upper`; `lower` is not to be
-    changed by others meanwhile. Threads: safe, as far as both are. A hierarchical overlay looks once into each
-    directory of `lower` that it writes to. Source: this package; Linux' overlayfs for the idea.
+    `upper` is flushed, deletions are applied to `lower`, then values, `lower` is flushed, then the marks are removed,
+    `upper` is flushed, and the values are removed last; after a crash or a power cut, open the two again and commit
+    again. What is read from `upper` is judged as a key: a name that someone else put among the marks changes nothing.
+    Over a `lower` that cannot be listed, listings and `rename` are refused. One overlay at a time on one `upper`;
+    `lower` is not to be changed by others meanwhile. Threads: safe, as far as both are. A hierarchical overlay lists
+    each directory of `lower` once that it writes to. Source: this package; Linux' overlayfs for the idea.
 
     Examples
     --------
@@ -97,10 +93,7 @@ class OverlayStore(Wrapper):
             process_safe=False,  # marks are read once
             blocking=below.blocking or above.blocking,
         )
-        self._gone: set[str] = set()
-        self._cut: set[str] = set()
-        #: Marked keys and paths, and everything above them: where a listing of `lower` needs a second look.
-        self._touched: set[str] = set()
+        self._marks = Marks()
         self._lower_names: dict[str, frozenset[str]] = {}
         self._lower_values: dict[str, bool] = {}
         self._read_marks()
@@ -120,47 +113,33 @@ class OverlayStore(Wrapper):
     # Marks ---------------------------------------------------------------------------------------------------------
 
     def _read_marks(self) -> None:
-        self._gone.clear()
-        self._cut.clear()
-        self._touched.clear()
+        marks = Marks()
         for mark in self.upper._keys(MARKS):
-            *directories, last = k.segments(mark)[1:]
-            path = k.join(*(name[len(_DIRECTORY) :] for name in directories))
-            if last == _BELOW:
-                self._remember(self._cut, path)
-            elif last.startswith(_KEY):  # anything else is not ours: .DS_Store, say
-                self._remember(self._gone, k.join(path, last[len(_KEY) :]))
-
-    def _remember(self, marks: set[str], path: str) -> None:
-        marks.add(path)
-        self._touched.add(path)
-        self._touched.update(k.parents(path))
-
-    @staticmethod
-    def _mark(path: str, name: str) -> str:
-        return k.join(MARKS, *(_DIRECTORY + segment for segment in k.segments(path)), name)
-
-    def _key_mark(self, key: str) -> str:
-        return self._mark(k.parent(key), _KEY + k.name(key))
-
-    def _is_cut(self, path: str) -> bool:
-        """Tell whether `path` lies below a removed directory."""
-        return bool(self._cut) and any(above in self._cut for above in k.parents(path))
-
-    def _is_gone(self, key: str) -> bool:
-        """Tell whether the key of `lower` is deleted here."""
-        return key in self._gone or self._is_cut(key)
+            # What is none of ours (a .DS_Store, a forged name) hides nothing, and goes with the marks at a commit.
+            found = decode_mark(mark, lambda: self.upper._get(mark))  # noqa: B023 - called at once
+            if found is not None:
+                marks.add(*found)
+        self._marks = marks
 
     @staticmethod
     def _is_mark(path: str) -> bool:
         return path == MARKS or k.is_below(path, MARKS)
 
-    def _delete_below(self, keys: Sequence[str]) -> None:
+    def _hide_keys(self, keys: Sequence[str]) -> None:
         """Mark keys of `lower` as deleted."""
         if keys:
-            self.upper._set_many((self._key_mark(key), b"") for key in keys)
+            self.upper._set_many(encode_mark(KEY, key) for key in keys)
         for key in keys:
-            self._remember(self._gone, key)
+            self._marks.add(KEY, key)
+
+    def _hide_below(self, path: str) -> None:
+        """Mark everything of `lower` below a path as deleted, if there is anything."""
+        if self._marks.hides_below(path):
+            return
+        if self.inner.capabilities.listable and not any(True for _ in self.inner._listdir(path)):
+            return
+        self.upper._set(*encode_mark(BELOW, path))
+        self._marks.add(BELOW, path)
 
     # Reads ---------------------------------------------------------------------------------------------------------
 
@@ -170,7 +149,7 @@ class OverlayStore(Wrapper):
             raise KeyError(key)
         if self.upper._contains(key):
             return self.upper
-        if self._is_gone(key):
+        if self._marks.hides(key):
             raise KeyError(key)
         return self.inner
 
@@ -180,7 +159,7 @@ class OverlayStore(Wrapper):
         try:
             return self.upper._get(key)
         except KeyError:
-            if self._is_gone(key):
+            if self._marks.hides(key):
                 raise
         return self.inner._get(key)
 
@@ -204,11 +183,21 @@ class OverlayStore(Wrapper):
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         wanted = [key for key in keys if not self._is_mark(key)]
+        if self.upper.capabilities.concurrent:
+            return AheadItems(self._fetch, wanted)
         above = {key for key in wanted if self.upper._contains(key)}
         # Each store is asked only for what it has, so that none fetches ahead what the other gives.
         upper = self.upper._get_many([key for key in wanted if key in above])
-        lower = self.inner._get_many([key for key in wanted if key not in above and not self._is_gone(key)])
+        lower = self.inner._get_many([key for key in wanted if key not in above and not self._marks.hides(key)])
         return LazyItems(lambda key: (upper if key in above else lower)[key], wanted)
+
+    def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        """Return those of `keys` that exist, by one batch of each store."""
+        found = dict(self.upper._get_many(keys).items())
+        lower = [key for key in keys if key not in found and not self._marks.hides(key)]
+        if lower:
+            found.update(self.inner._get_many(lower).items())
+        return found
 
     def _keys(self, path: str) -> Iterator[str]:
         above = set()
@@ -216,10 +205,10 @@ class OverlayStore(Wrapper):
             if not self._is_mark(key):
                 above.add(key)
                 yield key
-        if path in self._cut or self._is_cut(path):
+        if self._marks.hides_below(path):
             return
         for key in self.inner._keys(path):
-            if key not in above and not self._is_gone(key) and not self._is_mark(key):
+            if key not in above and not self._marks.hides(key) and not self._is_mark(key):
                 yield key
 
     def _count(self) -> int:
@@ -233,29 +222,29 @@ class OverlayStore(Wrapper):
 
     def _visible(self, path: str) -> set[str]:
         """Return the names that `lower` shows through at `path`."""
-        if path in self._cut or self._is_cut(path):
+        if self._marks.hides_below(path):
             return set()
         names = set(self.inner._listdir(path))
-        doubtful = {name for name in names if k.join(path, name) in self._touched}
+        doubtful = {name for name in names if self._marks.may_hide(k.join(path, name))}
         if not doubtful:
             return names
         sure = names - doubtful
-        if len(doubtful) > _DOUBTFUL:
-            keys = (key for key in self.inner._keys(path) if not self._is_gone(key))
+        if len(doubtful) > _FEW:
+            keys = (key for key in self.inner._keys(path) if not self._marks.hides(key))
             return sure | (doubtful & k.children(keys, path))
         return sure | {name for name in doubtful if self._shows(k.join(path, name))}
 
     def _shows(self, path: str) -> bool:
         """Tell whether anything of `lower` at or below `path` is left."""
-        if not self._is_gone(path) and self.inner._contains(path):
+        if not self._marks.hides(path) and self.inner._contains(path):
             return True
-        return path not in self._cut and any(not self._is_gone(key) for key in self.inner._keys(path))
+        return not self._marks.hides_below(path) and any(not self._marks.hides(key) for key in self.inner._keys(path))
 
     def _getsize(self, path: str) -> int:
         if self._is_mark(path):
             return 0
         if not any(True for _ in self.upper._listdir(path)) and not (path and self.upper._contains(path)):
-            if path not in self._touched and not self._is_gone(path):
+            if not self._marks.may_hide(path):
                 return self.inner._getsize(path)  # nothing of this was changed
         return Store._getsize(self, path)
 
@@ -272,22 +261,27 @@ class OverlayStore(Wrapper):
             if above and ((flat and self.upper._contains(above)) or self._is_value_below(above)):
                 raise ConflictError(key, self, above)
         below = set(self.upper._listdir(key)) if flat else set()
-        if self._may_stand(key):
+        # A store that cannot be listed does not tell what lies below `key`: that goes unseen.
+        if self.inner.capabilities.listable and self._may_stand(key):
             below |= self._visible(key)
         for name in below:
             raise ConflictError(key, self, k.join(key, name))
 
     def _is_value_below(self, path: str) -> bool:
         """Tell whether `lower` shows a value at `path`, asking it once."""
-        if self._is_gone(path) or not self._may_stand(path):
+        if self._marks.hides(path) or not self._may_stand(path):
             return False
         found = self._lower_values.get(path)
         if found is None:
+            if len(self._lower_values) >= _REMEMBERED:
+                self._lower_values.clear()
             found = self._lower_values[path] = self.inner._contains(path)
         return found
 
     def _may_stand(self, path: str) -> bool:
         """Tell whether `lower` may hold something at `path`, at the price of one listing for each directory."""
+        if not self.inner.capabilities.listable:
+            return True
         directory = k.parent(path)
         names = self._lower_names.get(directory)
         if names is None:
@@ -310,18 +304,21 @@ class OverlayStore(Wrapper):
         self.upper._set_many(admitted())
 
     def _delete(self, key: str) -> None:
-        below = not self._is_mark(key) and not self._is_gone(key) and self.inner._contains(key)
+        below = not self._is_mark(key) and not self._marks.hides(key) and self.inner._contains(key)
         if not below and (self._is_mark(key) or not self.upper._contains(key)):
             raise KeyError(key)
         if below:
             # The mark first: between the two the new value is still seen, and never the old one again.
-            self._delete_below([key])
+            self._hide_keys([key])
         if self.upper._contains(key):
             self.upper._delete(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         wanted = [key for key in keys if not self._is_mark(key)]
-        self._delete_below([key for key in wanted if not self._is_gone(key) and self.inner._contains(key)])
+        hidden = [key for key in wanted if not self._marks.hides(key)]
+        # Of many keys, one listing for each directory tells which are there.
+        is_there = self._may_stand if len(hidden) > _FEW and self.inner.capabilities.listable else self.inner._contains
+        self._hide_keys([key for key in hidden if is_there(key)])
         self.upper._delete_many(wanted)
 
     def _rmdir(self, path: str) -> None:
@@ -329,14 +326,8 @@ class OverlayStore(Wrapper):
             return self._clear()
         if self._is_mark(path):
             return
-        self._cut_below(path)
+        self._hide_below(path)
         self.upper._rmdir(path)
-
-    def _cut_below(self, path: str) -> None:
-        if path in self._cut or self._is_cut(path) or not any(True for _ in self.inner._listdir(path)):
-            return
-        self.upper._set(self._mark(path, _BELOW), b"")
-        self._remember(self._cut, path)
 
     def _rename(self, source: str, destination: str) -> None:
         self._admit(destination)
@@ -351,7 +342,7 @@ class OverlayStore(Wrapper):
             self._delete(source)
 
     def _clear(self) -> None:
-        self._cut_below("")
+        self._hide_below("")
         self._clear_upper()
 
     def _clear_upper(self) -> None:
@@ -379,7 +370,7 @@ class OverlayStore(Wrapper):
     def pending(self) -> Pending:
         """Return what `commit` would do. Cost: one listing of `upper`."""
         values = (key for key in self.upper._keys("") if not self._is_mark(key))
-        return Pending(tuple(sorted(values)), tuple(sorted(self._gone)), tuple(sorted(self._cut)))
+        return Pending(tuple(sorted(values)), tuple(sorted(self._marks.keys)), tuple(sorted(self._marks.directories)))
 
     def commit(self) -> None:
         """Apply all changes to `lower`, which then shows what this store shows, and empty `upper`.
@@ -397,18 +388,28 @@ class OverlayStore(Wrapper):
         pending = self.pending()
         if not pending:
             return
-        values = pending.set
-        new = frozenset(values)
-        for path in sorted(self._cut):
+        new = frozenset(pending.set)
+        # Each flush makes a step durable before the next one undoes what it rests on: after a power cut, what is not
+        # yet in `lower` is still in `upper`.
+        self.upper._flush()
+        for path in pending.removed_below:
             # What is set again below is overwritten in one step, not deleted first.
-            self.inner._delete_many([key for key in self.inner._keys(path) if key not in new])
-        self.inner._delete_many(sorted(self._gone - new))
-        found = self.upper._get_many(values)
-        self.inner._set_many((key, found[key]) for key in values)
+            self._delete_in_lower(path, new)
+        self.inner._delete_many(sorted(self._marks.keys - new))
+        found = self.upper._get_many(pending.set)
+        self.inner._set_many((key, found[key]) for key in pending.set)
         self.inner._flush()
         # Marks first: without them lower shows what was just written; without the values they would hide it.
         self._forget_marks()
+        self.upper._flush()
         self._clear_upper()
+        self.upper._flush()
+
+    def _delete_in_lower(self, path: str, kept: frozenset[str]) -> None:
+        if self.inner.capabilities.listable:
+            self.inner._delete_many([key for key in self.inner._keys(path) if key not in kept])
+        else:
+            self.inner._rmdir(path)
 
     def rollback(self) -> None:
         """Forget all changes: `lower` is seen as it is. To be repeated if it fails half-way."""

@@ -10,9 +10,10 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems
-from zarrstore.errors import ConflictError
+from zarrstore.errors import ConflictError, UnsupportedOperation
 from zarrstore.metadata.documents import DOCUMENTS
 from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers.consolidated import holds_array
 
 __all__ = ["SplitStore"]
 
@@ -30,7 +31,7 @@ class SplitStore(Wrapper):
     Notes
     -----
     Each is to hold only its own kind: keys of the other kind are neither read nor counted, though their directories may
-    be listed. Cost: that of the store concerned; listings ask both.
+    be listed; both may be one store. Cost: that of the store concerned; listings ask both.
     A rename moves the documents and then the chunks; if the second fails, the first is undone, and a crash between the
     two leaves them apart. `rmdir` removes documents first, so that a crash leaves chunks that nobody sees and no array
     that reads as empty. `close` closes both. Thread and process safety are those of the weaker. Source: zarr 2's
@@ -73,15 +74,19 @@ class SplitStore(Wrapper):
         places = [(type(store), store._place()) for store in (self.inner, self.chunks)]
         return None if any(place is None for _, place in places) else places
 
+    @staticmethod
+    def _is_document(key: str) -> bool:
+        return k.name(key) in DOCUMENTS
+
     def _side(self, key: str) -> Store:
-        return self.inner if k.name(key) in DOCUMENTS else self.chunks
+        return self.inner if self._is_document(key) else self.chunks
 
     def _sorted_out(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
         """Return which of `keys` are the documents and which the rest."""
         ours: list[str] = []
         theirs: list[str] = []
         for key in keys:
-            (ours if k.name(key) in DOCUMENTS else theirs).append(key)
+            (ours if self._is_document(key) else theirs).append(key)
         return ours, theirs
 
     def _refuse_conflicts(self, key: str) -> None:
@@ -108,9 +113,10 @@ class SplitStore(Wrapper):
         return self._side(key)._contains(key)
 
     def _keys(self, path: str) -> Iterator[str]:
-        for store in (self.inner, self.chunks):
+        # By the kind of a key and not by the store that lists it: both may be one store.
+        for store, wants_documents in ((self.inner, True), (self.chunks, False)):
             for key in store._keys(path):
-                if self._side(key) is store:
+                if self._is_document(key) is wants_documents:
                     yield key
 
     def _count(self) -> int:
@@ -136,9 +142,11 @@ class SplitStore(Wrapper):
         if not theirs:
             return self.inner._get_many(ours)
         documents, chunks = self.inner._get_many(ours), self.chunks._get_many(theirs)
-        return LazyItems(lambda key: (documents if self._side(key) is self.inner else chunks)[key], keys)
+        return LazyItems(lambda key: (documents if self._is_document(key) else chunks)[key], keys)
 
     def _listdir(self, path: str) -> Iterable[str]:
+        if not self.chunks.capabilities.listable:
+            return self._listdir_of_group(path)
         names = set(self.chunks._listdir(path))
         for name in names & DOCUMENTS:
             # A document among the chunks is out of sight; a directory of that name is not.
@@ -147,11 +155,30 @@ class SplitStore(Wrapper):
         names.update(self.inner._listdir(path))
         return names
 
+    def _listdir_of_group(self, path: str) -> set[str]:
+        """Return the documents and nodes of a group; chunks cannot be listed."""
+        names = set(self.inner._listdir(path))
+        found = self.inner._get_many([k.join(path, name) for name in names & DOCUMENTS])
+        if not names or holds_array(found, path):
+            raise UnsupportedOperation(f"list what lies below {path!r}, which may be chunks", self)
+        return names
+
     def _getsize(self, path: str) -> int:
         if path and self._contains(path):
             return self._side(path)._getsize(path)
-        sizes = [store._getsize(path) for store in (self.inner, self.chunks)]
-        return -1 if -1 in sizes else sum(sizes)
+        if not self.capabilities.listable:
+            return -1
+        documents = [self._size(self.inner, k.join(path, name)) for name in DOCUMENTS & set(self.inner._listdir(path))]
+        strays = [self._size(self.chunks, k.join(path, name)) for name in DOCUMENTS & set(self.chunks._listdir(path))]
+        chunks = self.chunks._getsize(path)
+        return -1 if -1 in (chunks, *documents, *strays) else chunks + sum(documents) - sum(strays)
+
+    @staticmethod
+    def _size(store: Store, key: str) -> int:
+        try:
+            return store._nbytes(key)
+        except KeyError:  # a directory of that name
+            return 0
 
     # Writes --------------------------------------------------------------------------------------------------------
 
@@ -167,7 +194,7 @@ class SplitStore(Wrapper):
 
         def chunks() -> Iterator[tuple[str, bytes]]:
             for key, value in items:
-                if self._side(key) is self.inner:
+                if self._is_document(key):
                     documents.append((key, value))  # few, and small
                 else:
                     self._refuse_conflicts(key)
@@ -209,7 +236,7 @@ class SplitStore(Wrapper):
         self.chunks._clear()
 
     def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
-        return [*self.inner._sweep(path, dry_run), *self.chunks._sweep(path, dry_run)]
+        return dict.fromkeys([*self.inner._sweep(path, dry_run), *self.chunks._sweep(path, dry_run)])
 
     def _flush(self) -> None:
         # Chunks first, for the same reason as above.
