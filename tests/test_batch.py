@@ -74,7 +74,7 @@ def test_the_budget_bounds_what_is_held_once_the_size_is_known() -> None:
     items = AheadItems(source.fetch, list(big), budget=5000, first=10)
     for key in big:
         assert items[key] == big[key]
-        assert items._ready_bytes <= 10_000
+        assert items._fetched_nbytes <= 10_000
     assert source.batches[0] == 10
     assert set(source.batches[1:]) == {5}
 
@@ -85,7 +85,7 @@ def test_reading_backwards_is_right_and_bounded() -> None:
     items = AheadItems(source.fetch, list(big), budget=5000, first=5)
     for key in reversed(big):
         assert items[key] == big[key]
-        assert items._ready_bytes <= 10_000
+        assert items._fetched_nbytes <= 10_000
 
 
 def test_a_value_read_twice_is_fetched_again_and_absence_is_remembered() -> None:

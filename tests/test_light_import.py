@@ -45,6 +45,17 @@ def test_importing_zarrstore_loads_no_other_module_of_its_own():
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_zarrstore_loads_next_to_nothing_of_the_standard_library():
+    script = "import sys; before = set(sys.modules); import zarrstore; print(sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(ast.literal_eval(done.stdout))
+    assert (
+        {"zarrstore"}
+        <= loaded
+        <= {"zarrstore", "importlib", "importlib._bootstrap", "importlib._bootstrap_external", "warnings", "_warnings"}
+    )
+
+
 def test_type_checkers_are_shown_the_names_that_are_loaded_on_use():
     shown = {}
     for node in ast.walk(ast.parse(Path(zarrstore.__file__).read_text(encoding="utf-8"))):

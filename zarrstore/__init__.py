@@ -4,11 +4,13 @@ Each public name is loaded from its module when it is first used, so that ``impo
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as type checkers read it; `import typing` costs more than all the rest of this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from zarrstore.adapt import KVStore as KVStore
     from zarrstore.adapt import as_store as as_store
     from zarrstore.base import Capabilities as Capabilities
@@ -160,7 +162,7 @@ _HOMES = {name: f"zarrstore.{module}" for module, names in _MODULES.items() for 
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     try:
         home = _HOMES[name]
     except KeyError:

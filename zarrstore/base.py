@@ -177,7 +177,7 @@ class Store(MutableMapping[str, bytes]):
         try:
             return self._get(judged[key])
         except (KeyError, TypeError) as exc:
-            raise _spelled(exc, key) from None
+            raise _in_the_callers_spelling(exc, key) from None
 
     def __setitem__(self, key: str, value: Any) -> None:
         try:
@@ -192,7 +192,7 @@ class Store(MutableMapping[str, bytes]):
         try:
             self._delete(judged[key])
         except (KeyError, TypeError) as exc:
-            raise _spelled(exc, key) from None
+            raise _in_the_callers_spelling(exc, key) from None
 
     def __contains__(self, key: object) -> bool:
         try:
@@ -253,12 +253,12 @@ class Store(MutableMapping[str, bytes]):
 
     def listdir(self, path: object = "") -> list[str]:
         """Return the sorted names of the immediate children of `path`; none for a value or a missing path."""
-        at = _place_of(path)
+        at = _normal_path(path)
         return [] if at is None else sorted(self._listdir(at))
 
     def rmdir(self, path: object = "") -> None:
         """Remove every key below `path`, never a value at it; no error if nothing is there; the root empties all."""
-        at = _place_of(path)
+        at = _normal_path(path)
         if at is not None:
             self._rmdir(at)
 
@@ -285,8 +285,8 @@ class Store(MutableMapping[str, bytes]):
         -----
         One contract for every store. Deviation from zarr 2, where the outcome differed by store and could lose data.
         """
-        src, dst = _place_of(source), k.normalize_path(destination)
-        if src is None or not self._stands(src):
+        src, dst = _normal_path(source), k.normalize_path(destination)
+        if src is None or not self._is_occupied(src):
             raise KeyError(source)
         if src == dst:
             return
@@ -294,7 +294,7 @@ class Store(MutableMapping[str, bytes]):
             k.check_key(dst)
         if k.is_below(dst, src):
             raise RenameError(src, dst)
-        if not dst or self._stands(dst):
+        if not dst or self._is_occupied(dst):
             raise DestinationExistsError(src, dst)
         if self.capabilities.hierarchical:
             for above in k.parents(dst):
@@ -302,7 +302,7 @@ class Store(MutableMapping[str, bytes]):
                     raise ConflictError(dst, self, above)
         self._rename(src, dst)
 
-    def _stands(self, path: str) -> bool:
+    def _is_occupied(self, path: str) -> bool:
         """Tell whether a value or a directory is at `path`."""
         if path and self._contains(path):
             return True
@@ -310,17 +310,17 @@ class Store(MutableMapping[str, bytes]):
 
     def getsize(self, path: object = "") -> int:
         """Return the bytes of the value at `path`, or of those immediately below it; 0 if nothing, -1 if unknown."""
-        at = _place_of(path)
+        at = _normal_path(path)
         return 0 if at is None else self._getsize(at)
 
     def sweep(self, path: object = "", *, dry_run: bool = False) -> list[str]:
         """Delete what writers that died left below `path` and is no key; return its names, sorted."""
-        at = _place_of(path)
+        at = _normal_path(path)
         return [] if at is None else sorted(self._sweep(at, dry_run))
 
     def keys_below(self, path: object = "") -> Iterator[str]:
         """Yield the full keys below `path`, in any order, without listing the rest of the store."""
-        at = _place_of(path)
+        at = _normal_path(path)
         return iter(()) if at is None else iter(self._keys(at))
 
     # Batches and parts ---------------------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ class Store(MutableMapping[str, bytes]):
         try:
             return self._get_range(judged[key], first, last)
         except (KeyError, TypeError) as exc:
-            raise _spelled(exc, key) from None
+            raise _in_the_callers_spelling(exc, key) from None
 
     def getranges(self, key: str, spans: Iterable[tuple[SupportsIndex, SupportsIndex | None]]) -> list[bytes]:
         """Return several parts of one value, each clipped at its end; KeyError if absent.
@@ -402,7 +402,7 @@ class Store(MutableMapping[str, bytes]):
         try:
             return self._get_ranges(judged[key], offsets)
         except (KeyError, TypeError) as exc:
-            raise _spelled(exc, key) from None
+            raise _in_the_callers_spelling(exc, key) from None
 
     def getsuffix(self, key: str, n: SupportsIndex) -> bytes:
         """Return the last `n` bytes of a value, or all there are; KeyError if absent."""
@@ -410,7 +410,7 @@ class Store(MutableMapping[str, bytes]):
         try:
             return self._get_suffix(judged[key], count)
         except (KeyError, TypeError) as exc:
-            raise _spelled(exc, key) from None
+            raise _in_the_callers_spelling(exc, key) from None
 
     # Life ----------------------------------------------------------------------------------------------------------
 
@@ -548,7 +548,7 @@ class Store(MutableMapping[str, bytes]):
         """Nothing to release unless a backend holds something."""
 
 
-def _place_of(path: object) -> str | None:
+def _normal_path(path: object) -> str | None:
     """Return a path in its normal spelling, None where nothing can be: no key begins so."""
     at = k.normalize_path(path)
     return None if at and not k.is_key(at) else at
@@ -565,7 +565,7 @@ def _keys_among(keys: Iterable[object]) -> list[str]:
     return names
 
 
-def _spelled(exc: Exception, key: object) -> Exception:
+def _in_the_callers_spelling(exc: Exception, key: object) -> Exception:
     """Return the error to raise for `key` in the caller's own spelling, whatever a driver below made of it."""
     if type(exc) is KeyError:
         return KeyError(key)

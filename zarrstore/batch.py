@@ -21,44 +21,44 @@ class _Items(Mapping[str, bytes]):
     """Values by key; one found by ``in`` or by iteration is held, within the budget, for the look-up that follows."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._wanted = dict.fromkeys(keys)
-        self._held: dict[str, bytes] = {}
-        self._held_bytes = 0
+        self._names = dict.fromkeys(keys)
+        self._peeked: dict[str, bytes] = {}
+        self._peeked_nbytes = 0
 
     def _read(self, key: str) -> bytes:
         raise NotImplementedError
 
     def __getitem__(self, key: str) -> bytes:
-        if self._held:
-            value = self._held.pop(key, None)
+        if self._peeked:
+            value = self._peeked.pop(key, None)
             if value is not None:
-                self._held_bytes -= len(value)
+                self._peeked_nbytes -= len(value)
                 return value
-        if key not in self._wanted:
+        if key not in self._names:
             raise KeyError(key)
         return self._read(key)
 
     def __contains__(self, key: object) -> bool:
-        if key in self._held:
+        if key in self._peeked:
             return True
         try:
             value = self[key]  # type: ignore[index]
         except KeyError:
             return False
-        if self._held_bytes + len(value) <= BUDGET:
-            self._held[key] = value  # type: ignore[index]
-            self._held_bytes += len(value)
+        if self._peeked_nbytes + len(value) <= BUDGET:
+            self._peeked[key] = value  # type: ignore[index]
+            self._peeked_nbytes += len(value)
         return True
 
     def __iter__(self) -> Iterator[str]:
         # dict(items) lists all keys before it looks the first one up.
-        return (key for key in self._wanted if key in self)
+        return (key for key in self._names if key in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {len(self._wanted)} keys>"
+        return f"<{type(self).__name__} of {len(self._names)} keys>"
 
 
 class LazyItems(_Items):
@@ -107,32 +107,32 @@ class AheadItems(_Items):
     ) -> None:
         super().__init__(keys)
         self._fetch = fetch
-        self._order = list(self._wanted)
+        self._order = list(self._names)
         self._position = {key: index for index, key in enumerate(self._order)}
         self._budget = budget
         self._batch = max(1, first)
-        self._ready: dict[str, bytes | None] = {}
-        self._ready_bytes = 0
+        self._fetched: dict[str, bytes | None] = {}
+        self._fetched_nbytes = 0
 
     def _read(self, key: str) -> bytes:
-        if key not in self._ready:
+        if key not in self._fetched:
             self._fetch_from(key)
-        value = self._ready.pop(key)
+        value = self._fetched.pop(key)
         if value is None:
-            self._ready[key] = None  # absence costs nothing to remember
+            self._fetched[key] = None  # absence costs nothing to remember
             raise KeyError(key)
-        self._ready_bytes -= len(value)
+        self._fetched_nbytes -= len(value)
         return value
 
     def _fetch_from(self, key: str) -> None:
         start = self._position[key]
-        count = self._batch if self._ready_bytes < self._budget else 1
-        batch = [key, *(k for k in self._order[start + 1 : start + count] if k not in self._ready)]
+        count = self._batch if self._fetched_nbytes < self._budget else 1
+        batch = [key, *(k for k in self._order[start + 1 : start + count] if k not in self._fetched)]
         found = dict(self._fetch(batch))
         for wanted in batch:
-            self._ready[wanted] = found.get(wanted)
+            self._fetched[wanted] = found.get(wanted)
         size = sum(map(len, found.values()))
-        self._ready_bytes += size
+        self._fetched_nbytes += size
         if found:
             self._batch = max(1, min(4096, self._budget // max(1, size // len(found))))
 

@@ -249,9 +249,9 @@ def _init_node(
     key = k.check_key(k.join(path, document))
     if not store.capabilities.writable:
         raise ReadOnlyError(key, store)
-    replaced = _replaced(store, path, overwrite)
-    _check_no_value_in_the_way(store, path, replaced)
-    for at in replaced:
+    emptied = _paths_to_empty(store, path, overwrite)
+    _check_no_value_in_the_way(store, path, emptied)
+    for at in emptied:
         store.rmdir(at)
         if chunk_store is not None:
             as_store(chunk_store).rmdir(at)
@@ -261,7 +261,7 @@ def _init_node(
     store[key] = data
 
 
-def _replaced(store: Store, path: str, overwrite: bool) -> list[str]:
+def _paths_to_empty(store: Store, path: str, overwrite: bool) -> list[str]:
     """Return the paths to be emptied first; raise if something is in the way and may not be replaced."""
     arrays_above = [above for above in k.parents(path) if contains_array(store, above)]
     if not overwrite:
@@ -272,15 +272,15 @@ def _replaced(store: Store, path: str, overwrite: bool) -> list[str]:
         if contains_group(store, path):
             raise ContainsGroupError(path)
         return []
-    replaced = arrays_above[:1] or [path]
-    if not store.capabilities.erasable and any(store.listdir(at) for at in replaced):
+    paths = arrays_above[:1] or [path]
+    if not store.capabilities.erasable and any(store.listdir(at) for at in paths):
         raise UnsupportedOperation(f"replace {path!r}", store, "it cannot erase; choose another path or another store")
-    return replaced
+    return paths
 
 
-def _check_no_value_in_the_way(store: Store, path: str, replaced: list[str]) -> None:
+def _check_no_value_in_the_way(store: Store, path: str, paths_to_empty: list[str]) -> None:
     if not store.capabilities.hierarchical or not path:
         return
     for at in (*k.parents(path), path):
-        if at and at in store and not any(k.is_below(at, path) for path in replaced):
+        if at and at in store and not any(k.is_below(at, emptied) for emptied in paths_to_empty):
             raise ConflictError(k.join(path, documents.ZGROUP), store, at)

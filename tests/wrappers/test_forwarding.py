@@ -12,6 +12,7 @@ import pytest
 import zarrstore.wrappers
 from zarrstore import DictStore
 from zarrstore.base import DRIVER, WRITES, Store
+from zarrstore.refuse import RefuseWrites
 from zarrstore.testing import CountingStore
 from zarrstore.wrappers.base import Wrapper
 from zarrstore.wrappers.consolidated import ConsolidatedStore
@@ -50,7 +51,8 @@ def test_a_wrapper_of_two_stores_overrides_every_driver_method(cls: type[Wrapper
 
 @pytest.mark.parametrize("method", WRITES)
 def test_a_read_only_store_refuses_every_write_by_itself(method: str) -> None:
-    assert method in vars(ReadOnlyStore)
+    assert method in vars(RefuseWrites)
+    assert getattr(ReadOnlyStore, method) is getattr(RefuseWrites, method)
 
 
 def test_a_new_name_in_the_driver_is_a_failing_test() -> None:

@@ -219,7 +219,7 @@ class RetryStore(Wrapper):
             try:
                 return self.inner._rename(source, destination)
             except Exception as exc:
-                if failures and not self._stands(source) and self._stands(destination):
+                if failures and not self._is_occupied(source) and self._is_occupied(destination):
                     return None  # the attempt that failed had moved it
                 failures += 1
                 self._pause(failures, exc)

@@ -223,7 +223,7 @@ class SplitStore(Wrapper):
         moved: list[Store] = []
         try:
             for store in (self.inner, self.chunks):
-                if store._stands(source):
+                if store._is_occupied(source):
                     store._rename(source, destination)
                     moved.append(store)
         except BaseException:
