@@ -11,6 +11,7 @@ overrides *driver* methods, whose names begin with an underscore:
 ``_keys(path)``                       keys below `path`, any order, safe while others write         required
 ``_contains(key)``                    existence                                                     via _get
 ``_details(path)``                    the same with sizes and identities, if a listing tells them   via _keys
+``_entry(key)``                       the size and identity of one value; KeyError if absent        of _nbytes
 ``_count()``                          number of keys                                                via _keys
 ``_get_range(key, start, stop)``      the slice, clipped at the end; stop None is the end           of _get
 ``_get_suffix(key, n)``               the last n bytes, or all there are                            of _get
@@ -467,6 +468,10 @@ class Store(MutableMapping[str, bytes]):
         """Yield the keys below `path` with what a listing tells of them; no request is made for a single value."""
         # Not in DRIVER: a wrapper or backend that does not override it stays right, and its callers do without sizes.
         return map(Entry, self._keys(path))
+
+    def _entry(self, key: str) -> Entry:
+        """Return what the store tells of one value, in one request; KeyError if absent."""
+        return Entry(key, self._nbytes(key))
 
     def _contains(self, key: str) -> bool:
         try:
