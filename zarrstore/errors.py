@@ -261,15 +261,23 @@ class ValueTooLargeError(ZarrStoreError, ValueError):
 class StoreReadError(ZarrStoreError, OSError):
     """A read failed and says nothing about absence: 403, 5xx, a time-out, a broken disk.
 
-    Fields: `key`, `store`, `reason`.
+    Fields: `key`, `store`, `reason`, `permanent` (a second attempt would fail too: a permission, a request that is
+    refused, an answer that proves nothing).
     """
 
     key: str
     store: str
     reason: str
+    permanent: bool
 
-    def __init__(self, key: str, store: object, reason: str) -> None:
-        super().__init__(f"cannot read {key!r} from {store}: {reason}", key=key, store=str(store), reason=reason)
+    def __init__(self, key: str, store: object, reason: str, *, permanent: bool = False) -> None:
+        super().__init__(
+            f"cannot read {key!r} from {store}: {reason}",
+            key=key,
+            store=str(store),
+            reason=reason,
+            permanent=permanent,
+        )
 
 
 class StoreNotFoundError(ZarrStoreError, FileNotFoundError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
+import json
 import os
 import pickle
 import subprocess
@@ -22,7 +24,7 @@ from zarrstore.errors import ReadOnlyError, StoreReadError, UnsupportedOperation
 from zarrstore.stores.http import HTTPStore
 from zarrstore.testing import tree
 
-urllib3 = pytest.importorskip("urllib3", reason="needs urllib3: pip install zarrstore[http]")
+pytest.importorskip("urllib3", reason="needs urllib3: pip install zarrstore[http]")
 
 LEGACY = Path(__file__).parent.parent / "data" / "v2" / "legacy.zarr"
 
@@ -198,9 +200,7 @@ def test_a_connection_that_is_cut_never_gives_a_short_value(http_server: Any, pr
     assert store["a"] == bytes(100_000)
 
 
-def test_a_service_that_answers_403_for_absence_can_be_told_so(
-    http_server: Any, proxy: Proxied, tmp_path: Path
-) -> None:
+def test_a_service_may_answer_403_for_absence(http_server: Any, proxy: Proxied, tmp_path: Path) -> None:
     DirectoryStore(tmp_path / "d")["a"] = b"1"
     between = proxy(http_server(tmp_path / "d"))
     between.fail(403)
@@ -311,7 +311,7 @@ def test_a_success_that_brings_no_whole_value_is_no_value(status: int, scripted:
 
 
 @pytest.mark.parametrize(
-    "said, body",
+    "content_range, body",
     [
         ("bytes 2-4/10", b"234"),  # shorter than asked
         ("bytes 0-4/10", b"01234"),  # another one
@@ -320,20 +320,131 @@ def test_a_success_that_brings_no_whole_value_is_no_value(status: int, scripted:
         ("", b"2345"),
     ],
 )
-def test_a_part_that_is_not_plainly_the_one_asked_for_is_not_handed_out(said: str, body: bytes, scripted: Any) -> None:
+def test_a_part_that_is_not_plainly_the_one_asked_for_is_not_handed_out(
+    content_range: str, body: bytes, scripted: Any
+) -> None:
     class Whole(dict[str, Any]):
         """The part at the first request, the whole value at the second."""
 
         def get(self, path: str, default: Any = None) -> Any:
             return self[path].pop(0) if path in self else default
 
-    url, asked = scripted(Whole({"/a": [(206, {"Content-Range": said}, body), (200, {}, b"0123456789")]}))
+    url, asked = scripted(Whole({"/a": [(206, {"Content-Range": content_range}, body), (200, {}, b"0123456789")]}))
     assert HTTPStore(url).getrange("a", 2, 6) == b"2345"
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize("status", [405, 501])
-def test_a_server_that_knows_no_head_is_asked_for_one_byte(
+def test_a_long_retry_after_is_not_obeyed_to_the_hour(scripted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    for wish, pause in (("86400", 60), ("2", 2), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)):
+        url, _ = scripted({"/a": (503, {"Retry-After": wish}, b"")})
+        with pytest.raises(StoreReadError, match="503"):
+            HTTPStore(url, retries=1)["a"]
+        assert pauses.pop() == pause
+    url, asked = scripted({"/a": (503, {"Retry-After": "soon"}, b"")})
+    with pytest.raises(StoreReadError, match="503"):
+        HTTPStore(url, retries=3)["a"]
+    assert len(asked) == 4
+    for pause, most in zip(pauses, (0.2, 0.4, 0.8), strict=True):
+        assert most / 2 <= pause <= most
+
+
+# Credentials.
+
+
+def test_user_and_password_of_the_url_are_sent_and_never_shown(scripted: Any) -> None:
+    url, asked = scripted({"/d/a?sig=s1gn": (200, {}, b"data"), "/d/b?sig=s1gn": (403, {}, b"")})
+    store = HTTPStore(url.replace("//", "//me:hunter2%40x@") + "/d?sig=s1gn")
+    assert store["a"] == b"data"
+    expected = "Basic " + base64.b64encode(b"me:hunter2@x").decode()
+    assert asked[-1][2]["Authorization"] == expected
+    with pytest.raises(StoreReadError, match="403 Forbidden to a request as the user 'me'") as refused:
+        store["b"]
+    with pytest.raises(ReadOnlyError) as read_only:
+        store["a"] = b""
+    with pytest.raises(StoreReadError) as dead:
+        HTTPStore(f"http://me:hunter2%40x@127.0.0.1:{static.free_port()}/?sig=s1gn", retries=0)["a"]
+    for exc in (refused.value, read_only.value, dead.value):
+        for each in (exc, exc.__cause__, exc.__context__):
+            assert not any(secret in repr(each) for secret in ("hunter2", expected, "s1gn"))
+    assert not any(secret in f"{store!r} {store.url.partition('?')[0]}" for secret in ("hunter2", "s1gn"))
+    copy = pickle.loads(pickle.dumps(store))
+    assert (copy["a"], asked[-1][2]["Authorization"], copy) == (b"data", expected, store)
+
+
+@pytest.mark.parametrize(
+    "options, identity",
+    [
+        ({}, "without credentials"),
+        ({"headers": {"authorization": "Bearer t0ken"}}, "with an Authorization header"),
+        ({"headers": {"Cookie": "t0ken"}}, "with a cookie"),
+    ],
+)
+def test_a_refusal_says_who_asked_and_how_to_ask_as_somebody(
+    options: dict[str, Any], identity: str, scripted: Any
+) -> None:
+    url, _ = scripted({"/a": (403, {}, b"")})
+    with pytest.raises(
+        StoreReadError, match=f"403 Forbidden to a request {identity}; .*headers=.*missing_is=.403"
+    ) as refused:
+        HTTPStore(url, **options)["a"]
+    assert "t0ken" not in str(refused.value)
+    assert refused.value.permanent
+
+
+def test_a_header_given_by_the_caller_wins_over_the_url(scripted: Any) -> None:
+    url, asked = scripted({"/a": (200, {}, b"")})
+    HTTPStore(url.replace("//", "//me:pw@"), headers={"authorization": "Bearer x"})["a"]
+    assert asked[-1][2]["authorization"] == "Bearer x"
+
+
+def test_user_and_password_in_a_redirect_are_neither_sent_nor_shown(scripted: Any) -> None:
+    url, _ = scripted({"/a": (302, {"Location": "http://me:pw@127.0.0.1:1/login/"}, b"")})
+    with pytest.raises(StoreReadError, match=r"http://me:\*\*\*@127"):
+        HTTPStore(url)["a"]
+
+
+# What can be listed.
+
+
+def test_a_group_lists_what_its_documents_name_and_an_array_refuses(nginx: Any) -> None:
+    with HTTPStore(nginx(LEGACY).url) as store:
+        assert not store.capabilities.listable
+        assert store.listdir("ocean") == [".zgroup", "deep", "surface"]
+        assert store.listdir("ocean/.zgroup") == []
+        for path in ("ocean/surface/temperature", "ocean/surface/temperature/0", "sparse"):
+            with pytest.raises(UnsupportedOperation, match="is an array, and no document names its chunks"):
+                store.listdir(path)
+        with pytest.raises(UnsupportedOperation, match="no document names a group at 'absent'"):
+            store.listdir("absent")
+        for look in (
+            lambda: list(store),
+            lambda: len(store),
+            lambda: list(store.keys_below("ocean")),
+            lambda: bool(store),
+        ):
+            with pytest.raises(UnsupportedOperation, match="cannot be listed"):
+                look()
+        assert store.getsize("ocean") == -1
+
+
+def test_documents_of_version_3_are_listed_in_the_same_way(http_server: Any, tmp_path: Path) -> None:
+    inline = {
+        "kind": "inline",
+        "must_understand": False,
+        "metadata": {"g": {"node_type": "group"}, "g/a": {"node_type": "array"}},
+    }
+    root = {"zarr_format": 3, "node_type": "group", "consolidated_metadata": inline}
+    DirectoryStore(tmp_path / "d")["zarr.json"] = json.dumps(root).encode()
+    store = HTTPStore(http_server(tmp_path / "d"))
+    assert (store.listdir(), store.listdir("g")) == (["g", "zarr.json"], ["a", "zarr.json"])
+    with pytest.raises(UnsupportedOperation, match="'g/a' is an array"):
+        store.listdir("g/a")
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 501])
+def test_a_server_that_refuses_head_is_asked_for_one_byte(
     status: int, http_server: Any, proxy: Proxied, tmp_path: Path
 ) -> None:
     DirectoryStore(tmp_path / "d").update({"a": bytes(1234), "e": b""})
@@ -342,14 +453,6 @@ def test_a_server_that_knows_no_head_is_asked_for_one_byte(
     store = HTTPStore(between.url)
     assert ("a" in store, "e" in store, "x" in store) == (True, True, False)
     assert (store.getsize("a"), store.getsize("e")) == (1234, 0)
-
-
-def test_a_long_retry_after_is_not_obeyed_to_the_hour(scripted: Any) -> None:
-    retry = HTTPStore("http://127.0.0.1:1")._manager().connection_pool_kw["retries"]
-    answer = urllib3.HTTPResponse(headers={"Retry-After": "86400"}, status=503)
-    assert retry.get_retry_after(answer) == 60
-    assert retry.get_retry_after(urllib3.HTTPResponse(headers={"Retry-After": "2"}, status=503)) == 2
-    assert retry.increment("GET", "/", answer).get_retry_after(answer) == 60
 
 
 def test_zarr_3_reads_it(nginx: Any) -> None:

@@ -1,0 +1,147 @@
+"""Servers that lie: whatever they do, a store returns the right value or an error; never a short one, never absence."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.servers import liar
+from zarrstore.errors import StoreReadError
+from zarrstore.stores.http import HTTPStore
+
+pytest.importorskip("urllib3", reason="needs urllib3: pip install zarrstore[http]")
+
+VALUE = liar.VALUE
+TIMEOUT = 0.4
+
+READS: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "get": (lambda store: store["v"], VALUE),
+    "getitems": (lambda store: dict(store.getitems(["v", "absent"])), {"v": VALUE}),
+    "getrange": (lambda store: store.getrange("v", 100, 200), VALUE[100:200]),
+    "getrange from the start": (lambda store: store.getrange("v", 0, 10), VALUE[:10]),
+    "getrange over the end": (lambda store: store.getrange("v", 990, 2000), VALUE[990:]),
+    "getrange to the end": (lambda store: store.getrange("v", 300), VALUE[300:]),
+    "getrange behind the end": (lambda store: store.getrange("v", 2000, 2010), b""),
+    "empty getrange": (lambda store: store.getrange("v", 5, 5), b""),
+    "getsuffix": (lambda store: store.getsuffix("v", 50), VALUE[-50:]),
+    "long getsuffix": (lambda store: store.getsuffix("v", 5000), VALUE),
+    "in": (lambda store: "v" in store, True),
+    "getsize": (lambda store: store.getsize("v"), len(VALUE)),
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[liar.Liar]:
+    with liar.liar() as running:
+        yield running
+
+
+def over_http(server: liar.Liar, kind: str) -> Any:
+    return HTTPStore(f"{server.url}/{kind}/root", timeout=TIMEOUT, retries=0)
+
+
+def over_fsspec(server: liar.Liar, kind: str) -> Any:
+    pytest.importorskip("fsspec")
+    aiohttp = pytest.importorskip("aiohttp")
+    from zarrstore.stores.fsspec import FSStore
+
+    limits = aiohttp.ClientTimeout(total=4 * TIMEOUT, sock_read=TIMEOUT)
+    return FSStore(f"{server.url}/{kind}/root", client_kwargs={"timeout": limits}, skip_instance_cache=True)
+
+
+def over_obstore(server: liar.Liar, kind: str) -> Any:
+    store = pytest.importorskip("obstore.store")
+    from zarrstore.stores.obstore import ObstoreStore
+
+    return ObstoreStore(
+        store.HTTPStore(
+            f"{server.url}/{kind}/root",
+            client_options={"allow_http": True, "timeout": f"{4 * TIMEOUT:.1f}s"},
+            retry_config={"max_retries": 0, "retry_timeout": datetime.timedelta(seconds=2)},
+        )
+    )
+
+
+def s3_over_fsspec(server: liar.Liar, kind: str) -> Any:
+    pytest.importorskip("s3fs")
+    from zarrstore.stores.fsspec import FSStore
+
+    config = {"retries": {"max_attempts": 1}, "read_timeout": TIMEOUT, "connect_timeout": 2}
+    client = {"endpoint_url": server.url, "region_name": "us-east-1"}
+    options = {"anon": True, "client_kwargs": client, "config_kwargs": config, "skip_instance_cache": True}
+    store = FSStore(f"s3://{kind}/root", **options)
+    store.fs.retries = 1
+    return store
+
+
+def s3_over_obstore(server: liar.Liar, kind: str) -> Any:
+    store = pytest.importorskip("obstore.store")
+    from zarrstore.stores.obstore import ObstoreStore
+
+    return ObstoreStore(
+        store.S3Store(
+            kind,
+            prefix="root",
+            endpoint=server.url,
+            region="us-east-1",
+            skip_signature=True,
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True, "timeout": f"{4 * TIMEOUT:.1f}s"},
+            retry_config={"max_retries": 0, "retry_timeout": datetime.timedelta(seconds=2)},
+        )
+    )
+
+
+CLIENTS = {
+    "HTTPStore": over_http,
+    "FSStore http": over_fsspec,
+    "ObstoreStore http": over_obstore,
+    "FSStore s3": s3_over_fsspec,
+    "ObstoreStore s3": s3_over_obstore,
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_honest_server_is_read_right(client: str, server: liar.Liar) -> None:
+    store = CLIENTS[client](server, "honest")
+    assert {name: read(store) for name, (read, _) in READS.items()} == {
+        name: right for name, (_, right) in READS.items()
+    }
+    assert "absent" not in store
+
+
+@pytest.mark.parametrize("client", ["HTTPStore"])
+@pytest.mark.parametrize("kind", [kind for kind in liar.LIES if kind not in liar.SLOW])
+def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server: liar.Liar) -> None:
+    store = CLIENTS[client](server, kind)
+    wrong = {}
+    for name, (read, right) in READS.items():
+        try:
+            value = read(store)
+        except StoreReadError:
+            continue
+        except BaseException as exc:
+            wrong[name] = f"{type(exc).__name__}: {exc}"
+            continue
+        if value != right and not (name == "getsize" and value == -1):
+            wrong[name] = value if not isinstance(value, bytes) else f"{len(value)} bytes"
+    assert wrong == {}
+    assert "absent" not in CLIENTS[client](server, kind)  # on a connection that no lie has spoilt
+
+
+@pytest.mark.parametrize("client", ["HTTPStore"])
+@pytest.mark.parametrize("kind", sorted(liar.SLOW))
+def test_a_server_that_dawdles_is_given_up(kind: str, client: str, server: liar.Liar) -> None:
+    store = CLIENTS[client](server, kind)
+    begun = time.monotonic()
+    with pytest.raises(StoreReadError):
+        store["v"]
+    assert time.monotonic() - begun < 20
+
+
+def test_there_are_more_than_thirty_lies() -> None:
+    assert len(liar.LIES) > 45

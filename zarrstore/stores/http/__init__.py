@@ -1,0 +1,293 @@
+"""Values read from a web server."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from zarrstore import keys as k
+from zarrstore.base import Capabilities
+from zarrstore.batch import AheadItems
+from zarrstore.errors import MetadataError, UnsupportedOperation
+from zarrstore.metadata import consolidated, documents
+from zarrstore.optional import require
+from zarrstore.refuse import RefuseWrites
+from zarrstore.stores.http.answers import Answer, Unusable, content_length, content_range, is_plain
+from zarrstore.stores.http.client import Client
+from zarrstore.urls import UserInfo, split_userinfo, with_userinfo, without_secrets
+
+__all__ = ["HTTPStore"]
+
+#: Statuses that come with a whole value.
+_WHOLE = frozenset({200, 203})
+#: One byte: its answer tells the size of the whole.
+_FIRST_BYTE = {"Range": "bytes=0-0"}
+
+
+class HTTPStore(RefuseWrites):
+    """Read the values below a URL; what is not plainly absent is an error, and a short value is never returned.
+
+    Parameters
+    ----------
+    url : str
+        ``http://`` or ``https://``; keys are appended to its path. A ``user:password@`` in it is sent as basic
+        authentication; `url` holds it no more then, and neither repr nor errors show it, nor the values of a query.
+    headers : mapping, optional
+        Sent with each request; those that may be secret (``Authorization``, ``Cookie``, tokens) not to another server
+        that a redirect leads to.
+    timeout : float, seconds, default 30
+        To connect, and between two pieces of an answer; also how long an answer may be slower than 64 bytes per second.
+    retries : int, default 3
+        How often a request is repeated after 408, 425, 429, 500, 502, 503, 504 or a broken connection: after 0.1 to
+        0.2 s, then twice as long each time, or as long as ``Retry-After`` says, at most a minute.
+    missing_is : collection of int, optional
+        Statuses besides 404 and 410 that mean absence: ``{403}`` for a service that answers so for what is not there.
+    workers : int, default 32
+        Requests in flight at a time in a batch.
+
+    Raises
+    ------
+    MissingDependencyError
+        urllib3 is not installed.
+    ValueError
+        The URL is none of HTTP.
+
+    Notes
+    -----
+    Cost: one request a get (several in flight in a batch, on connections kept open), one HEAD for ``in`` and sizes. A
+    server that ignores ranges sends the whole value, which is cut here.
+
+    An answer counts as whole if it has the announced length, or ends with the last chunk of a chunked body. One that
+    has neither, that is packed, or that contradicts itself raises StoreReadError. A redirect to a listing
+    (``.../name/``) is absence.
+
+    Nothing can be written. A web server has no listing to rely on, so the keys cannot be listed: iteration, `len` and
+    `keys_below` raise UnsupportedOperation. `listdir` of a group answers from consolidated metadata (``.zmetadata``,
+    or an inline ``zarr.json``), which is read once; `listdir` within an array raises, for no document names chunks.
+    `getsize` of a directory is -1. Threads: safe. Forked children open their own connections. A pickle carries the
+    headers and the password, which the copy needs. Source: zarr 2's use of fsspec, where a 403 read as a missing chunk.
+
+    Examples
+    --------
+    >>> store = HTTPStore("http://127.0.0.1:8000/data.zarr")
+    >>> store.url
+    'http://127.0.0.1:8000/data.zarr'
+    >>> HTTPStore("https://me:secret@host/data.zarr?sig=abc")
+    HTTPStore('https://host/data.zarr?sig=***')
+    """
+
+    capabilities = Capabilities(writable=False, erasable=False, listable=False, ranged=True, concurrent=True)
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+        retries: int = 3,
+        missing_is: Collection[int] = (),
+        workers: int = 32,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"{without_secrets(url)!r} is no URL of HTTP")
+        self.url, self._user = split_userinfo(url)
+        self.headers = dict(headers or {})
+        self.timeout = timeout
+        self.retries = retries
+        self.missing_is = frozenset(missing_is)
+        self.workers = workers
+        self._names: dict[str, bool] | None = None
+        sent, identity = _credentials(self._user, self.headers)
+        self._client = Client(
+            self.url,
+            sent,
+            timeout,
+            retries,
+            self.missing_is,
+            workers,
+            shown=repr(self),
+            identity=identity,
+            urllib3=require("urllib3", extra="http", feature="HTTPStore"),
+            pause=lambda seconds: time.sleep(seconds),
+        )
+
+    def __repr__(self) -> str:
+        return f"HTTPStore({without_secrets(self.url)!r})"
+
+    def _place(self) -> object:
+        return self.url
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("url", "headers", "timeout", "retries", "missing_is", "workers")
+        return {name: getattr(self, name) for name in names} | {"user": tuple(self._user)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        options = dict(state)
+        user = UserInfo(*options.pop("user"))
+        HTTPStore.__init__(self, with_userinfo(options.pop("url"), user), **options)
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        return self._whole(key, self._client.ask("GET", key))
+
+    def _whole(self, key: str, answer: Answer) -> bytes:
+        """Return the body of an answer that holds a whole value."""
+        if answer.status >= 300:
+            raise self._client.refusal(key, answer)
+        if answer.status not in _WHOLE or "Content-Range" in answer.headers:
+            raise self._client.error(key, f"the server answered {answer.status}, which is no whole value")
+        return answer.body
+
+    def _contains(self, key: str) -> bool:
+        try:
+            self._look(key)
+        except KeyError:
+            return False
+        return True
+
+    def _nbytes(self, key: str) -> int:
+        size, answer = self._look(key)
+        if size:
+            return size
+        # HEAD tells no size, or 0, as servers do that make their answers at each request.
+        answer = answer or self._client.ask("GET", key, _FIRST_BYTE)
+        part = content_range(answer.headers)
+        if answer.status in (206, 416) and part is not None and part.total is not None:
+            return part.total
+        return len(self._whole(key, answer) if answer.status in _WHOLE else self._get(key))
+
+    def _look(self, key: str) -> tuple[int | None, Answer | None]:
+        """Return the size if HEAD tells it, and the answer about the first byte if HEAD tells nothing.
+
+        Raises KeyError for absence.
+        """
+        answer = self._client.ask("HEAD", key)
+        if answer.status in _WHOLE:
+            with suppress(Unusable):
+                return content_length(answer.headers) if is_plain(answer.headers) else None, None
+            return None, None
+        if answer.status >= 500 and answer.status != 501:
+            raise self._client.refusal(key, answer)
+        # No HEAD here: some servers refuse it, in many words, for what they send at once.
+        answer = self._client.ask("GET", key, _FIRST_BYTE)
+        if answer.status not in _WHOLE and answer.status not in (206, 416):
+            raise self._client.refusal(key, answer)
+        return None, answer
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if stop is not None and stop <= start:
+            self._look(key)
+            return b""
+        return self._part(key, f"bytes={start}-{'' if stop is None else stop - 1}", slice(start, stop))
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if n == 0:
+            self._look(key)
+            return b""
+        return self._part(key, f"bytes=-{n}", slice(-n, None))
+
+    def _part(self, key: str, wanted: str, cut: slice) -> bytes:
+        answer = self._client.ask("GET", key, {"Range": wanted})
+        part = content_range(answer.headers)
+        if answer.status == 416:
+            # Not every server that refuses a range tells the size, or the true one.
+            if _is_empty(cut, self._nbytes(key)):
+                return b""
+            return self._get(key)[cut]
+        if answer.status != 206:
+            return self._whole(key, answer)[cut]  # the server ignores ranges
+        if part is not None and part.start is not None and part.total is not None:
+            start, stop, _ = cut.indices(part.total)
+            if (part.start, part.stop) == (start, stop) and len(answer.body) == stop - start:
+                return answer.body
+        return self._get(key)[cut]  # it is not plainly the part that was asked for
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        return AheadItems(self._fetch, keys)
+
+    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
+        with ThreadPoolExecutor(min(self.workers, max(1, len(keys)))) as pool:
+            values = pool.map(self._or_none, keys)
+            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+    def _or_none(self, key: str) -> bytes | None:
+        try:
+            return self._get(key)
+        except KeyError:
+            return None
+
+    # Listing: the documents that consolidated metadata names ---------------------------------------------------------
+
+    def _documents(self) -> dict[str, bool]:
+        """Return the keys of all documents, and of each whether it is that of an array."""
+        if self._names is None:
+            self._names = self._consolidated()
+        return self._names
+
+    def _consolidated(self) -> dict[str, bool]:
+        data = self._or_none(documents.ZMETADATA)
+        if data is not None:
+            keys = [documents.ZMETADATA, *consolidated.parse(data)]
+            return {key: k.name(key) == documents.ZARRAY for key in keys}
+        data = self._or_none(documents.ZARR_JSON)
+        nodes = None if data is None else self._inline(data)
+        if nodes is None:
+            raise self._unlistable("consolidate the metadata there, and groups can be listed")
+        named = {k.join(path, documents.ZARR_JSON): node.get("node_type") == "array" for path, node in nodes.items()}
+        return {documents.ZARR_JSON: False} | named
+
+    def _inline(self, data: bytes) -> Mapping[str, Mapping[str, Any]] | None:
+        try:
+            return consolidated.parse_inline(documents.loads(data, documents.ZARR_JSON))
+        except MetadataError:
+            return None
+
+    def _unlistable(self, way_out: str) -> UnsupportedOperation:
+        return UnsupportedOperation("be listed", self, f"a web server has no listing that can be relied on; {way_out}")
+
+    def _keys(self, path: str) -> Iterable[str]:
+        raise self._unlistable("consolidated metadata names the documents, and listdir of a group gives them")
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        known = self._documents()
+        if path in known:
+            return ()
+        for at in (*k.parents(path), path):
+            if any(known.get(k.join(at, name)) for name in (documents.ZARRAY, documents.ZARR_JSON)):
+                raise self._unlistable(f"{at!r} is an array, and no document names its chunks")
+        names = k.children(known, path)
+        if not names:
+            raise self._unlistable(f"no document names a group at {path!r}")
+        return names
+
+    def _getsize(self, path: str) -> int:
+        if path:
+            with suppress(KeyError):
+                return self._nbytes(path)
+        return -1  # whether values lie below it, no answer tells
+
+    def _close(self) -> None:
+        self._client.close()
+
+
+def _credentials(user: UserInfo, headers: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Return the headers to send, and a word on who asks, without what is secret."""
+    names = {name.lower() for name in headers}
+    if "authorization" in names:
+        return dict(headers), "with an Authorization header"
+    if user.user is not None:
+        token = base64.b64encode(f"{user.user}:{user.password or ''}".encode()).decode()
+        return {**headers, "Authorization": f"Basic {token}"}, f"as the user {user.user!r}"
+    return dict(headers), "with a cookie" if "cookie" in names else "without credentials"
+
+
+def _is_empty(cut: slice, size: int) -> bool:
+    start, stop, _ = cut.indices(size)
+    return start >= stop
