@@ -7,6 +7,7 @@ import pytest
 
 from zarrstore import DictStore, Store
 from zarrstore.errors import DamagedStoreError, ReadOnlyError, StoreReadError
+from zarrstore.stores.http import HTTPStore
 from zarrstore.testing import CountingStore, FailingStore
 from zarrstore.wrappers.retry import PERMANENT_ERRNOS, RetryStore
 
@@ -49,7 +50,7 @@ def test_a_passing_error_is_not_seen(method):
     expected = CALLS[method](plain)
     pauses = Pauses()
     inner = FailingStore(DictStore(dict(TREE)), ConnectionResetError("gone"), methods=[method], times=3)
-    store = RetryStore(inner, attempts=4, sleep=pauses)
+    store = RetryStore(inner, attempts=4, jitter=0, sleep=pauses)
     assert CALLS[method](store) == expected
     assert dict(inner.inner) == dict(plain)
     assert pauses == [0.1, 0.2, 0.4]
@@ -121,7 +122,7 @@ def test_errors_of_your_own_can_be_named():
 def test_pauses_double_up_to_a_limit():
     pauses = Pauses()
     inner = FailingStore({"a": b"1"}, TimeoutError(), methods=["_get"], times=6)
-    RetryStore(inner, attempts=7, backoff=1, max_backoff=5, sleep=pauses)["a"]
+    RetryStore(inner, attempts=7, backoff=1, max_backoff=5, jitter=0, sleep=pauses)["a"]
     assert pauses == [1, 2, 4, 5, 5, 5]
 
 
@@ -165,7 +166,7 @@ class LostAnswer(CountingStore):
         self._then_lose("_delete", key)
 
     def _rename(self, source, destination):
-        if self.lost and not self.inner._stands(source):
+        if self.lost and not self.inner._is_occupied(source):
             raise FileNotFoundError(errno.ENOENT, source)
         self._then_lose("_rename", source, destination)
 
@@ -190,8 +191,60 @@ def test_a_large_batch_is_passed_on_in_parts():
 
 
 def test_nonsense_is_refused_and_the_configuration_pickles():
-    for arguments in ({"attempts": 0}, {"backoff": -1}):
+    for arguments in ({"attempts": 0}, {"backoff": -1}, {"jitter": -0.1}, {"jitter": 2}, {"deadline": -1}):
         with pytest.raises(ValueError, match=r"is -?\d"):
             RetryStore({}, **arguments)
     copy = pickle.loads(pickle.dumps(RetryStore(DictStore(dict(TREE)), attempts=7, retry_on=(TimeoutError,))))
     assert (copy.attempts, copy.retry_on, dict(copy)) == (7, (TimeoutError,), TREE)
+
+
+def test_pauses_are_random_within_the_share_that_jitter_says():
+    pauses = Pauses()
+    inner = FailingStore({"a": b"1"}, TimeoutError(), methods=["_get"])
+    for _ in range(200):
+        with pytest.raises(TimeoutError):
+            RetryStore(inner, attempts=2, backoff=1, sleep=pauses)["a"]
+    assert len(set(pauses)) > 100
+    assert 0.5 <= min(pauses) < 0.6
+    assert 0.9 < max(pauses) <= 1
+
+
+def test_no_attempt_begins_after_the_deadline():
+    now = [100.0]
+
+    def sleep(seconds):
+        now[0] += seconds
+
+    def fail(method, *args):
+        now[0] += 2  # each attempt takes so long
+        return TimeoutError("slow")
+
+    inner = FailingStore(DictStore(dict(TREE)), fail)
+    store = RetryStore(
+        inner, attempts=100, backoff=1, max_backoff=1, jitter=0, deadline=10, sleep=sleep, clock=lambda: now[0]
+    )
+    for method, act in CALLS.items():
+        inner.failures, now[0] = 0, 100.0
+        with pytest.raises(TimeoutError) as caught:
+            act(store)
+        assert (method, inner.failures, now[0]) == (method, 4, 111.0)
+        assert caught.value.__notes__[-1] == "after 4 attempts: the next one would begin after 10 seconds"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405])
+def test_what_a_web_server_refuses_is_asked_once(status, http_server, proxy, tmp_path):
+    (tmp_path / "d").mkdir()
+    between = proxy(http_server(tmp_path / "d"))
+    between.fail(status)
+    store = RetryStore(HTTPStore(between.url), sleep=Pauses())
+    with pytest.raises(StoreReadError, match=str(status)):
+        store["a"]
+    assert between.counts == {"GET": 1}
+
+
+def test_what_a_web_server_cannot_do_now_is_asked_again(http_server, proxy, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").write_bytes(b"1")
+    between = proxy(http_server(tmp_path / "d"))
+    between.fail(503, times=2)
+    assert RetryStore(HTTPStore(between.url, retries=0), sleep=Pauses())["a"] == b"1"

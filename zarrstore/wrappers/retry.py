@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from zarrstore.base import Entry
 from zarrstore.batch import LazyItems, batches
-from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError, ReadOnlyError
+from zarrstore.errors import (
+    DamagedStoreError,
+    DestinationExistsError,
+    LockedStoreError,
+    ReadOnlyError,
+    StoreReadError,
+)
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["PERMANENT_ERRNOS", "RetryStore"]
@@ -59,18 +67,27 @@ class RetryStore(Wrapper):
     attempts : int, default 4
         How often a call is tried in all.
     backoff : float, seconds, default 0.1
-        Pause after the first failure; doubled after each further one.
+        Longest pause after the first failure; doubled after each further one.
     retry_on : tuple of exception classes, default (OSError,)
         What is tried again, unless it is permanent.
     max_backoff : float, seconds, default 10
-        Longest pause.
+        Longest pause of all.
+    jitter : float, 0 to 1, default 0.5
+        The share of a pause that is random. Many clients that failed together then do not return together; with 0
+        every pause has its full length.
+    deadline : float, seconds, optional
+        No attempt begins later than this after the call began: the error is raised instead of a pause that would end
+        too late. An attempt under way is not cut off. A listing has one deadline in all.
     sleep : callable, default time.sleep
         ``sleep(seconds)``.
+    clock : callable, default time.monotonic
+        ``clock()`` in seconds.
 
     Notes
     -----
-    Never tried again: KeyError, which is an answer; a refused permission, a full disk or quota, a read-only, damaged or
-    locked store, whether it was raised or is the cause of what was raised. A write that failed after it took effect is
+    Never tried again: KeyError, which is an answer; a refused permission, a request that the server calls wrong (400,
+    401, 403 and the like), a full disk or quota, a read-only, damaged or locked store, whether it was raised or is the
+    cause of what was raised. A write that failed after it took effect is
     simply done twice; a delete that finds nothing on a later attempt has happened. A listing that breaks off is begun
     again, and keys already given are not given twice (they are remembered until then). `setitems` writes in batches of
     at most 16 MiB. Threads: safe, as far as `inner` is. Source: zarrstore; ``OSError`` covers time-outs, broken
@@ -92,18 +109,28 @@ class RetryStore(Wrapper):
         retry_on: tuple[type[Exception], ...] = (OSError,),
         *,
         max_backoff: float = 10.0,
+        jitter: float = 0.5,
+        deadline: float | None = None,
         sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(inner)
         if attempts < 1:
             raise ValueError(f"attempts is {attempts}: the first one counts")
         if backoff < 0:
             raise ValueError(f"backoff is {backoff}: a pause in seconds is not negative")
+        if not 0 <= jitter <= 1:
+            raise ValueError(f"jitter is {jitter}: a share lies between 0 and 1")
+        if deadline is not None and deadline < 0:
+            raise ValueError(f"deadline is {deadline}: a time in seconds is not negative")
         self.attempts = attempts
         self.backoff = backoff
         self.retry_on = tuple(retry_on)
         self.max_backoff = max_backoff
+        self.jitter = jitter
+        self.deadline = deadline
         self.sleep = sleep
+        self.clock = clock
         self.capabilities = replace(self.inner.capabilities, blocking=True)  # it may sleep
 
     def is_permanent(self, exc: BaseException) -> bool:
@@ -114,27 +141,18 @@ class RetryStore(Wrapper):
         while at is not None:
             if isinstance(at, _PERMANENT) or (isinstance(at, OSError) and at.errno in PERMANENT_ERRNOS):
                 return True
+            if isinstance(at, StoreReadError) and at.permanent:
+                return True
             at = at.__cause__
         return False
 
-    def _pause(self, failures: int, exc: Exception) -> None:
-        """Wait before the next attempt; raise `exc` if there is none."""
-        if self.is_permanent(exc):
-            raise exc
-        if failures >= self.attempts:
-            if self.attempts > 1:
-                exc.add_note(f"after {self.attempts} attempts")
-            raise exc
-        self.sleep(min(self.max_backoff, self.backoff * 2 ** (failures - 1)))
-
     def _again(self, act: Callable[..., T], *args: Any) -> T:
-        failures = 0
+        call = _Call(self)
         while True:
             try:
                 return act(*args)
             except Exception as exc:
-                failures += 1
-                self._pause(failures, exc)
+                call.pause(exc)
 
     # Reads ---------------------------------------------------------------------------------------------------------
 
@@ -146,7 +164,7 @@ class RetryStore(Wrapper):
 
     def _keys(self, path: str) -> Iterator[str]:
         given: set[str] = set()
-        failures = 0
+        call = _Call(self)
         while True:
             try:
                 for key in self.inner._keys(path):
@@ -155,8 +173,7 @@ class RetryStore(Wrapper):
                         yield key
                 return
             except Exception as exc:
-                failures += 1
-                self._pause(failures, exc)
+                call.pause(exc)
 
     def _count(self) -> int:
         return self._again(self.inner._count)
@@ -182,6 +199,12 @@ class RetryStore(Wrapper):
         # list(): the backend may list as it is iterated.
         return self._again(lambda: list(self.inner._listdir(path)))
 
+    def _details(self, path: str) -> Iterable[Entry]:
+        return self._again(lambda: list(self.inner._details(path)))
+
+    def _entry(self, key: str) -> Entry:
+        return self._again(self.inner._entry, key)
+
     def _getsize(self, path: str) -> int:
         return self._again(self.inner._getsize, path)
 
@@ -191,17 +214,16 @@ class RetryStore(Wrapper):
         self._again(self.inner._set, key, value)
 
     def _delete(self, key: str) -> None:
-        failures = 0
+        call = _Call(self)
         while True:
             try:
                 return self.inner._delete(key)
             except KeyError:
-                if failures:  # the attempt that failed had deleted it
+                if call.failures:  # the attempt that failed had deleted it
                     return None
                 raise
             except Exception as exc:
-                failures += 1
-                self._pause(failures, exc)
+                call.pause(exc)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         for batch in batches(items, _BATCH_KEYS, _BATCH_NBYTES):
@@ -214,15 +236,14 @@ class RetryStore(Wrapper):
         self._again(self.inner._rmdir, path)
 
     def _rename(self, source: str, destination: str) -> None:
-        failures = 0
+        call = _Call(self)
         while True:
             try:
                 return self.inner._rename(source, destination)
             except Exception as exc:
-                if failures and not self._is_occupied(source) and self._is_occupied(destination):
+                if call.failures and not self._is_occupied(source) and self._is_occupied(destination):
                     return None  # the attempt that failed had moved it
-                failures += 1
-                self._pause(failures, exc)
+                call.pause(exc)
 
     def _clear(self) -> None:
         self._again(self.inner._clear)
@@ -232,3 +253,29 @@ class RetryStore(Wrapper):
 
     def _flush(self) -> None:
         self._again(self.inner._flush)
+
+
+class _Call:
+    """One call: how often it failed, and since when it is tried."""
+
+    def __init__(self, store: RetryStore) -> None:
+        self.failures = 0
+        self._store = store
+        self._begun = store.clock() if store.deadline is not None else 0.0
+
+    def pause(self, exc: Exception) -> None:
+        """Count a failure and wait before the next attempt; raise `exc` if there is none."""
+        store = self._store
+        if store.is_permanent(exc):
+            raise exc
+        self.failures += 1
+        longest = min(store.max_backoff, store.backoff * 2.0 ** (self.failures - 1))
+        seconds = longest * (1 - store.jitter * random.random())
+        if self.failures >= store.attempts:
+            if store.attempts > 1:
+                exc.add_note(f"after {self.failures} attempts")
+            raise exc
+        if store.deadline is not None and store.clock() - self._begun + seconds > store.deadline:
+            exc.add_note(f"after {self.failures} attempts: the next one would begin after {store.deadline} seconds")
+            raise exc
+        store.sleep(seconds)
