@@ -15,7 +15,9 @@ from typing import Any, NoReturn, TypeVar
 
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError
 from zarrstore.stores._process import Resource
-from zarrstore.stores.lmdb.files import compact, lacks_pages, lock_file
+from zarrstore.stores.lmdb import checks
+from zarrstore.stores.lmdb.files import compact, lock_file
+from zarrstore.stores.lmdb.pages import lacks_pages
 
 __all__ = ["ClosedEnvironment", "SharedEnvironment", "identity"]
 
@@ -47,38 +49,49 @@ class SharedEnvironment(Resource):
     options : dict
         Arguments of ``lmdb.open``; a `map_size` of None lets the map start small. With `subdir` the data file is
         ``data.mdb`` of a directory, and its lock file ``lock.mdb``.
+    check : bool or None
+        Whether the structure of the file is looked at first: see `checks.check`.
 
     Notes
     -----
     `begin` is the environment's own: whoever calls it is inside `use`, or writes its loop again.
     """
 
-    def __init__(self, label: str, path: str, options: dict[str, Any]) -> None:
+    def __init__(self, label: str, path: str, options: dict[str, Any], check: bool | None = None) -> None:
         import lmdb
 
         super().__init__(label, path)
         self.lmdb: Any = lmdb
         self.options = dict(options)
+        self.lock = lock_file(path, options["subdir"]) if options["lock"] else None
         self.stores = 1
         self.map_size = 0
         self.env: Any = None
         self.identity = (0, 0)
         self._of_the_parent: list[Any] = []
         self._bytes_since_check = self._writes_since_check = 0
+        # Commits that failed, and how many of them a later sync has made good.
+        self._failed_commits = self._settled_commits = 0
         self.register()
         try:
-            self.alone(self._open_first)
+            self.alone(lambda: self._open_first(check))
         except BaseException:
             self.unregister()
             raise
 
-    def _open_first(self) -> None:
+    def _open_first(self, check: bool | None) -> None:
+        checks.check(self.path, self.lock, self.options["mode"], check)
+        self._mark_unsynced()
         self._open()
         if self._lacks_pages():
             self._release()
             raise DamagedStoreError(
                 self.path, "is truncated: pages in use lie behind its end", "no value was read from it"
             )
+
+    def _mark_unsynced(self) -> None:
+        if not (self.options["readonly"] or self.options["sync"]):
+            checks.mark_unsynced(self.path)
 
     # Open and closed -----------------------------------------------------------------------------------------------
 
@@ -130,8 +143,8 @@ class SharedEnvironment(Resource):
             self.env = None
 
     def at_exit(self) -> None:
-        """Close beside daemon threads; what they have committed is in the file."""
-        self._release()
+        """Close beside daemon threads; what they have committed is in the file, and on the disk."""
+        self._finish()
 
     def _reopen(self, map_size: int) -> None:
         """Close and open with another map. Not ``set_mapsize``: where that fails, the old map is gone."""
@@ -155,6 +168,7 @@ class SharedEnvironment(Resource):
 
         def reopen() -> None:
             self.options["readonly"] = before and readonly
+            self._mark_unsynced()
             try:
                 self._reopen(max(self.map_size, map_size))
             except BaseException:
@@ -165,8 +179,21 @@ class SharedEnvironment(Resource):
         self.alone(reopen)
 
     def close(self) -> None:
-        """Close for good."""
-        self.end(self._release)
+        """Close for good, all on the disk."""
+        self.end(self._finish)
+
+    def _finish(self) -> None:
+        """Close, and note that the file is whole."""
+        if self.env is None or self.options["readonly"]:
+            self._release()
+            return
+        try:
+            state = checks.state_of(self.path)
+            self._sync(self.env)
+        finally:
+            self._release()
+        checks.mark_whole(self.path, state)
+        checks.unmark_unsynced(self.path, self.lock, self.options["mode"])
 
     # Use -----------------------------------------------------------------------------------------------------------
 
@@ -205,11 +232,14 @@ class SharedEnvironment(Resource):
 
         def transaction() -> T:
             self._check_readers(nbytes)
+            committing = False
             txn = self.begin(write=True)
             try:
                 result = work(txn)
+                committing = True
                 txn.commit()
             except BaseException:
+                self._failed_commits += committing
                 self._abort(txn)
                 raise
             return result
@@ -227,6 +257,27 @@ class SharedEnvironment(Resource):
                 self._grow(size, nbytes, fixed)
             else:
                 attempt = self._mend(failure, attempt)
+
+    def sync(self) -> None:
+        """Return when all that was committed before is on the disk; an error says that it may not be."""
+        self.ask(self._sync)
+
+    def _sync(self, env: Any) -> None:
+        failed = self._failed_commits
+        if failed != self._settled_commits:
+            # The operating system has dropped what an earlier sync could not write, maybe a head, and a second sync
+            # would find nothing to do. Another commit writes another head, which names the same content.
+            name = b"\xff" + os.urandom(16)
+            with env.begin(write=True) as txn:
+                txn.put(name, b"")
+                txn.delete(name)
+        try:
+            # force=True: without it LMDB leaves out the sync of the head, and with sync=False every sync.
+            env.sync(True)
+        except BaseException:
+            self._failed_commits += 1
+            raise
+        self._settled_commits = failed
 
     def ask(self, question: Callable[[Any], T]) -> T:
         """Return ``question(environment)``."""

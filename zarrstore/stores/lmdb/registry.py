@@ -38,24 +38,26 @@ def _with_lock(work: Callable[[], T]) -> T:
             _locked = False
 
 
-def acquire(label: str, path: str, options: dict[str, Any], given: set[str]) -> SharedEnvironment:
+def acquire(
+    label: str, path: str, options: dict[str, Any], given: set[str], check: bool | None = None
+) -> SharedEnvironment:
     """Return the environment of a file, opening it if this process has not.
 
     Parameters
     ----------
-    label, path, options
+    label, path, options, check
         As `SharedEnvironment` takes them.
     given : set of str
         Names of the options that the caller chose; others take what they find.
     """
-    return _with_lock(lambda: _acquire(label, path, options, given))
+    return _with_lock(lambda: _acquire(label, path, options, given, check))
 
 
-def _acquire(label: str, path: str, options: dict[str, Any], given: set[str]) -> SharedEnvironment:
+def _acquire(label: str, path: str, options: dict[str, Any], given: set[str], check: bool | None) -> SharedEnvironment:
     here = identity(path)
     shared = next((env for env in _process.registered(SharedEnvironment) if env.identity == here), None)
     if shared is None:
-        return SharedEnvironment(label, path, options)
+        return SharedEnvironment(label, path, options, check)
     for name in MUST_AGREE:
         if name in given and options[name] != shared.options[name]:
             raise LockedStoreError(
