@@ -71,7 +71,7 @@ def test_a_cut_between_any_two_writes_leaves_all_that_was_flushed(tmp_path, opti
     for cut, marks in cuts.states(disk, events, folder, tmp_path / "cuts", seed=2, every=every):
         allowed = possible(marks, acknowledged=options.get("metasync", False))
         with LMDBStore(cut if options.get("subdir", True) else cut / "a.mdb", readonly=True, **options) as store:
-            found = {key: "-" for key in range(15)}
+            found = dict.fromkeys(range(15), "-")
             for name, value in store.items():
                 key = int(name[1:])
                 found[key] = str(crash.version_of(key, value))

@@ -1,9 +1,9 @@
 """What a power cut may leave: the writes and syncs of a process, recorded with strace, and replayed up to any point.
 
 A file on the disk is what was synced, with any part of what was written since. `record` runs a script under strace and
-returns its writes, syncs and marks in order; `states` yields, for points between them, copies of the files in which all,
-none, or some pages of what was not synced are there. No mount and no special rights: it is the deterministic twin of a
-power cut, and meets more orders than a disk does.
+returns its writes, syncs and marks in order; `states` yields, for points between them, copies of the files in which
+all, none, or some pages of what was not synced are there. No mount and no special rights: it is the deterministic twin
+of a power cut, and meets more orders than a disk does.
 """
 
 from __future__ import annotations
