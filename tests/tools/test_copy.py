@@ -332,3 +332,20 @@ def test_sizes_that_a_listing_tells_let_the_first_batch_be_large() -> None:
     source.inner._details = source.inner.inner._details  # type: ignore[attr-defined, method-assign]
     copy_store(source, {})
     assert source.calls["_get_many"] == 2
+
+
+def test_one_value_is_copied_by_its_key() -> None:
+    dest: dict[str, bytes] = {"0": b"old"}
+    assert copy_store(HIERARCHY, dest, source_path="a/1")[:2] == (1, 0)
+    assert copy_store(HIERARCHY, dest, source_path="a/1", dest_path="b/2")[:2] == (1, 0)
+    assert dest == {"0": b"old", "1": b"chunk 1", "b/2": b"chunk 1"}
+    for dest_path in ("", "b/2"):
+        with pytest.raises(DestinationExistsError):
+            copy_store(HIERARCHY, dest, source_path="a/1", dest_path=dest_path)
+    assert copy_store(HIERARCHY, dest, source_path="a/1", if_exists="skip")[:2] == (0, 1)
+
+
+def test_a_source_path_at_which_nothing_is_copies_nothing_and_says_so() -> None:
+    with pytest.raises(KeyError, match="typo"):
+        copy_store(HIERARCHY, {}, source_path="typo")
+    assert copy_store({}, {})[:2] == (0, 0)

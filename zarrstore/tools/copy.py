@@ -6,16 +6,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.errors import ReadOnlyError, ZarrStoreError
 from zarrstore.tools.copying import Copying, Transfer, both_travel
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
-from zarrstore.tools.listing import listing_of
+from zarrstore.tools.listing import listing_of, require
 from zarrstore.tools.plan import Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
 
@@ -109,7 +111,8 @@ def copy_store(
     source, dest : mapping of str to bytes
         Any mappings.
     source_path, dest_path : str
-        Copy what is below the one to below the other.
+        Copy what is at and below the one to the other. If a value is at `source_path` itself and `dest_path` is the
+        root, it goes to its own name there.
     excludes, includes : str or sequence of str, optional
         Regular expressions searched for in the source key: one that an exclude finds is left out, unless an include
         finds it too.
@@ -157,6 +160,8 @@ def copy_store(
     ------
     DestinationExistsError
         A key exists and `if_exists` is 'raise'. Nothing was written.
+    KeyError
+        Nothing is at `source_path`, which is not the root.
     InvalidKeyError
         A name in `source` is no key, as ``../../evil`` in an archive. Nothing was written.
     UnsupportedOperation
@@ -200,6 +205,9 @@ def copy_store(
         raise ReadOnlyError("a copy", dest_store)
     paths = Paths(k.normalize_path(source_path), k.normalize_path(dest_path))
     selection = Selection(excludes, includes, flags)
+    is_key = require(src_store, paths.source)
+    if is_key and not paths.dest:
+        paths = Paths(paths.source, k.name(paths.source))
     with ExitStack() as stack:
         write_line = stack.enter_context(_logger(log))
         copying = Copying(src_store, dest_store, paths, write_line, verify)
@@ -219,6 +227,9 @@ def copy_store(
             copying.journal = stack.enter_context(Journal(resume, job))
         details = resume is not None or src_store.capabilities.concurrent or dest_store.capabilities.concurrent
         listing = listing_of(src_store, paths.source, details=details, max_questions=max_questions)
+        if is_key:
+            # A listing names what is below a path; the size of this one value is not known.
+            listing = replace(listing, entries=chain([Entry(paths.source)], listing.entries))
         if write_line is not None:
             for note in listing.notes:
                 write_line(f"note: {note}")

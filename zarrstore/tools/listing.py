@@ -13,7 +13,7 @@ from zarrstore.errors import InvalidKeyError
 from zarrstore.keys import check_key
 from zarrstore.tools.grid import MAX_QUESTIONS, grid_of
 
-__all__ = ["Listing", "keys_of", "listing_of", "present"]
+__all__ = ["Listing", "keys_of", "listing_of", "present", "require"]
 
 #: Values whose presence is asked for at a time.
 _AT_ONCE = 64
@@ -112,6 +112,23 @@ def _with_size(store: Store, entry: Entry) -> Entry | None:
         return entry._replace(nbytes=store._nbytes(entry.key))
     except KeyError:
         return None
+
+
+def require(store: Store, path: str) -> bool:
+    """Tell whether a value is at `path` itself; KeyError if nothing is at or below it.
+
+    Notes
+    -----
+    Of the root, and of a store that cannot be listed, nothing is asked: the root may be empty, and the grid raises by
+    itself. Cost: one question, and one listing of a directory if there is no value.
+    """
+    if not path:
+        return False
+    if path in store:
+        return True
+    if store.capabilities.listable and next(iter(store._listdir(path)), None) is None:
+        raise KeyError(path)
+    return False
 
 
 def keys_of(store: Store, path: str = "", *, max_questions: int | None = MAX_QUESTIONS) -> Iterator[str]:

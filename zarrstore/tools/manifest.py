@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
+from zarrstore.tools.copying import Batches
+from zarrstore.tools.listing import listing_of
+from zarrstore.tools.streams import merge, sort_entries
 
-__all__ = ["manifest_of", "read_manifest", "write_manifest"]
+__all__ = ["compare_manifest", "digests_of", "manifest_lines", "manifest_of", "read_manifest", "write_manifest"]
+
+#: What the values that are read may take together, in bytes.
+_MEMORY = 128 << 20
 
 _LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")
 
@@ -30,18 +38,41 @@ def manifest_of(store: Mapping[str, Any], path: object = "") -> dict[str, str]:
 
     Notes
     -----
-    Cost: every value is read once, in batches. Memory: one batch.
+    Cost: every value is read once, in batches. Memory: 128 MiB and one value, besides the result.
 
     Examples
     --------
     >>> manifest_of({"a/x": b"", "b": b"1"}, "a")
     {'x': 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'}
     """
+    return dict(digests_of(store, path))
+
+
+def digests_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str, str]]:
+    """Yield the key of every value below a path, relative to it, with its SHA-256, in the order of the keys.
+
+    Notes
+    -----
+    Cost: every value is read once, in batches. Memory: 128 MiB and one value, at any number of keys.
+
+    Examples
+    --------
+    >>> [key for key, digest in digests_of({"b": b"1", "a/x": b""})]
+    ['a/x', 'b']
+    """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    names = sorted(adapted.keys_below(at))
-    found = adapted.getitems(names)
-    return {k.replace_root(key, at, ""): hashlib.sha256(found[key]).hexdigest() for key in names if key in found}
+    batches = Batches(_MEMORY, _MEMORY, adapted.capabilities.concurrent)
+    for batch, _ in batches.cut(sort_entries(listing_of(adapted, at, details=True).entries)):
+        found = adapted._get_many([entry.key for entry in batch])
+        largest = 0
+        for key, _, _ in batch:
+            value = found.get(key)
+            if value is not None:
+                largest = max(largest, len(value))
+                yield k.replace_root(key, at, ""), hashlib.sha256(value).hexdigest()
+                del value
+        batches.learn(largest)
 
 
 def write_manifest(store: Mapping[str, Any], file: str | os.PathLike[str], path: object = "") -> int:
@@ -65,16 +96,21 @@ def write_manifest(store: Mapping[str, Any], file: str | os.PathLike[str], path:
     >>> open(file).read()
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a/x\\n'
     """
-    digests = manifest_of(store, path)
     target = Path(file)
     beside = target.with_name(f".{target.name}.{os.getpid()}.new")
+    count = 0
     try:
-        beside.write_text("".join(_line(key, digest) for key, digest in digests.items()), encoding="utf-8")
+        with open(beside, "w", encoding="utf-8", newline="") as output:
+            for key, digest in digests_of(store, path):
+                output.write(_line(key, digest))
+                count += 1
+            output.flush()
+            os.fsync(output.fileno())
         os.replace(beside, target)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    return len(digests)
+    return count
 
 
 def _line(key: str, digest: str) -> str:
@@ -100,21 +136,74 @@ def read_manifest(file: str | os.PathLike[str]) -> dict[str, str]:
     >>> list(read_manifest(file))
     ['a']
     """
-    digests: dict[str, str] = {}
-    for number, line in enumerate(_lines(file), 1):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise DamagedStoreError(file, f"is no manifest: line {number} is not a SHA-256 and a key")
-        key = match[2]
-        if line.startswith("\\"):
-            key = key.replace("\\n", "\n").replace("\\r", "\r")
+    return dict(manifest_lines(file))
+
+
+def manifest_lines(file: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
+    """Yield key and digest of each line of a manifest, in the order of the lines. Memory: one line.
+
+    Raises
+    ------
+    DamagedStoreError
+        See `read_manifest`.
+    """
+    # newline="\n": a key may hold any other line separator, which the reader of text would otherwise split at.
+    with open(file, encoding="utf-8", newline="\n") as lines:
         try:
-            digests[k.check_key(key)] = match[1]
-        except InvalidKeyError as exc:
-            raise DamagedStoreError(file, f"is no manifest: line {number}: {exc}") from None
-    return digests
+            for number, line in enumerate(lines, 1):
+                text = line.removesuffix("\n")
+                if text:
+                    yield _parsed(file, number, text)
+        except UnicodeDecodeError as exc:
+            raise DamagedStoreError(file, f"is no manifest: it is not UTF-8: {exc.reason}") from None
 
 
-def _lines(file: str | os.PathLike[str]) -> Iterable[str]:
-    # Not splitlines(): a key may hold any other line separator of Unicode.
-    return filter(None, Path(file).read_text(encoding="utf-8").split("\n"))
+def _parsed(file: str | os.PathLike[str], number: int, line: str) -> tuple[str, str]:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise DamagedStoreError(file, f"is no manifest: line {number} is not a SHA-256 and a key")
+    key = match[2]
+    if line.startswith("\\"):
+        key = key.replace("\\n", "\n").replace("\\r", "\r")
+    try:
+        return k.check_key(key), match[1]
+    except InvalidKeyError as exc:
+        raise DamagedStoreError(file, f"is no manifest: line {number}: {exc}") from None
+
+
+def compare_manifest(
+    store: Mapping[str, Any], manifest: str | os.PathLike[str] | Mapping[str, str], path: object = ""
+) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yield every key whose digest is not what a manifest says, in the order of the keys.
+
+    Parameters
+    ----------
+    store : Mapping of str to bytes
+        Any mapping.
+    manifest : path-like or mapping of str to str
+        A file of `write_manifest` or ``sha256sum``, or its content.
+    path : str
+        Where the keys of the manifest begin.
+
+    Yields
+    ------
+    (str, str or None, str or None)
+        Key relative to `path`, the digest that the manifest has, the digest that the value has; None where there is no
+        such key.
+
+    Notes
+    -----
+    A merge of two sorted streams. Cost: every value is read once. Memory: as `digests_of`.
+
+    Examples
+    --------
+    >>> list(compare_manifest({"a": b""}, {"b": "0" * 64}))[1]
+    ('b', '0000000000000000000000000000000000000000000000000000000000000000', None)
+    """
+    pairs = manifest.items() if isinstance(manifest, Mapping) else manifest_lines(manifest)
+    wanted = sort_entries(Entry(key, -1, digest) for key, digest in pairs)
+    for expected, found in merge(wanted, digests_of(store, path), itemgetter(0), itemgetter(0)):
+        digest = expected.identity if expected is not None else None
+        actual = found[1] if found is not None else None
+        if digest != actual:
+            yield (expected or found or ("",))[0], digest, actual

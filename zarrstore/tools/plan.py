@@ -37,7 +37,11 @@ class Paths:
 
     def to_dest(self, key: str) -> str:
         """Return the destination key of a source key; InvalidKeyError if it is none."""
-        return key if self.source == self.dest else k.check_key(k.replace_root(key, self.source, self.dest))
+        if self.source == self.dest:
+            return key
+        if key == self.source:
+            return self.dest
+        return k.check_key(k.replace_root(key, self.source, self.dest))
 
     def to_source(self, key: str) -> str:
         """Return the source key of a destination key."""
@@ -189,9 +193,15 @@ def _at_destination(states: Iterator[_State], dest: Store, paths: Paths) -> Iter
     """Add whether each key is at the destination. One listing answers for all of them."""
     if not dest.capabilities.listable:
         return (state._replace(is_there=paths.to_dest(state.entry.key) in dest) for state in states)
-    there = sort_entries(Entry(paths.to_source(key)) for key in dest.keys_below(paths.dest))
+    there = sort_entries(Entry(paths.to_source(key)) for key in _keys_at(dest, paths))
     merged = merge(states, there, _key, lambda entry: entry.key)
     return (state._replace(is_there=found is not None) for state, found in merged if state is not None)
+
+
+def _keys_at(dest: Store, paths: Paths) -> Iterator[str]:
+    yield from dest.keys_below(paths.dest)
+    if paths.dest and paths.dest in dest:
+        yield paths.dest
 
 
 def _key(state: _State) -> str:
