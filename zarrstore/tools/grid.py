@@ -16,7 +16,7 @@ from zarrstore.base import Store
 from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import chunking, consolidated, documents, v2, v3
 
-__all__ = ["MAX_QUESTIONS", "Grid", "grid_of"]
+__all__ = ["MAX_QUESTIONS", "Grid", "grid_of", "regular_grid"]
 
 #: Chunks that are asked for by name unless the caller allows more.
 MAX_QUESTIONS = 1_000_000
@@ -225,7 +225,7 @@ def _array(store: Store, key: str, document: Mapping[str, Any]) -> _Array | None
         return array
     if k.name(key) != documents.ZARR_JSON or document.get("node_type") != "array":
         return None
-    return _Array(path, *_regular_grid(document, key), (v3.chunk_key_encoding(document, key),))
+    return _Array(path, *regular_grid(document, key), (v3.chunk_key_encoding(document, key),))
 
 
 def _spelled(store: Store, array: _Array) -> _Array:
@@ -239,7 +239,14 @@ def _spelled(store: Store, array: _Array) -> _Array:
     return _Array(array.path, array.shape, array.chunks, (("v2", "."), ("v2", "/")))
 
 
-def _regular_grid(document: Mapping[str, Any], key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def regular_grid(document: Mapping[str, Any], key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return shape and chunk shape of a version 3 array; of a sharded one the shape of a shard, which is one value.
+
+    Raises
+    ------
+    MetadataError
+        The grid is not regular, or a length is no whole number.
+    """
     grid = document.get("chunk_grid")
     if not isinstance(grid, Mapping) or grid.get("name") != "regular":
         raise MetadataError(key, "chunk_grid", f"is {grid!r}, and a regular grid is expected")

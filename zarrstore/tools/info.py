@@ -1,4 +1,4 @@
-"""What a store is, and what a node in it is: the facts behind ``zarrstore info``."""
+"""What a store is, and what a node in it is: the facts that ``zarrstore info`` prints."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError
-from zarrstore.metadata import documents, v2
+from zarrstore.metadata import chunking, documents, v2
 from zarrstore.nodes import Node, walk
+from zarrstore.tools.grid import regular_grid
+from zarrstore.tools.listing import listing_of, present
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["describe_node", "describe_store"]
 
 
 def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a store is: its class, what it can do, and what its backend tells of itself.
+    """Return what a store is: its class, what it can do, and what its backend describes.
 
     Parameters
     ----------
@@ -28,8 +30,8 @@ def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``store`` (class), ``capabilities`` (those that hold), and where the backend tells: ``implementation``,
-        ``entries``, ``live_bytes``, ``dead_bytes`` and its own.
+        ``store`` (class), ``capabilities`` (those that hold), and what the backend's ``describe()`` returns:
+        ``implementation``, ``entries``, ``live_bytes``, ``dead_bytes`` and others.
 
     Examples
     --------
@@ -44,9 +46,9 @@ def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
         "store": type(inner).__name__,
         "capabilities": [name for name in flags.__slots__ if getattr(flags, name)],
     }
-    tell = getattr(inner, "describe", None)
-    if tell is not None:
-        described.update(tell())
+    describe = getattr(inner, "describe", None)
+    if describe is not None:
+        described.update(describe())
     return described
 
 
@@ -56,7 +58,7 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
     Parameters
     ----------
     store : Mapping of str to bytes
-        Any mapping that can be listed.
+        Any mapping. One that cannot be listed is asked for its chunks by name, see `copy_store`.
     path : str
         Where it is.
 
@@ -73,7 +75,8 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
 
     Notes
     -----
-    Cost: two reads, and for an array one listing of its keys.
+    Cost: two reads, and for an array one listing of its keys, and one question for each size that the listing does not
+    tell.
 
     Examples
     --------
@@ -81,8 +84,8 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
     >>> store = {}
     >>> init_array(store, shape=4, chunks=2, path="a")
     >>> store["a/0"] = b"data"
-    >>> told = describe_node(store, "a")
-    >>> told["kind"], told["chunks_initialized"], told["chunks_expected"], told["nbytes_stored"]
+    >>> facts = describe_node(store, "a")
+    >>> facts["kind"], facts["chunks_initialized"], facts["chunks_expected"], facts["nbytes_stored"]
     ('array', 1, 2, 4)
     """
     adapted = as_store(store)
@@ -118,18 +121,39 @@ def _attributes(store: Store, node: Node) -> Mapping[str, Any]:
 
 
 def _chunks(store: Store, node: Node) -> dict[str, Any]:
-    chunks = [key for key in store.keys_below(node.path) if k.name(key) not in documents.DOCUMENTS]
-    if node.version == 1:
-        chunks = [key for key in chunks if k.name(key) not in (documents.META, documents.ATTRS)]
-    facts: dict[str, Any] = {"chunks_initialized": len(chunks)}
-    if node.version == 2:
-        try:
-            meta = v2.check_array(node.document, node.key)
-        except MetadataError as exc:
-            facts["error"] = str(exc)
-        else:
-            facts["chunks_expected"] = meta.n_chunks
-            if not meta.numpy_dtype.hasobject:
-                facts["nbytes"] = math.prod(meta.shape) * meta.numpy_dtype.itemsize
-    facts["nbytes_stored"] = sum(store.getsize(key) for key in chunks)
+    count = nbytes = 0
+    unknown = False
+    for entry in present(store, listing_of(store, node.path, details=True)):
+        if _is_chunk(entry.key, node):
+            count += 1
+            nbytes += max(0, entry.nbytes)
+            unknown = unknown or entry.nbytes < 0
+    facts: dict[str, Any] = {"chunks_initialized": count}
+    try:
+        if node.error is None:
+            facts.update(_expected(node))
+    except MetadataError as exc:
+        facts["error"] = str(exc)
+    facts["nbytes_stored"] = -1 if unknown else nbytes
     return facts
+
+
+def _is_chunk(key: str, node: Node) -> bool:
+    """Tell whether a key has the name of a chunk: neither a document nor what a desktop left."""
+    if any(k.chunk_coords(key, node.path, separator) is not None for separator in "./"):
+        return True
+    below = k.replace_root(key, node.path, "")
+    return node.version == 3 and (below == "c" or k.is_below(below, "c") or below.startswith("c."))
+
+
+def _expected(node: Node) -> dict[str, Any]:
+    if node.version == 2:
+        meta = v2.check_array(node.document, node.key)
+        facts: dict[str, Any] = {"chunks_expected": meta.n_chunks}
+        if not meta.numpy_dtype.hasobject:
+            facts["nbytes"] = math.prod(meta.shape) * meta.numpy_dtype.itemsize
+        return facts
+    if node.version == 3:
+        shape, lengths = regular_grid(node.document, node.key)
+        return {"chunks_expected": chunking.n_chunks(shape, lengths)}
+    return {}

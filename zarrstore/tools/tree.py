@@ -1,15 +1,19 @@
-"""What a hierarchy looks like, and what it weighs."""
+"""What a hierarchy looks like, and how many bytes it has."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.base import Entry
 from zarrstore.nodes import Node, walk
+from zarrstore.tools.grid import MAX_QUESTIONS
+from zarrstore.tools.listing import listing_of, present
 
 __all__ = ["TreeNode", "Usage", "du", "tree"]
 
@@ -58,7 +62,7 @@ class TreeNode:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the tree as JSON can say it."""
+        """Return the tree as values that JSON can express."""
         kind = self.node.kind if self.node else "directory"
         described: dict[str, Any] = {"path": self.path, "name": k.name(self.path), "kind": kind}
         if self.node is not None:
@@ -117,19 +121,19 @@ def tree(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
     nodes = {node.path: node for node in walk(store, at, depth=depth)}
     if not nodes:
         raise KeyError(at)
-    below: dict[str, list[str]] = {}
+    children: dict[str, list[str]] = {}
     seen = {at}
-    for found in nodes:
-        while found not in seen:
-            seen.add(found)
-            below.setdefault(k.parent(found), []).append(found)
-            found = k.parent(found)
+    for directory in nodes:
+        while directory not in seen:
+            seen.add(directory)
+            children.setdefault(k.parent(directory), []).append(directory)
+            directory = k.parent(directory)
 
-    def grow(here: str) -> TreeNode:
-        children = sorted(below.get(here, ()), key=k.natural_order)
-        return TreeNode(nodes.get(here), here, tuple(map(grow, children)))
+    def subtree(directory: str) -> TreeNode:
+        ordered = sorted(children.get(directory, ()), key=k.natural_order)
+        return TreeNode(nodes.get(directory), directory, tuple(map(subtree, ordered)))
 
-    return grow(at)
+    return subtree(at)
 
 
 @dataclass(frozen=True)
@@ -151,17 +155,25 @@ class Usage:
     nkeys: int
 
 
-def du(store: Mapping[str, Any], path: object = "", *, depth: int | None = None) -> list[Usage]:
+def du(
+    store: Mapping[str, Any],
+    path: object = "",
+    *,
+    depth: int | None = None,
+    max_questions: int | None = MAX_QUESTIONS,
+) -> list[Usage]:
     """Return the bytes and keys at and below a path and each directory below it, the largest first.
 
     Parameters
     ----------
     store : Mapping of str to bytes
-        Any mapping that can be listed.
+        Any mapping.
     path : str
         Where to begin.
     depth : int, optional
         How many levels of directories to report; all are counted.
+    max_questions : int or None
+        See `copy_store`.
 
     Returns
     -------
@@ -170,7 +182,9 @@ def du(store: Mapping[str, Any], path: object = "", *, depth: int | None = None)
 
     Notes
     -----
-    Recursive, unlike `getsize`. Cost: one listing of the keys, and one `getsize` a directory.
+    Recursive, unlike `getsize`. Cost: one listing; one question for each size that the listing does not
+    tell, overlapped where the store can. A store that cannot be listed is counted by the grid, see `copy_store`.
+    Memory: the directories that are reported.
 
     Examples
     --------
@@ -179,34 +193,24 @@ def du(store: Mapping[str, Any], path: object = "", *, depth: int | None = None)
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    counts = Counter(k.parent(key) for key in adapted.keys_below(at))
+    listing = listing_of(adapted, at, details=True, max_questions=max_questions)
+    if at and at in adapted:
+        listing = replace(listing, entries=chain([Entry(at)], listing.entries))
     nbytes: Counter[str] = Counter()
     nkeys: Counter[str] = Counter()
     unknown: set[str] = set()
-    for directory, count in counts.items():
-        size = _directly_below(adapted, directory)
-        for above in (directory, *k.parents(directory)):
-            if above == at or k.is_below(above, at):
-                nkeys[above] += count
-                nbytes[above] += max(0, size)
-                if size < 0:
-                    unknown.add(above)
-    if at and at in adapted:
-        nkeys[at] += 1
-        nbytes[at] += max(0, adapted.getsize(at))
     level = len(k.segments(at))
-    usages = [
-        Usage(here, -1 if here in unknown else nbytes[here], nkeys[here])
-        for here in nkeys
-        if depth is None or len(k.segments(here)) - level <= depth
-    ]
+    for entry in present(adapted, listing):
+        for directory in (at, *_between(entry.key, level, depth)):
+            nkeys[directory] += 1
+            nbytes[directory] += max(0, entry.nbytes)
+            if entry.nbytes < 0:
+                unknown.add(directory)
+    usages = [Usage(here, -1 if here in unknown else nbytes[here], nkeys[here]) for here in nkeys]
     usages = usages or [Usage(at, 0, 0)]
     return sorted(usages, key=lambda usage: (usage.path != at, -usage.nbytes, k.natural_order(usage.path)))
 
 
-def _directly_below(store: Any, directory: str) -> int:
-    # A value may stand beside a directory of its name, and getsize would then speak of the value.
-    if directory and directory in store:
-        sizes = [store.getsize(key) for name in store.listdir(directory) if (key := k.join(directory, name)) in store]
-        return -1 if min(sizes, default=0) < 0 else sum(sizes)
-    return int(store.getsize(directory))
+def _between(key: str, level: int, depth: int | None) -> Iterator[str]:
+    """Yield the directories of a key that lie below the level of the path, as many levels as are reported."""
+    return islice(k.parents(key), level + 1, None if depth is None else level + 1 + depth)
