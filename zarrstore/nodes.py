@@ -9,7 +9,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
-from zarrstore.errors import MetadataError
+from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import documents
 
 __all__ = ["Node", "walk"]
@@ -99,7 +99,7 @@ def walk(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
     todo = [(at, 0)]
     while todo:
         here, level = todo.pop()
-        names = adapted.listdir(here)
+        names = _names(adapted, here)
         node = _node(adapted, here, names)
         if node is not None:
             yield node
@@ -108,6 +108,17 @@ def walk(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
         if depth is None or level < depth:
             below = sorted((k.join(here, name) for name in names if not _is_document(name)), key=k.natural_order)
             todo.extend((child, level + 1) for child in reversed(below))
+
+
+def _names(store: Store, path: str) -> list[str]:
+    """Return the names in a directory; of an array in a store that cannot be listed, those of its documents."""
+    try:
+        return store.listdir(path)
+    except UnsupportedOperation:
+        names = [name for name, kind, _ in _MARKS if kind != "group" and k.join(path, name) in store]
+        if documents.ZARRAY in names or _node(store, path, names) is not None:
+            return names
+        raise
 
 
 def _is_document(name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from zarrstore import keys as k
@@ -120,9 +121,10 @@ def grid_of(store: Store, path: str = "") -> Grid:
             f"there is no consolidated metadata at {path or '/'!r} or above, which would name the arrays; write it "
             "where the data can be listed: zarrstore consolidate",
         )
-    grid = Grid(sorted(found), [f"{store} cannot be listed: keys that no document names are not seen"])
-    for key in grid.documents:
-        document = found[key]
+    # The document of an array around the path is read for its grid, and lies outside of the path.
+    keys = sorted(key for key in found if not path or k.is_below(key, path))
+    grid = Grid(keys, [f"{store} cannot be listed: keys that no document names are not seen"])
+    for key, document in sorted(found.items(), key=itemgetter(0)):
         if document is None:
             continue
         try:
