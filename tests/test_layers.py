@@ -25,7 +25,7 @@ class Room(NamedTuple):
 
 # The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
 ALGEBRA = r"errors|keys|values|spans|optional|urls"
-CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|base|batch|refuse|adapt"
+CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|base|batch|refuse|adapt|spelling"
 WRAPPERS = r"wrappers(\..*)?"
 ROOMS = {
     "the words": Room(r"errors", r"(?!)", "errors are the bottom of the house"),
@@ -35,6 +35,7 @@ ROOMS = {
         r"base|batch|refuse", rf"{ALGEBRA}|base|batch|refuse", "a Store knows nobody who implements or adapts it"
     ),
     "adapt": Room(r"adapt", CONTRACT, "an adapter knows the contract, and no store"),
+    "spelling": Room(r"spelling", CONTRACT, "how chunks are spelled is seen through the contract, in any store"),
     "children of directory": Room(
         r"stores\.(nested|temp)",
         rf"{CONTRACT}|stores|stores\.(_.*|directory|nested|temp)",

@@ -473,6 +473,11 @@ class Store(MutableMapping[str, bytes]):
         """Return what the store tells of one value, in one request; KeyError if absent."""
         return Entry(key, self._nbytes(key))
 
+    def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
+        """Yield what lies below `path`, is no value, and no listing shows: its name and what is odd about it."""
+        # Not in DRIVER either: where nothing can be told, nothing is.
+        return ()
+
     def _contains(self, key: str) -> bool:
         try:
             self._get(key)

@@ -14,6 +14,7 @@
     ├─ ContainsArrayError    ValueError              an array stands where one is to be created
     ├─ ContainsGroupError    ValueError              a group stands there
     ├─ MetadataError         ValueError              a document that is not Zarr metadata
+    │  └─ NotRepresentableError KeyError             an array that the other version of Zarr has no document for
     ├─ DamagedStoreError     OSError                 a file that is damaged, truncated or foreign
     ├─ LockedStoreError      BlockingIOError         another writer has the file
     ├─ ValueTooLargeError    ValueError              a value above what the backend or the caller allows
@@ -42,6 +43,7 @@ __all__ = [
     "LockedStoreError",
     "MetadataError",
     "MissingDependencyError",
+    "NotRepresentableError",
     "ReadOnlyError",
     "RenameError",
     "RootIsFileError",
@@ -217,6 +219,24 @@ class MetadataError(ZarrStoreError, ValueError):
     def __init__(self, key: str, member: str | None, reason: str) -> None:
         where = f'"{member}" {reason}' if member else reason
         super().__init__(f"{key!r} is not Zarr metadata: {where}", key=key, member=member, reason=reason)
+
+
+class NotRepresentableError(MetadataError, KeyError):
+    """An array that the other version of Zarr has no document for. Fields: `key`, `member` (None), `reason`.
+
+    A KeyError too, since the document does not exist in that version: Zarr's iteration over a group passes over it by
+    name, where any other error would end the iteration.
+
+    Examples
+    --------
+    >>> raise NotRepresentableError("a/.zarray", 2, "codec 'sharding_indexed': it has none")
+    Traceback (most recent call last):
+    zarrstore.errors.NotRepresentableError: 'a/.zarray' does not exist: version 2 cannot represent the array: ...
+    """
+
+    def __init__(self, key: str, version: int, reason: str) -> None:
+        text = f"version {version} cannot represent the array: {reason}"
+        ZarrStoreError.__init__(self, f"{key!r} does not exist: {text}", key=key, member=None, reason=text)
 
 
 class DamagedStoreError(ZarrStoreError, OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +67,13 @@ class Node:
         return k.join(self.path, names[self.version])
 
 
-def walk(store: Mapping[str, Any], path: object = "", *, depth: int | None = None) -> Iterator[Node]:
+def walk(
+    store: Mapping[str, Any],
+    path: object = "",
+    *,
+    depth: int | None = None,
+    on_error: Callable[[str, Exception], object] | None = None,
+) -> Iterator[Node]:
     """Yield every array and group at or below a path, each before those below it, siblings in natural order.
 
     Parameters
@@ -78,6 +84,9 @@ def walk(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
         Where to begin.
     depth : int, optional
         How many levels below `path` to go.
+    on_error : callable, optional
+        Called with the path of a directory that cannot be listed, and the error, instead of raising it. A document
+        that cannot be read then gives a node with that error.
 
     Notes
     -----
@@ -99,8 +108,14 @@ def walk(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
     todo = [(at, 0)]
     while todo:
         here, level = todo.pop()
-        names = _names(adapted, here)
-        node = _node(adapted, here, names)
+        try:
+            names = _names(adapted, here)
+        except Exception as exc:
+            if on_error is None:
+                raise
+            on_error(here, exc)
+            continue
+        node = _node(adapted, here, names, tolerant=on_error is not None)
         if node is not None:
             yield node
             if node.kind == "array":
@@ -125,12 +140,17 @@ def _is_document(name: str) -> bool:
     return name in documents.DOCUMENTS
 
 
-def _node(store: Store, path: str, names: list[str]) -> Node | None:
+def _node(store: Store, path: str, names: list[str], tolerant: bool) -> Node | None:
     for document_name, kind, version in _MARKS:
         if document_name not in names:
             continue
         key = k.join(path, document_name)
-        data = store.get(key)
+        try:
+            data = store.get(key)
+        except Exception as exc:
+            if not tolerant:
+                raise
+            return Node(path, kind or "group", version, key, {}, MetadataError(key, None, f"cannot be read: {exc}"))
         if data is None:  # a directory of that name, or deleted meanwhile
             continue
         try:

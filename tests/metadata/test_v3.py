@@ -12,6 +12,7 @@ import pytest
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, v2, v3
 from zarrstore.metadata.chunk import decode_chunk
+from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 
 ARRAY = {
     "zarr_format": 3,
@@ -125,13 +126,13 @@ def test_a_fill_value_is_spelled_as_its_type_wants_it(dtype, value, fill):
 
 
 def test_a_chunk_has_the_name_that_the_document_says():
-    assert [v3.chunk_name((1, 20), (name, sep)) for name in ("default", "v2") for sep in "./"] == [
+    assert [ChunkKeys(name, sep, 2).name((1, 20)) for name in ("default", "v2") for sep in "./"] == [
         "c.1.20",
         "c/1/20",
         "1.20",
         "1/20",
     ]
-    assert [v3.chunk_name((), (name, "/")) for name in ("default", "v2")] == ["c", "0"]
+    assert [ChunkKeys(name, "/", 0).name(()) for name in ("default", "v2")] == ["c", "0"]
 
 
 def test_members_that_version_3_does_not_know_are_left_out_and_noted():
@@ -310,7 +311,7 @@ def test_what_zarr_3_writes_is_decoded_under_the_version_2_description(dtype, or
     done = v3.array_v3_to_v2(document)
     meta = v2.check_array(done.document)
     assert (meta.order, meta.chunks, meta.separator) == (order, (2, 3), "/")
-    name = v3.chunk_name((1, 1), v3.chunk_key_encoding(document))
+    name = chunk_keys_of_v3(document).name((1, 1))
     assert decode_chunk(store[name].to_bytes(), meta).tolist() == data[2:, 3:].tolist()
     again = json.loads(documents.dumps(v3.array_v2_to_v3(meta, chunk_keys="default").document))
     ours = {member: again[member] for member in document if member in again}

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["decode_step"]
+__all__ = ["check_crc32c", "decode_step"]
 
 _ZSTD_MAGIC = 0xFD2FB528
 _ZSTD_SKIPPABLE = 0x184D2A50
@@ -19,7 +19,7 @@ _ZSTD_SLACK = 16 << 20
 _LZMA_MEMORY = 256 << 20
 
 
-def decode_step(config: dict[str, Any], data: Any, limit: int) -> Any:
+def decode_step(config: dict[str, Any], data: Any, limit: int, strict: bool = False) -> Any:
     """Undo one codec, if what comes out has at most `limit` bytes.
 
     Parameters
@@ -30,6 +30,8 @@ def decode_step(config: dict[str, Any], data: Any, limit: int) -> Any:
         What the codec wrote.
     limit : int, bytes
         Most that may come out.
+    strict : bool, default False
+        Refuse bytes behind the end of a compressed stream, which Zarr overlooks.
 
     Returns
     -------
@@ -54,7 +56,9 @@ def decode_step(config: dict[str, Any], data: Any, limit: int) -> Any:
     name = config["id"]
     stream = _STREAMS.get(name)
     if stream is not None:
-        return _read(name, stream(config), bytes(data), limit)
+        return _read(name, stream(config), bytes(data), limit, strict)
+    if name == "crc32c" and config.get("location") == "end":
+        return check_crc32c(bytes(data))
     claim = _CLAIMS.get(name)
     if claim is not None:
         raw = memoryview(data).cast("B")
@@ -73,7 +77,7 @@ def decode_step(config: dict[str, Any], data: Any, limit: int) -> Any:
     return decoded
 
 
-def _read(name: str, begin: Callable[[], Any], data: bytes, limit: int) -> bytes:
+def _read(name: str, begin: Callable[[], Any], data: bytes, limit: int, strict: bool) -> bytes:
     """Read a stream, and those appended to it, up to `limit` bytes."""
     parts = []
     room = limit
@@ -92,8 +96,47 @@ def _read(name: str, begin: Callable[[], Any], data: bytes, limit: int) -> bytes
                 raise ValueError(f"{name} data is truncated")
         # gzip and bz2 files may be several, one after the other; zero bytes at the end are padding. zlib has one.
         data = decoder.unused_data
+        if strict and data and (not any(data) or name in ("zlib", "lzma")):
+            raise ValueError(f"{len(data):,} bytes lie behind the end of the {name} data")
         if not any(data) or name in ("zlib", "lzma"):
             return b"".join(parts)
+
+
+def _crc32c_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
+    return table
+
+
+_CRC32C_TABLE = _crc32c_table()
+
+
+def check_crc32c(data: bytes) -> bytes:
+    """Return data without the crc32c sum (RFC 3720, little-endian) at its end.
+
+    Raises
+    ------
+    ValueError
+        The sum is another, or there is no room for one.
+
+    Examples
+    --------
+    >>> check_crc32c(b"123456789" + 0xE3069283.to_bytes(4, "little"))
+    b'123456789'
+    """
+    if len(data) < 4:
+        raise ValueError(f"it has {len(data)} bytes, a crc32c sum alone has 4")
+    crc = 0xFFFFFFFF
+    for byte in data[:-4]:
+        crc = crc >> 8 ^ _CRC32C_TABLE[(crc ^ byte) & 0xFF]
+    found = int.from_bytes(data[-4:], "little")
+    if found != crc ^ 0xFFFFFFFF:
+        raise ValueError(f"its crc32c sum is {crc ^ 0xFFFFFFFF:#010x}, and {found:#010x} is written")
+    return data[:-4]
 
 
 def _lzma(config: dict[str, Any]) -> Callable[[], Any]:

@@ -23,7 +23,9 @@ _WIDEST = 32
 _OBJECT_LIMIT = 2 << 30
 
 
-def decode_chunk(data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None) -> np.ndarray[Any, Any]:
+def decode_chunk(
+    data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None, strict: bool = False
+) -> np.ndarray[Any, Any]:
     """Return the items of one chunk, shaped as ``meta.chunks``; whatever is wrong with it is one ValueError.
 
     Parameters
@@ -34,6 +36,9 @@ def decode_chunk(data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None)
         The array's description.
     max_nbytes : int or None, bytes
         Refuse a chunk that needs more than this when decoded.
+    strict : bool, default False
+        Refuse also what Zarr reads without a complaint and no writer writes: bytes behind the end of a compressed
+        stream, and text with numbers that are no code points.
 
     Returns
     -------
@@ -78,7 +83,7 @@ def decode_chunk(data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None)
         if step["id"] in _VLEN:
             _check_vlen(step["id"], decoded, nitems)
         try:
-            decoded = bounded.decode_step(step, decoded, limit)
+            decoded = bounded.decode_step(step, decoded, limit, strict)
         except Exception as exc:  # Codecs raise what they like: RuntimeError, zlib.error, OSError, TypeError ...
             raise ValueError(f"{step['id']} cannot decode it: {exc}") from exc
     try:
@@ -97,9 +102,22 @@ def decode_chunk(data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None)
             items = items.view(dtype)
         if items.size != nitems:
             raise ValueError(f"it has {items.size:,} items, and {nitems:,} are expected")
+        if strict:
+            _check_text(items)
         return items.reshape(meta.chunks, order="F" if meta.order == "F" else "C")
     except TypeError as exc:
         raise ValueError(f"it is no chunk of {dtype}: {exc}") from None
+
+
+def _check_text(items: np.ndarray[Any, Any]) -> None:
+    if items.dtype.names is not None:
+        for name in items.dtype.names:
+            _check_text(items[name])
+    elif items.dtype.kind == "U" and items.size and items.dtype.itemsize:
+        code_points = items.copy().view(items.dtype.byteorder.replace("|", "=") + "u4")
+        highest = int(code_points.max())
+        if highest > 0x10FFFF:
+            raise ValueError(f"it holds the number {highest:#x} in a text, and code points end at 0x10ffff")
 
 
 def _check_steps(steps: list[dict[str, Any]], widest: int) -> None:

@@ -10,7 +10,16 @@ from zarrstore import keys
 from zarrstore.errors import InvalidKeyError, MetadataError
 from zarrstore.metadata import documents
 
-__all__ = ["Staleness", "build", "build_inline", "compare", "is_repeated", "parse", "parse_inline"]
+__all__ = [
+    "Staleness",
+    "build",
+    "build_inline",
+    "compare",
+    "compare_inline",
+    "is_repeated",
+    "parse",
+    "parse_inline",
+]
 
 _REPEATED = frozenset({documents.ZARRAY, documents.ZGROUP, documents.ZATTRS})
 
@@ -161,6 +170,38 @@ def compare(consolidated: Mapping[str, Mapping[str, Any]], found: Mapping[str, b
         extra=tuple(sorted(consolidated.keys() - there)),
         different=tuple(different),
     )
+
+
+def compare_inline(repeated: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> Staleness:
+    """Tell how inline consolidated metadata of version 3 differs from the documents that it repeats.
+
+    Parameters
+    ----------
+    repeated : mapping of str to dict
+        From `parse_inline`.
+    found : mapping of str to dict
+        The ``zarr.json`` of every node below the group, by its path relative to the group.
+
+    Examples
+    --------
+    >>> compare_inline({"a": {"node_type": "group"}}, {"b": {"node_type": "array"}})
+    Staleness(missing=('b',), extra=('a',), different=())
+    """
+    common = repeated.keys() & found.keys()
+    return Staleness(
+        missing=tuple(sorted(found.keys() - repeated.keys())),
+        extra=tuple(sorted(repeated.keys() - found.keys())),
+        different=tuple(sorted(path for path in common if _essence(repeated[path]) != _essence(found[path]))),
+    )
+
+
+def _essence(node: Mapping[str, Any]) -> bytes:
+    """Return what a ``zarr.json`` says, without what means the same when it is absent."""
+    members = {name: value for name, value in node.items() if name != "consolidated_metadata"}
+    for name in ("attributes", "storage_transformers", "dimension_names"):
+        if not members.get(name):
+            members.pop(name, None)
+    return documents.dumps(members)
 
 
 def build_inline(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,19 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zarrstore import keys
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, dtypes, v2, v3codecs, v3types
+from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
 
 __all__ = [
     "Translation",
     "array_v2_to_v3",
     "array_v3_to_v2",
-    "chunk_key_encoding",
-    "chunk_name",
     "group_v2_to_v3",
     "group_v3_to_v2",
     "node_type",
+    "without_codecs",
 ]
 
 #: Where xarray keeps the names of the axes in version 2.
@@ -65,7 +64,11 @@ class Translation:
 
 
 def array_v2_to_v3(
-    meta: v2.ArrayMeta, attrs: Mapping[str, Any] | None = None, *, chunk_keys: str = "v2"
+    meta: v2.ArrayMeta,
+    attrs: Mapping[str, Any] | None = None,
+    *,
+    chunk_keys: str = "v2",
+    separator: str | None = None,
 ) -> Translation:
     """Return the ``zarr.json`` under which the chunks of a version 2 array, untouched, decode to the same values.
 
@@ -77,6 +80,8 @@ def array_v2_to_v3(
         From `v2.decode_attrs`. ``_ARRAY_DIMENSIONS`` becomes ``dimension_names``.
     chunk_keys : {'v2', 'default'}
         'v2' keeps the names of the chunks; 'default' is version 3's own (``c/0/0``), for a view that renames them.
+    separator : {'.', '/'}, optional
+        What stands between the numbers of the chunks' names, where that is known better than by the document.
 
     Returns
     -------
@@ -121,7 +126,7 @@ def array_v2_to_v3(
         "shape": list(meta.shape),
         "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(meta.chunks)}},
-        "chunk_key_encoding": _encoding(chunk_keys, meta.separator),
+        "chunk_key_encoding": _encoding(chunk_keys, separator or meta.separator),
         "fill_value": fill_value,
         "codecs": codecs,
         "attributes": _attributes(attributes, notes),
@@ -227,7 +232,7 @@ def array_v3_to_v2(
         raise MetadataError(key, min(missing), "is missing")
     attrs = _attrs(document, key)
     shape = document["shape"]
-    _, own_separator = chunk_key_encoding(document, key)
+    own_separator = chunk_keys_of_v3(document, key).separator
     codecs = document["codecs"]
     if not isinstance(shape, list) or not isinstance(codecs, list):
         raise MetadataError(key, "shape" if not isinstance(shape, list) else "codecs", "is no list")
@@ -268,6 +273,22 @@ def array_v3_to_v2(
     _dimensions_back(document.get("dimension_names"), len(shape), attrs, notes)
     # Judged by the rules of version 2, with the key of this document.
     return Translation(v2.check_array(zarray, key).document(), [], notes, attrs)
+
+
+def without_codecs(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document of the same array with the plainest codecs: its shape and grid without its encoding.
+
+    Examples
+    --------
+    >>> without_codecs({"data_type": "string", "codecs": []})["codecs"]
+    [{'name': 'vlen-utf8'}]
+    """
+    try:
+        _, object_codec = v3types.dtype_of(document.get("data_type"), None)
+    except v3types.NotRepresentable:
+        object_codec = None
+    plain = {"name": object_codec} if object_codec else {"name": "bytes", "configuration": {"endian": "little"}}
+    return {**document, "codecs": [plain]}
 
 
 def _attrs(document: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -319,51 +340,3 @@ def group_v3_to_v2(document: Mapping[str, Any], key: str = documents.ZARR_JSON) 
     attrs = _attrs(document, key)
     problems = _not_understood(document, _GROUP_MEMBERS)
     return Translation(None if problems else {"zarr_format": 2}, problems, [], attrs)
-
-
-def chunk_key_encoding(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> tuple[str, str]:
-    """Return how a version 3 array names its chunks: ('default' or 'v2', separator).
-
-    Raises
-    ------
-    MetadataError
-        It says another way.
-
-    Examples
-    --------
-    >>> chunk_key_encoding({"chunk_key_encoding": {"name": "default"}})
-    ('default', '/')
-    """
-    encoding = document.get("chunk_key_encoding")
-    if isinstance(encoding, str):
-        encoding = {"name": encoding}
-    if isinstance(encoding, dict) and encoding.get("name") in ("default", "v2"):
-        name = str(encoding["name"])
-        configuration = encoding.get("configuration", {})
-        if isinstance(configuration, dict):
-            separator = configuration.get("separator", "/" if name == "default" else ".")
-            if separator in (".", "/"):
-                return name, separator
-    raise MetadataError(key, "chunk_key_encoding", f"is {encoding!r}, and 'default' or 'v2' is expected")
-
-
-def chunk_name(coords: Iterable[int], encoding: tuple[str, str]) -> str:
-    """Return the name of a chunk below its version 3 array.
-
-    Parameters
-    ----------
-    coords : iterable of int
-        Position in the grid.
-    encoding : tuple of str
-        From `chunk_key_encoding`.
-
-    Examples
-    --------
-    >>> chunk_name((1, 2), ("default", "/")), chunk_name((1, 2), ("v2", ".")), chunk_name((), ("default", "/"))
-    ('c/1/2', '1.2', 'c')
-    """
-    name, separator = encoding
-    if name == "v2":
-        return keys.chunk_name(coords, separator)
-    position = tuple(coords)
-    return f"c{separator}{keys.chunk_name(position, separator)}" if position else "c"

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import consolidated, v2, v3
 from zarrstore.metadata.documents import ZATTRS, ZGROUP
 
-__all__ = ["Chunks", "array_for", "attrs_of", "coords_in_v3", "inline_for", "may_name_a_chunk", "with_attrs"]
+__all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "array_for", "attrs_of", "inline_for", "may_name_a_chunk", "with_attrs"]
 
-
-class Chunks(NamedTuple):
-    """How an array names its chunks: `encoding` as of `v3.chunk_key_encoding`, and the number of axes."""
-
-    encoding: tuple[str, str]
-    ndim: int
-
-    def fits(self, coords: tuple[int, ...]) -> bool:
-        """Tell whether a position has one number for each axis (none is spelled "0" in version 2)."""
-        return len(coords) == (self.ndim or 1)
-
-    def position(self, key: str, array: str) -> tuple[int, ...] | None:
-        """Return the position that a key of version 3 names below its array, None if it names none of its chunks."""
-        coords = coords_in_v3(key, array, self.encoding)
-        if coords == (0,) and self.ndim == 0 and self.encoding[0] == "v2":
-            return ()
-        return coords if coords is not None and len(coords) == self.ndim else None
+#: What a batch of writes holds at most.
+MAX_BATCH_BYTES = 16 << 20
+MAX_BATCH_KEYS = 1024
 
 
 def may_name_a_chunk(name: str) -> bool:
@@ -40,27 +26,6 @@ def may_name_a_chunk(name: str) -> bool:
     [True, True, True, True, False, False]
     """
     return k.is_chunk_name(name) or name == "c" or (name[:2] == "c." and k.is_chunk_name(name[2:]))
-
-
-def coords_in_v3(key: str, array: str, encoding: tuple[str, str]) -> tuple[int, ...] | None:
-    """Return the grid position that a key names below a version 3 array, None if it names no chunk.
-
-    Examples
-    --------
-    >>> coords_in_v3("a/c/1/2", "a", ("default", "/")), coords_in_v3("a/c.1.2", "a", ("default", "."))
-    ((1, 2), (1, 2))
-    >>> coords_in_v3("a/c", "a", ("default", "/")), coords_in_v3("a/1.2", "a", ("v2", "."))
-    ((), (1, 2))
-    """
-    name, separator = encoding
-    if name == "v2":
-        return k.chunk_coords(key, array, separator)
-    rest = k.replace_root(key, array, "")
-    if rest == "c":
-        return ()
-    if separator == "/":
-        return k.chunk_coords(rest, "c", "/")
-    return k.chunk_coords(k.join("c", rest[2:]), "c", ".") if rest[:2] == "c." else None
 
 
 def attrs_of(node: Mapping[str, Any]) -> dict[str, Any]:

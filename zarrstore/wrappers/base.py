@@ -71,6 +71,10 @@ class Wrapper(Store):
         entries = self.inner._details(self._to_inner(path))
         return (entry._replace(key=self._from_inner(entry.key)) for entry in entries)
 
+    def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
+        # Its names may be no keys, so a wrapper that changes keys shows those of the inner store.
+        return self.inner._irregular(self._to_inner(path))
+
     def _count(self) -> int:
         return self.inner._count()
 

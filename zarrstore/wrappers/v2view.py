@@ -8,15 +8,22 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.batch import LazyItems
-from zarrstore.errors import InvalidKeyError, MetadataError, ReadOnlyError, UnsupportedOperation
+from zarrstore.batch import LazyItems, batches
+from zarrstore.errors import (
+    InvalidKeyError,
+    MetadataError,
+    NotRepresentableError,
+    ReadOnlyError,
+    UnsupportedOperation,
+)
 from zarrstore.metadata import consolidated, documents, v2, v3
+from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
 from zarrstore.wrappers._views import (
-    Chunks,
+    MAX_BATCH_BYTES,
+    MAX_BATCH_KEYS,
     array_for,
     attrs_of,
-    coords_in_v3,
     inline_for,
     may_name_a_chunk,
     with_attrs,
@@ -25,11 +32,10 @@ from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["V2View"]
 
+#: Stands for a document that cannot be parsed: it is listed as an array's, and reading that says what is wrong.
+_DAMAGED: dict[str, Any] = {"node_type": "array"}
 _SHOWN = frozenset({ZARRAY, ZGROUP, ZATTRS, ZMETADATA})
 _HIDDEN = _SHOWN | {ZARR_JSON}
-#: What a batch of writes may hold while it waits, in bytes and in keys.
-_BATCH_NBYTES = 16 << 20
-_BATCH_KEYS = 1024
 
 
 class V2View(Wrapper):
@@ -46,7 +52,8 @@ class V2View(Wrapper):
     -----
     ``.zarray``, ``.zgroup`` and ``.zattrs`` are read off ``zarr.json`` and written into it, ``.zmetadata`` is its
     inline form; `metadata.v3` says what becomes of each member (a null fill value becomes 0). An array that version 2
-    cannot describe (sharding) is listed, and reading its ``.zarray`` raises MetadataError with the reason. Attributes
+    cannot describe (sharding) is listed; reading its ``.zarray`` raises NotRepresentableError with the reason, which
+    Zarr takes for absence, so that the rest can be walked; `unreadable` lists such arrays. Attributes
     that are set where no node is make a group, which a later ``.zarray`` turns into an array. A chunk is refused before
     its array is there, because its name in `inner` depends on the array's document. Keys that belong to no hierarchy
     pass through.
@@ -67,6 +74,9 @@ class V2View(Wrapper):
     True
     """
 
+    # A chunk's key in `inner` depends on the document of its array.
+    _documents_first = True
+
     def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
         super().__init__(inner)
         if dimension_separator not in (".", "/"):
@@ -76,7 +86,7 @@ class V2View(Wrapper):
 
     def _reset(self) -> None:
         #: How `inner` names the chunks of the arrays that were read so far.
-        self._arrays: dict[str, Chunks] = {}
+        self._arrays: dict[str, ChunkKeys] = {}
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,10 +122,9 @@ class V2View(Wrapper):
 
     def _judge(self, path: str, node: dict[str, Any]) -> dict[str, Any]:
         key = k.join(path, ZARR_JSON)
+        self._arrays.pop(path, None)
         if v3.node_type(node, key) == "array":
-            self._arrays[path] = Chunks(v3.chunk_key_encoding(node, key), len(node.get("shape", ())))
-        else:
-            self._arrays.pop(path, None)
+            self._arrays[path] = chunk_keys_of_v3(node, key)
         return node
 
     def _array_of(self, key: str) -> str | None:
@@ -132,11 +141,11 @@ class V2View(Wrapper):
 
     def _chunk_key(self, key: str, array: str) -> str | None:
         """Return the key in `inner` of a chunk key, in either spelling; None if it names no chunk."""
-        chunks = self._arrays[array]
+        inner_rule = self._arrays[array]
         for separator in (".", "/"):
-            coords = k.chunk_coords(key, array, separator)
-            if coords is not None and chunks.fits(coords):
-                return k.join(array, v3.chunk_name(coords if chunks.ndim else (), chunks.encoding))
+            coords = ChunkKeys("v2", separator, inner_rule.ndim).coords(key, array)
+            if coords is not None:
+                return inner_rule.key(array, coords)
         return None
 
     def _inner_key(self, key: str) -> str:
@@ -155,7 +164,7 @@ class V2View(Wrapper):
         if inner_key is not None:
             return inner_key
         # A chunk under the name that only version 3 knows; a chunk of more axes than the array has.
-        if k.is_chunk_name(name) or coords_in_v3(key, array, self._arrays[array].encoding) is not None:
+        if k.is_chunk_name(name) or self._arrays[array].loose_coords(key, array) is not None:
             raise KeyError(key)
         return key
 
@@ -176,7 +185,7 @@ class V2View(Wrapper):
         """Return the key under which a key below `array` appears here, None if it does not appear."""
         if k.name(key) in _HIDDEN:
             return None
-        coords = self._arrays[array].position(key, array)
+        coords = self._arrays[array].coords(key, array)
         if coords is not None:
             return k.join(array, k.chunk_name(coords, self._dimension_separator or "."))
         # What else is named like a chunk, of either version, cannot be distinguished from one here.
@@ -207,9 +216,7 @@ class V2View(Wrapper):
             return v2.encode_group()
         translation = v3.array_v3_to_v2(node, k.join(path, ZARR_JSON), separator=self._dimension_separator)
         if translation.document is None:
-            raise MetadataError(
-                k.join(path, ZARR_JSON), None, f"version 2 cannot represent it: {'; '.join(translation.problems)}"
-            )
+            raise NotRepresentableError(k.join(path, ZARRAY), 2, "; ".join(translation.problems))
         return documents.dumps(translation.document)
 
     def _zmetadata(self, path: str, node: Mapping[str, Any]) -> bytes:
@@ -282,8 +289,15 @@ class V2View(Wrapper):
     def _contains(self, key: str) -> bool:
         name = k.name(key)
         if name in _SHOWN:
-            node = self._node_or_none(k.parent(key))
-            return node is not None and name in self._names(node)
+            try:
+                node = self._node_or_none(k.parent(key))
+                if name == ZARRAY and node is not None and node["node_type"] == "array":
+                    self._shown_document(node, k.parent(key), name)
+                return node is not None and name in self._names(node)
+            except NotRepresentableError:
+                return False
+            except MetadataError:
+                return name == ZARRAY  # what is there is damaged, and reading it says so
         try:
             inner_key = self._inner_key(key)
         except KeyError:
@@ -326,13 +340,14 @@ class V2View(Wrapper):
         keys = list(self.inner._keys(path if inside is None else inside))
         nodes = self._nodes_among(keys)
         arrays = {at for at, node in nodes.items() if node["node_type"] == "array"}
+        nameless = arrays - self._arrays.keys()  # nothing says how their chunks are named
         for at, node in nodes.items():
             for name in self._names(node):
                 if k.is_below(k.join(at, name), path):
                     yield k.join(at, name)
         for key in keys:
             array = next((path for path in k.parents(key) if path in arrays), None)
-            shown = self._shown_key(key, array) if array is not None else self._foreign(key)
+            shown = self._foreign(key) if array is None or array in nameless else self._shown_key(key, array)
             if shown is not None and k.is_below(shown, path):
                 yield shown
 
@@ -345,9 +360,33 @@ class V2View(Wrapper):
         nodes = {}
         for key in named:
             data = found.get(key)
-            if data is not None:  # deleted meanwhile
+            if data is None:  # deleted meanwhile
+                continue
+            try:
                 nodes[k.parent(key)] = self._judge(k.parent(key), documents.loads(data, key))
+            except MetadataError:
+                nodes[k.parent(key)] = _DAMAGED
         return nodes
+
+    def unreadable(self, path: object = "") -> dict[str, str]:
+        """Return the nodes below `path` whose documents cannot be shown, each with the reason.
+
+        Examples
+        --------
+        >>> V2View({"a/zarr.json": b"{"}).unreadable()
+        {'a': "'a/zarr.json' is not Zarr metadata: is not JSON: Expecting property name ..."}
+        """
+        at = k.normalize_path(path)
+        reasons = {}
+        for key in self.inner._keys(at):
+            if k.name(key) == ZARR_JSON:
+                try:
+                    node = self._node(k.parent(key))
+                    if node["node_type"] == "array":
+                        self._shown_document(node, k.parent(key), ZARRAY)
+                except MetadataError as exc:
+                    reasons[k.parent(key)] = exc.message
+        return reasons
 
     def _array_around(self, path: str) -> str | None:
         """Return the array that `path` lies strictly below, for a directory of chunks."""
@@ -360,7 +399,10 @@ class V2View(Wrapper):
         if self._array_around(path) is not None:
             return k.children(self._keys(path), path)
         names = set(self.inner._listdir(path))
-        node = self._node_or_none(path) if ZARR_JSON in names else None
+        try:
+            node = self._node_or_none(path) if ZARR_JSON in names else None
+        except MetadataError:
+            node = _DAMAGED
         if node is not None and node["node_type"] == "array":
             return k.children(self._keys(path), path)
         # A value with the name of a chunk, where no array is, is nothing; a group may have that name.
@@ -382,26 +424,27 @@ class V2View(Wrapper):
             self.inner._set(self._settable(key), value)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        ready: list[tuple[str, bytes]] = []
-        early: list[tuple[str, bytes]] = []  # chunks that came before their array
-        size = waiting = 0
+        early: list[tuple[str, bytes]] = []
+        for batch in batches(self._without_documents(items, early), MAX_BATCH_KEYS, MAX_BATCH_BYTES):
+            self.inner._set_many(batch.items())
+        self.inner._set_many([(self._settable(key), value) for key, value in early])
+
+    def _without_documents(
+        self, items: Iterable[tuple[str, bytes]], early: list[tuple[str, bytes]]
+    ) -> Iterator[tuple[str, bytes]]:
+        """Set the documents and yield the rest under its keys in `inner`; chunks before their array go to `early`."""
+        waiting = 0
         for key, value in items:
             name = k.name(key)
             if name in _SHOWN:
                 self._set_document(k.parent(key), name, value)
-                continue
-            if k.is_chunk_name(name) and self._array_of(key) is None:
+            elif k.is_chunk_name(name) and self._array_of(key) is None:
                 waiting += len(value)
-                if waiting > _BATCH_NBYTES:
+                if waiting > MAX_BATCH_BYTES:
                     raise _no_array_yet(key, self)
                 early.append((key, value))
-                continue
-            ready.append((self._settable(key), value))
-            size += len(value)
-            if size > _BATCH_NBYTES or len(ready) >= _BATCH_KEYS:
-                self.inner._set_many(ready)
-                ready, size = [], 0
-        self.inner._set_many([*ready, *((self._settable(key), value) for key, value in early)])
+            else:
+                yield self._settable(key), value
 
     def _delete(self, key: str) -> None:
         name = k.name(key)

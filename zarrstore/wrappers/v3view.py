@@ -8,18 +8,16 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.batch import LazyItems
-from zarrstore.errors import InvalidKeyError, MetadataError, UnsupportedOperation
+from zarrstore.batch import LazyItems, batches
+from zarrstore.errors import InvalidKeyError, MetadataError, NotRepresentableError, UnsupportedOperation
 from zarrstore.metadata import documents, v2, v3
+from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP
-from zarrstore.wrappers._views import coords_in_v3, may_name_a_chunk
+from zarrstore.spelling import chunk_keys_of
+from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, may_name_a_chunk
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["V3View"]
-
-#: What a batch of writes may hold while it waits, in bytes and in keys.
-_BATCH_NBYTES = 16 << 20
-_BATCH_KEYS = 1024
 
 
 class V3View(Wrapper):
@@ -34,8 +32,9 @@ class V3View(Wrapper):
     -----
     ``zarr.json`` is read off ``.zarray`` or ``.zgroup`` and ``.zattrs``, and written into them; `metadata.v3` says what
     becomes of each member. Its arrays say that their chunks are named as in version 2, and so they are listed; version
-    3's own names (``c/0/0``) are understood where an array is. An array that version 3 cannot describe is listed, and
-    reading its ``zarr.json`` raises MetadataError with the reason. Consolidated metadata is not shown, and not kept
+    3's own names (``c/0/0``) are understood where an array is. An array that version 3 cannot describe is listed;
+    reading its ``zarr.json`` raises NotRepresentableError with the reason, which Zarr takes for absence, so that the
+    rest can be walked; `unreadable` lists such arrays. Consolidated metadata is not shown, and not kept
     when a group is written. Cost: up to three reads for a document, in one batch; that of `inner` for a chunk. Threads:
     safe, as far as `inner` is. Crash: a document is up to two values, the attributes first.
 
@@ -48,6 +47,9 @@ class V3View(Wrapper):
     >>> sorted(view)
     ['zarr.json']
     """
+
+    # A chunk's key in `inner` depends on the document of its array.
+    _documents_first = True
 
     def __init__(self, inner: Mapping[str, Any]) -> None:
         super().__init__(inner)
@@ -67,15 +69,33 @@ class V3View(Wrapper):
         data = held.get(keys[ZATTRS])
         attrs = v2.decode_attrs(data, keys[ZATTRS]) if data is not None else {}
         if keys[ZARRAY] in held:
-            translation = v3.array_v2_to_v3(v2.decode_array(held[keys[ZARRAY]], keys[ZARRAY]), attrs)
+            meta = v2.decode_array(held[keys[ZARRAY]], keys[ZARRAY])
+            translation = v3.array_v2_to_v3(meta, attrs, separator=chunk_keys_of(self.inner, path, meta).separator)
         elif keys[ZGROUP] in held:
             v2.decode_group(held[keys[ZGROUP]], keys[ZGROUP])
             translation = v3.group_v2_to_v3(attrs)
         else:
             raise KeyError(k.join(path, ZARR_JSON))
         if translation.document is None:
-            raise MetadataError(keys[ZARRAY], None, f"version 3 cannot represent it: {'; '.join(translation.problems)}")
+            raise NotRepresentableError(k.join(path, ZARR_JSON), 3, "; ".join(translation.problems))
         return documents.dumps(translation.document)
+
+    def unreadable(self, path: object = "") -> dict[str, str]:
+        """Return the nodes below `path` whose documents cannot be shown, each with the reason.
+
+        Examples
+        --------
+        >>> V3View({"a/.zarray": b"{"}).unreadable()
+        {'a': "'a/.zarray' is not Zarr metadata: is not JSON: Expecting property name ..."}
+        """
+        reasons = {}
+        for key in self._keys(k.normalize_path(path)):
+            if k.name(key) == ZARR_JSON:
+                try:
+                    self._document(k.parent(key))
+                except MetadataError as exc:
+                    reasons[k.parent(key)] = exc.message
+        return reasons
 
     def _is_node(self, path: str) -> bool:
         return any(self.inner._contains(k.join(path, name)) for name in (ZARRAY, ZGROUP))
@@ -87,7 +107,8 @@ class V3View(Wrapper):
         with self._lock:
             if is_array:
                 # The chunks of an array that is there already have their names.
-                translation = v3.array_v3_to_v2(document, key, separator=self._separator(path))
+                rule = self._chunk_keys(path)
+                translation = v3.array_v3_to_v2(document, key, separator=None if rule is None else rule.separator)
             else:
                 translation = v3.group_v3_to_v2(document, key)
             if translation.document is None:
@@ -105,12 +126,14 @@ class V3View(Wrapper):
             raise KeyError(k.join(path, ZARR_JSON))
         self.inner._delete_many([k.join(path, name) for name in (ZARRAY, ZGROUP, ZATTRS)])
 
-    def _separator(self, path: str) -> str | None:
+    def _chunk_keys(self, path: str) -> ChunkKeys | None:
+        """Return how `inner` names the chunks of the array at a path, None if no array is there."""
         key = k.join(path, ZARRAY)
         try:
-            return v2.decode_array(self.inner._get(key), key).separator
+            data = self.inner._get(key)
         except KeyError:
             return None
+        return chunk_keys_of(self.inner, path, v2.decode_array(data, key))
 
     # Keys ----------------------------------------------------------------------------------------------------------
 
@@ -122,13 +145,13 @@ class V3View(Wrapper):
         if not may_name_a_chunk(name) or not ("c" in k.segments(path) or name[:2] == "c."):
             return path
         for array in reversed(list(k.parents(path))):
-            separator = self._separator(array)
-            if separator is None:
+            rule = self._chunk_keys(array)
+            if rule is None:
                 continue
-            for encoding in (("default", "/"), ("default", ".")):
-                coords = coords_in_v3(path, array, encoding)
+            for separator in ("/", "."):
+                coords = ChunkKeys("default", separator, rule.ndim).coords(path, array)
                 if coords is not None:
-                    return k.join(array, k.chunk_name(coords, separator))
+                    return rule.key(array, coords)
             return path
         return path
 
@@ -153,7 +176,14 @@ class V3View(Wrapper):
 
     def _contains(self, key: str) -> bool:
         if k.name(key) == ZARR_JSON:
-            return self._is_node(k.parent(key))
+            try:
+                self._document(k.parent(key))
+            except MetadataError as exc:
+                # What is damaged is there, and reading it says so.
+                return not isinstance(exc, NotRepresentableError)
+            except KeyError:
+                return False
+            return True
         return k.name(key) not in DOCUMENTS and self.inner._contains(self._to_inner(key))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
@@ -214,18 +244,16 @@ class V3View(Wrapper):
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         # Documents at once and chunks in batches between them: a batch that is being written may hold a transaction.
-        ready: list[tuple[str, bytes]] = []
-        size = 0
+        for batch in batches(self._without_documents(items), MAX_BATCH_KEYS, MAX_BATCH_BYTES):
+            self.inner._set_many([(self._settable(key), value) for key, value in batch.items()])
+
+    def _without_documents(self, items: Iterable[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+        """Set the documents and yield the rest."""
         for key, value in items:
             if k.name(key) == ZARR_JSON:
                 self._set_document(k.parent(key), value)
-                continue
-            ready.append((key, value))
-            size += len(value)
-            if size > _BATCH_NBYTES or len(ready) >= _BATCH_KEYS:
-                self.inner._set_many([(self._settable(key), value) for key, value in ready])
-                ready, size = [], 0
-        self.inner._set_many([(self._settable(key), value) for key, value in ready])
+            else:
+                yield key, value
 
     def _delete(self, key: str) -> None:
         if k.name(key) == ZARR_JSON:

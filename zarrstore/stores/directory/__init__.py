@@ -32,6 +32,7 @@ from zarrstore.stores._files import (
 from zarrstore.stores._sync import MOST, THREADS, Unsynced
 from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.folders import Folders, LeavesRootError
+from zarrstore.stores.directory.irregular import irregular_entries
 from zarrstore.stores.directory.tree import Tree
 
 __all__ = ["DirectoryStore"]
@@ -499,6 +500,9 @@ class DirectoryStore(Store):
     def _settle(self) -> None:
         if self.durability == "always":
             self._flush()
+
+    def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
+        return irregular_entries(self._folders.root, self._lower(path), self._folders.follow)
 
     def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
         found = []

@@ -1,0 +1,81 @@
+"""Whether a document of version 2 and one of version 3 describe the same node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zarrstore.metadata import documents, v2, v3
+from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
+
+__all__ = ["differences"]
+
+
+def differences(
+    meta: v2.ArrayMeta | None,
+    attrs: Mapping[str, Any],
+    document: Mapping[str, Any],
+    key: str = documents.ZARR_JSON,
+    *,
+    separator: str | None = None,
+) -> list[str]:
+    """Return what two descriptions of one node say differently; nothing if they agree.
+
+    Parameters
+    ----------
+    meta : v2.ArrayMeta or None
+        From ``.zarray``; None for a group.
+    attrs : mapping
+        From ``.zattrs``.
+    document : mapping
+        A ``zarr.json`` that `v3rules` finds no fault with.
+    key : str
+        Its full key, for errors.
+    separator : str, optional
+        What stands between the numbers of the chunks' names, where that is known better than by `meta`; ``""`` does
+        not compare it.
+
+    Examples
+    --------
+    >>> meta = v2.build_array(shape=4, chunks=2, dtype="<i4", fill_value=0)
+    >>> document = v3.array_v2_to_v3(meta).document
+    >>> differences(meta, {}, document), differences(meta, {"a": 1}, {**document, "shape": [5]})
+    ([], ['"attributes" differ', '"shape" is [5] here, and [4] in version 2'])
+    """
+    found = []
+    if meta is None:
+        expected = v3.group_v2_to_v3(attrs).document or {}
+        return ['"attributes" differ'] if _unlike(expected["attributes"], document.get("attributes") or {}) else []
+    translation = v3.array_v2_to_v3(meta, attrs)
+    if translation.document is None:
+        return []  # nothing to compare with: version 3 describes the array in its own way
+    expected = translation.document
+    names = (expected.get("dimension_names"), document.get("dimension_names"))
+    if _unlike(expected["attributes"], document.get("attributes") or {}):
+        found.append('"attributes" differ')
+    if _unlike(*(None if value is None or not any(value) else value for value in names)):
+        found.append('"dimension_names" differ')
+    wanted = separator if separator is not None else meta.separator
+    rule = chunk_keys_of_v3(document, key)
+    if len(meta.shape) > 1 and wanted and rule[:2] != ("v2", wanted):
+        found.append(f'"chunk_key_encoding" is {rule.encoding} {rule.separator!r} here, and v2 {wanted!r} in version 2')
+    elif rule.encoding != "v2":
+        found.append(f'"chunk_key_encoding" is {rule.encoding} here, and v2 in version 2')
+    # Both through the words of version 2, in which equal descriptions are spelled alike.
+    ours = v3.array_v3_to_v2(expected, key, separator=".").document
+    theirs = v3.array_v3_to_v2(document, key, separator=".").document
+    if ours is None or theirs is None:
+        if _unlike(expected["codecs"], document["codecs"]):
+            found.append('"codecs" differ')
+        return found
+    found += [
+        f'"{member}" is {theirs[member]!r} here, and {ours[member]!r} in version 2'
+        for member in ("shape", "chunks", "dtype", "compressor", "filters", "order", "fill_value")
+        if _unlike(ours[member], theirs[member])
+    ]
+    return found
+
+
+def _unlike(one: Any, other: Any) -> bool:
+    # As bytes: NaN is not equal to itself, and 1 is equal to True.
+    return documents.dumps({"": one}) != documents.dumps({"": other})

@@ -1,0 +1,385 @@
+"""What names and documents of a hierarchy show to be wrong; chunks are only counted here, and decoded elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.errors import MetadataError
+from zarrstore.metadata import agreement, chunking, consolidated, documents, v2, v3, v3rules, v3types
+from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
+from zarrstore.metadata.shards import ShardLayout, shard_layout
+from zarrstore.nodes import Node, walk
+from zarrstore.spelling import spellings_of
+from zarrstore.tools.findings import Problem, VerifyReport
+
+__all__ = ["ChunkPlan", "Inspection"]
+
+#: Missing chunks that are named one by one, for each array.
+_MISSING_NAMED = 100
+_V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS)
+_READERS: dict[str, Callable[[bytes, str], object]] = {
+    documents.ZARRAY: v2.decode_array,
+    documents.ZGROUP: v2.decode_group,
+    documents.ZATTRS: v2.decode_attrs,
+}
+
+
+@dataclass
+class ChunkPlan:
+    """Chunks of one array that are to be decoded, and what they are: plain ones or shards."""
+
+    layout: v2.ArrayMeta | ShardLayout
+    keys: list[str]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What the documents say of an array."""
+
+    meta: v2.ArrayMeta  # for shards, of the shards
+    chunk_keys: ChunkKeys
+    layout: v2.ArrayMeta | ShardLayout | None  # None if its chunks cannot be decoded here
+
+
+@dataclass
+class Inspection:
+    """All that is found without decoding a chunk.
+
+    Parameters
+    ----------
+    store : Store
+        What is looked at.
+    path : str
+        The root of the hierarchy.
+    keys : list of str
+        All keys below it, sorted.
+    missing : {'unfilled', 'all', 'none'}
+        See `verify`.
+    """
+
+    store: Store
+    path: str
+    keys: list[str]
+    missing: str
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    plans: list[ChunkPlan] = field(default_factory=list)
+    n_arrays: int = 0
+    n_groups: int = 0
+    n_chunks: int = 0
+    n_expected: int = 0
+
+    def __post_init__(self) -> None:
+        self.present = dict.fromkeys(self.keys)
+        self.unclaimed = dict.fromkeys(self.keys)
+
+    def report(self) -> VerifyReport:
+        """Return what was found so far."""
+        return VerifyReport(
+            tuple(self.problems),
+            self.n_arrays,
+            self.n_groups,
+            self.n_chunks,
+            self.n_expected,
+            notes=tuple(self.notes),
+        )
+
+    def problem(self, key: str, kind: str, reason: str) -> None:
+        """Note that something is wrong."""
+        self.problems.append(Problem(key, kind, reason))
+
+    def run(self) -> None:
+        """Look at every document and at the name of every key."""
+        nodes = {node.path: node for node in walk(self.store, self.path, on_error=self._directory_error)}
+        keys_by_array = _grouped(self.keys, [node.path for node in nodes.values() if node.kind == "array"])
+        for node in nodes.values():
+            self._check_documents(node)
+            if node.kind == "array":
+                self.n_arrays += 1
+                self._check_array(node, keys_by_array.get(node.path, []))
+            else:
+                self.n_groups += 1
+            self._check_ancestors(node, nodes)
+        self._check_zmetadata()
+        self._check_inline(nodes)
+        for key in self.unclaimed:
+            self._check_unclaimed(key, nodes)
+
+    def _directory_error(self, path: str, error: Exception) -> None:
+        if not any(problem.key == path and problem.kind == "unread" for problem in self.problems):
+            self.problem(path, "unread", str(error) or type(error).__name__)
+
+    def _claim(self, key: str) -> bool:
+        return self.unclaimed.pop(key, "absent") is None
+
+    # Documents ------------------------------------------------------------------------------------------------------
+
+    def _check_documents(self, node: Node) -> None:
+        parsed = {name: self._check_document(k.join(node.path, name)) for name in _V2_DOCUMENTS}
+        v3_document = self._check_zarr_json(k.join(node.path, documents.ZARR_JSON))
+        if node.version == 1:
+            self._claim(node.key)
+            self._claim(node.attrs_key)
+            self.notes.append(f"{node.key}: version 1, whose chunks are not looked at; migrate it first")
+        zgroup = k.join(node.path, documents.ZGROUP)
+        if k.join(node.path, documents.ZARRAY) in self.present and zgroup in self.present:
+            self.problem(zgroup, "contradiction", "an array and a group at one path")
+        for name in (documents.META, documents.ATTRS):
+            key = k.join(node.path, name)
+            if node.version == 2 and node.kind == "array" and key in self.unclaimed:
+                self._claim(key)
+                self.problem(key, "leftover", "a document of version 1; migrate_1to2 removes it")
+        if node.version == 3:
+            for name in (documents.ZATTRS, documents.ZMETADATA):
+                key = k.join(node.path, name)
+                if key in self.present:
+                    self._claim(key)
+                    self.problem(key, "leftover", "a document of version 2 at a node of version 3")
+        elif node.version == 2 and v3_document is not None:
+            self._check_agreement(node, parsed, v3_document)
+
+    def _check_document(self, key: str) -> Any:
+        """Judge a document of version 2; return what it says, None if nothing can be said."""
+        if not self._claim(key):
+            return None
+        try:
+            return _READERS[k.name(key)](self.store[key], key)
+        except MetadataError as exc:
+            self.problem(key, "document", _reason(exc))
+        except Exception as exc:
+            self.problem(key, "unread", str(exc) or type(exc).__name__)
+        return None
+
+    def _check_zarr_json(self, key: str) -> dict[str, Any] | None:
+        if not self._claim(key):
+            return None
+        try:
+            document = documents.loads(self.store[key], key)
+        except MetadataError as exc:
+            self.problem(key, "document", _reason(exc))
+            return None
+        except Exception as exc:
+            self.problem(key, "unread", str(exc) or type(exc).__name__)
+            return None
+        reasons = v3rules.reasons(document, key)
+        for reason in reasons:
+            self.problem(key, "document", reason)
+        return None if reasons else document
+
+    def _check_agreement(self, node: Node, parsed: Mapping[str, Any], v3_document: Mapping[str, Any]) -> None:
+        key = k.join(node.path, documents.ZARR_JSON)
+        if v3_document["node_type"] != node.kind:
+            self.problem(key, "disagreement", f"it says {v3_document['node_type']}, and {node.key!r} says {node.kind}")
+            return
+        attrs = parsed[documents.ZATTRS]
+        if attrs is None and node.attrs_key in self.present:
+            return  # damaged, and reported
+        meta = parsed[documents.ZARRAY]
+        if node.kind == "array" and meta is None:
+            return
+        separator = None
+        if node.kind == "array":
+            separator = self._separator(node.path, meta)
+        differences = agreement.differences(meta, attrs or {}, v3_document, key, separator=separator)
+        for difference in differences:
+            self.problem(key, "disagreement", difference)
+
+    def _separator(self, path: str, meta: v2.ArrayMeta) -> str:
+        if meta.dimension_separator is None and spellings_of(self.store, path, meta).separators == {"/"}:
+            return "/"
+        return meta.separator if self.store._dimension_separator is None else meta.dimension_separator or ""
+
+    def _check_ancestors(self, node: Node, nodes: Mapping[str, Node]) -> None:
+        """A node with a group somewhere above needs one at every level between, or no reader walks to it."""
+        above = [path for path in k.parents(node.path) if path == self.path or k.is_below(path, self.path)]
+        groups = [path for path in above if path in nodes]
+        for path in above[above.index(groups[0]) :] if groups else ():
+            if path not in nodes:
+                self.problem(node.key, "orphan", f"no group is at {path!r}, though one is at {groups[0]!r}")
+                return
+        if node.version == 2 and any(nodes[path].version == 3 for path in groups):
+            reason = "a document of version 2 below a group that has one of version 3 only"
+            self.problem(node.key, "leftover", reason)
+
+    # Arrays ---------------------------------------------------------------------------------------------------------
+
+    def _check_array(self, node: Node, keys: list[str]) -> None:
+        description = self._describe(node)
+        if description is None:
+            for key in keys:
+                self._claim(key)  # nothing can be said of its chunks
+            return
+        meta, rule = description.meta, description.chunk_keys
+        chunks, misspelled = self._sort_chunks(node, keys, meta, rule)
+        if misspelled and not chunks and meta.dimension_separator is None and node.version == 2:
+            reason = f'it has no "dimension_separator", and its chunks are named as {misspelled[0]!r}; repair() adds it'
+            self.problem(node.key, "separator", reason)
+            chunks, misspelled = misspelled, []
+        for key in misspelled:
+            self.problem(key, "separator", f"{node.key!r} puts {rule.separator!r} between the numbers")
+        self.n_chunks += len(chunks)
+        self.n_expected += meta.n_chunks
+        self._check_missing(node, meta, rule, chunks)
+        if any(step.get("id") == "pickle" for step in meta.filters or ()):
+            self.notes.append(f"{node.key}: pickled objects, which are not decoded")
+        elif description.layout is not None:
+            self.plans.append(ChunkPlan(description.layout, chunks))
+
+    def _sort_chunks(
+        self, node: Node, keys: list[str], meta: v2.ArrayMeta, rule: ChunkKeys
+    ) -> tuple[list[str], list[str]]:
+        """Return the keys of chunks, and those that are spelled with the other separator; report those outside."""
+        other = rule.respelled("/" if rule.separator == "." else ".")
+        chunks: list[str] = []
+        misspelled: list[str] = []
+        for key in keys:
+            if key not in self.unclaimed:
+                continue
+            coords = rule.loose_coords(key, node.path)
+            if coords is not None:
+                self._claim(key)
+                if rule.key(node.path, coords) == key and _is_inside(coords, meta.grid_shape):
+                    chunks.append(key)
+                else:
+                    self.problem(key, "outside", f"the grid of {node.path!r} has {meta.grid_shape} chunks")
+            elif rule.ndim > 1 and (coords := other.coords(key, node.path)) is not None:
+                self._claim(key)
+                misspelled.append(key)
+        return chunks, misspelled
+
+    def _describe(self, node: Node) -> _Description | None:
+        """Return what is known of an array; None where its document is damaged, which was reported."""
+        try:
+            if node.error is not None:
+                return None
+            if node.version == 2:
+                meta = v2.check_array(node.document, node.key)
+                return _Description(meta, ChunkKeys("v2", meta.separator, len(meta.shape)), meta)
+            if node.version == 3 and not v3rules.reasons(node.document, node.key):
+                return self._describe_v3(node)
+        except MetadataError:
+            pass
+        return None
+
+    def _describe_v3(self, node: Node) -> _Description | None:
+        rule = chunk_keys_of_v3(node.document, node.key)
+        translation = v3.array_v3_to_v2(node.document, node.key)
+        if translation.document is not None:
+            meta = v2.check_array(translation.document, node.key)
+            return _Description(meta, rule, meta)
+        plain = v3.array_v3_to_v2(v3.without_codecs(node.document), node.key)
+        if plain.document is None:
+            self.notes.append(f"{node.key}: its chunks are not looked at: {'; '.join(plain.problems)}")
+            return None
+        meta = v2.check_array(plain.document, node.key)
+        try:
+            layout = shard_layout(node.document, node.key)
+            reason = "; ".join(translation.problems)
+        except v3types.NotRepresentable as exc:
+            layout, reason = None, str(exc)
+        if layout is None:
+            self.notes.append(f"{node.key}: its chunks are not decoded: {reason}")
+        return _Description(meta, rule, layout)
+
+    def _check_missing(self, node: Node, meta: v2.ArrayMeta, rule: ChunkKeys, chunks: Sequence[str]) -> None:
+        absent = meta.n_chunks - len(chunks)
+        unfilled = meta.fill_value is None and bool(chunks) and node.version == 2
+        if absent <= 0 or self.missing == "none" or not (self.missing == "all" or unfilled):
+            return
+        there = set(chunks)
+        names = (rule.key(node.path, coords) for coords in chunking.chunk_grid(meta.shape, meta.chunks))
+        why = "the array has no fill value" if meta.fill_value is None else "all chunks are wanted"
+        # A document may claim any number of chunks: the first are named, the rest counted.
+        for key in islice((key for key in names if key not in there), _MISSING_NAMED):
+            self.problem(key, "missing", why)
+        if absent > _MISSING_NAMED:
+            self.problem(node.key, "missing", f"{absent - _MISSING_NAMED:,} more chunks")
+
+    # Consolidated metadata ------------------------------------------------------------------------------------------
+
+    def _check_zmetadata(self) -> None:
+        for key in [key for key in self.unclaimed if k.name(key) == documents.ZMETADATA]:
+            self._claim(key)
+            at = k.parent(key)
+            wanted = [name for name in self.keys if k.is_below(name, at) and consolidated.is_repeated(name)]
+            try:
+                content = self.store[key]
+                found = {k.replace_root(name, at, ""): self._value_or_empty(name) for name in wanted}
+                self._report_staleness(key, consolidated.compare(consolidated.parse(content, key), found))
+            except MetadataError as exc:
+                self.problem(key, "document", _reason(exc))
+            except Exception as exc:
+                self.problem(key, "unread", str(exc) or type(exc).__name__)
+
+    def _value_or_empty(self, key: str) -> bytes:
+        try:
+            return self.store[key]
+        except Exception:
+            return b""  # what cannot be read is reported under its own key, and differs from any repetition
+
+    def _check_inline(self, nodes: Mapping[str, Node]) -> None:
+        for path in nodes:
+            key = k.join(path, documents.ZARR_JSON)
+            if key not in self.present:
+                continue
+            document = self._parsed(key)
+            try:
+                repeated = consolidated.parse_inline(document, key)
+            except MetadataError as exc:
+                self.problem(key, "document", _reason(exc))
+                continue
+            if repeated is None:
+                continue
+            below = (name for name in self.keys if k.name(name) == documents.ZARR_JSON and k.is_below(name, path))
+            found = {k.replace_root(k.parent(name), path, ""): self._parsed(name) for name in below if name != key}
+            self._report_staleness(key, consolidated.compare_inline(repeated, found))
+
+    def _parsed(self, key: str) -> dict[str, Any]:
+        try:
+            return documents.loads(self.store[key], key)
+        except Exception:
+            return {}  # reported with the document itself
+
+    def _report_staleness(self, key: str, stale: consolidated.Staleness) -> None:
+        for what, names in (("lacks", stale.missing), ("still has", stale.extra), ("differs in", stale.different)):
+            for name in names:
+                self.problem(key, "stale", f"it {what} {name!r}")
+
+    # The rest -------------------------------------------------------------------------------------------------------
+
+    def _check_unclaimed(self, key: str, nodes: Mapping[str, Node]) -> None:
+        above = [path for path in k.parents(key) if path in nodes]
+        arrays = [path for path in above if nodes[path].kind == "array"]
+        if k.name(key) in documents.DOCUMENTS and arrays:
+            self.problem(key, "contradiction", f"a node below the array at {arrays[-1]!r}")
+        elif k.name(key) in documents.DOCUMENTS:
+            self.problem(key, "orphan", f"no array and no group is at {k.parent(key)!r}")
+        elif arrays:
+            self.problem(key, "foreign", f"it is neither a chunk nor a document of the array at {arrays[-1]!r}")
+        else:
+            self.problem(key, "foreign", "it belongs to no array and no group")
+
+
+def _reason(error: MetadataError) -> str:
+    return error.reason if error.member is None else f'"{error.member}" {error.reason}'
+
+
+def _is_inside(coords: tuple[int, ...], grid: tuple[int, ...]) -> bool:
+    return all(i < n for i, n in zip(coords, grid, strict=True))
+
+
+def _grouped(keys: Iterable[str], arrays: Iterable[str]) -> dict[str, list[str]]:
+    """Return the keys below each array."""
+    roots = set(arrays)
+    grouped: dict[str, list[str]] = {}
+    for key in keys:
+        for path in k.parents(key):
+            if path in roots:
+                grouped.setdefault(path, []).append(key)
+                break
+    return grouped
