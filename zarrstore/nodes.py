@@ -131,7 +131,7 @@ def _names(store: Store, path: str) -> list[str]:
         return store.listdir(path)
     except UnsupportedOperation:
         names = [name for name, kind, _ in _MARKS if kind != "group" and k.join(path, name) in store]
-        if documents.ZARRAY in names or _node(store, path, names) is not None:
+        if documents.ZARRAY in names or _node(store, path, names, tolerant=False) is not None:
             return names
         raise
 

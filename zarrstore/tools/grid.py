@@ -15,14 +15,14 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError, UnsupportedOperation
-from zarrstore.metadata import chunking, consolidated, documents, v2, v3
+from zarrstore.metadata import chunking, consolidated, documents, v2
+from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
+from zarrstore.spelling import spellings_of
 
 __all__ = ["MAX_QUESTIONS", "Grid", "grid_of", "regular_grid"]
 
 #: Chunks that are asked for by name unless the caller allows more.
 MAX_QUESTIONS = 1_000_000
-#: Chunks that are asked for to find out how an old array spells the names of its chunks.
-_PROBES = 16
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class _Array:
     path: str
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
-    encodings: tuple[tuple[str, str], ...]
+    rules: tuple[ChunkKeys, ...]
 
     def names(self) -> Iterator[str]:
         for position in chunking.chunk_grid(self.shape, self.chunks):
-            for encoding in self.encodings:
-                yield k.join(self.path, v3.chunk_name(position if self.shape else (), encoding))
+            for rule in self.rules:
+                yield rule.key(self.path, position)
 
     @property
     def count(self) -> int:
-        return chunking.n_chunks(self.shape, self.chunks) * len(self.encodings)
+        return chunking.n_chunks(self.shape, self.chunks) * len(self.rules)
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _without_repeats(arrays: Iterable[_Array]) -> list[_Array]:
             for other in distinct
             if (other.path, other.shape, other.chunks) == (array.path, array.shape, array.chunks)
         ]
-        if any(set(array.encodings) <= set(other.encodings) for other in same_grid):
+        if any(set(array.rules) <= set(other.rules) for other in same_grid):
             continue
         distinct[array] = None
     return list(distinct)
@@ -221,24 +221,17 @@ def _array(store: Store, key: str, document: Mapping[str, Any]) -> _Array | None
     path = k.parent(key)
     if k.name(key) == documents.ZARRAY:
         meta = v2.check_array(document, key)
-        array = _Array(path, meta.shape, meta.chunks, (("v2", meta.separator),))
-        if "dimension_separator" not in document and len(meta.shape) > 1:
-            return _spelled(store, array)
-        return array
+        return _Array(path, meta.shape, meta.chunks, _rules(store, path, meta))
     if k.name(key) != documents.ZARR_JSON or document.get("node_type") != "array":
         return None
-    return _Array(path, *regular_grid(document, key), (v3.chunk_key_encoding(document, key),))
+    return _Array(path, *regular_grid(document, key), (chunk_keys_of_v3(document, key),))
 
 
-def _spelled(store: Store, array: _Array) -> _Array:
-    """Find out how an array names its chunks; both ways, if none of those that are looked for is there."""
-    # NestedDirectoryStore of zarr 2.0 to 2.7 wrote "0/0" and did not say so in the document.
-    for separator in (".", "/"):
-        spelling = _Array(array.path, array.shape, array.chunks, (("v2", separator),))
-        for _, name in zip(range(_PROBES), spelling.names(), strict=False):
-            if store._contains(name):
-                return spelling
-    return _Array(array.path, array.shape, array.chunks, (("v2", "."), ("v2", "/")))
+def _rules(store: Store, path: str, meta: v2.ArrayMeta) -> tuple[ChunkKeys, ...]:
+    """Return how an array may name its chunks: both ways, if its document and its first chunks do not tell."""
+    ndim = len(meta.shape)
+    separators = {meta.dimension_separator} if meta.dimension_separator else spellings_of(store, path, meta).separators
+    return tuple(ChunkKeys("v2", separator, ndim) for separator in (sorted(separators) or (".", "/")[: max(1, ndim)]))
 
 
 def regular_grid(document: Mapping[str, Any], key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
