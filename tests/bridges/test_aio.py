@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import pickle
 import threading
 import time
+import weakref
+from dataclasses import replace
 
 import pytest
 
@@ -71,6 +75,68 @@ class TestLoopThread:
         assert loop.run(value(2)) == 2
         assert pickle.loads(pickle.dumps(loop)).run(value(3)) == 3
         loop.close()
+
+    def test_closing_ends_whoever_waits(self):
+        loop = LoopThread()
+        ended: list[BaseException | None] = []
+
+        def wait(coroutine):
+            try:
+                loop.run(coroutine)
+                ended.append(None)
+            except RuntimeError as exc:
+                ended.append(exc)
+
+        async def stubborn():
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.01)
+                return 1
+
+        waiting = [asyncio.sleep(60) for _ in range(8)] + [stubborn()]
+        threads = [threading.Thread(target=wait, args=(one,), daemon=True) for one in waiting]
+        for thread in threads:
+            thread.start()
+        while len(loop._waited_for) < len(threads):
+            time.sleep(0.001)
+        loop.close()
+        for thread in threads:
+            thread.join(10)
+        assert len(ended) == len(threads)
+        assert sum(exc is None for exc in ended) == 1
+        assert all("closed before" in str(exc) for exc in ended if exc is not None)
+        assert loop.run(value(2)) == 2  # and may be used again
+        loop.close()
+
+    def test_closing_while_threads_come_leaves_none_waiting(self):
+        loop, stop, finished = LoopThread(), threading.Event(), []
+
+        def ask():
+            while not stop.is_set():
+                with contextlib.suppress(RuntimeError):
+                    assert loop.run(value(7)) == 7
+            finished.append(1)
+
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for _ in range(50):
+            loop.close()
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        loop.close()
+        assert len(finished) == 6
+
+    def test_it_is_not_closed_by_what_runs_on_it(self):
+        with LoopThread() as loop:
+
+            async def close():
+                loop.close()
+
+            with pytest.raises(RuntimeError, match="cannot close"):
+                loop.run(close())
 
     def test_a_forked_child_has_a_loop_of_its_own(self):
         assert shared_loop().run(value(1)) == 1
@@ -299,3 +365,42 @@ def test_what_does_not_block_is_called_without_a_thread():
     assert len(seen) == 2
     with pytest.raises(ValueError, match="in_thread"):
         AsyncMapping(inner, in_thread="sometimes")
+
+
+def test_event_loops_die_with_their_users():
+    store = AsyncMapping(SlowStore({"a": b"1"}, 0))
+    loops = []
+
+    async def main():
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        assert await store.get("a") == b"1"
+        await store.set("b", b"2")
+
+    for _ in range(3):
+        asyncio.run(main())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_stores_within_stores_do_not_take_each_others_threads(depth):
+    """Each level waits in a thread for a coroutine of the level within, which needs a thread too."""
+
+    class Nested(DictStore):
+        capabilities = replace(DictStore.capabilities, blocking=True)
+
+        def __init__(self, within):
+            super().__init__()
+            self.within = within
+
+        def _get(self, key):
+            return shared_loop().run(self.within.get(key), timeout=30)
+
+    store = AsyncMapping(SlowStore({str(n): b"1" for n in range(64)}, 0.001))
+    for _ in range(depth):
+        store = AsyncMapping(Nested(store))
+
+    async def main():
+        return await asyncio.gather(*(store.getitems([str(n)]) for n in range(64)))
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == [{str(n): b"1"} for n in range(64)]

@@ -13,7 +13,7 @@ import pickle
 
 import numpy as np
 import zarr
-from zarr.abc.store import RangeByteRequest, Store, SuffixByteRequest
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import default_buffer_prototype
 
 from tests.bridges.legacy import ARRAYS, LEGACY, NOT_ZARR_3, expected, same
@@ -255,3 +255,29 @@ def test_every_method_that_zarr_demands_is_there():
     assert not inspect.isabstract(MappingStore)
     for name in ("clear", "delete_dir", "is_empty", "getsize", "getsize_prefix", "set_if_not_exists", "with_read_only"):
         assert name in vars(MappingStore), f"{name} would fall back to zarr's slow default"
+
+
+def test_parts_of_a_shard_are_one_question_to_the_mapping():
+    """As zarr 3.4 asks for the inner chunks of a shard."""
+    value = bytes(range(256)) * 40
+    mapping = CountingStore(DictStore({"a": value}))
+    parts = [RangeByteRequest(0, 9), None, OffsetByteRequest(10_000), RangeByteRequest(5, 7), SuffixByteRequest(3)]
+    expected = [value[0:9], value, value[10_000:], value[5:7], value[-3:]]
+
+    async def read(store, key):
+        return [group async for group in store.get_ranges(key, parts, prototype=default_buffer_prototype())]
+
+    store = MappingStore(mapping)
+    mapping.reset()
+    (found,) = asyncio.run(read(store, "a"))
+    assert {i: part.to_bytes() for i, part in found} == dict(enumerate(expected))
+    assert mapping.calls == {"_get_ranges": 1, "_get_suffix": 1}
+    found = store.get_ranges_sync("a", parts, prototype=default_buffer_prototype())
+    assert {i: part.to_bytes() for i, part in found} == dict(enumerate(expected))
+    for refused in (
+        lambda: asyncio.run(read(store, "absent")),
+        lambda: store.get_ranges_sync("absent", parts, prototype=default_buffer_prototype()),
+    ):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            refused()
+        assert caught.group_contains(FileNotFoundError)

@@ -8,16 +8,23 @@ pytest.importorskip("zarr.abc.store", reason="needs zarr 3: pip install zarrstor
 
 import asyncio
 import time
+import uuid
 import warnings
 
+import fsspec
 import zarr
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from zarr.abc.store import RangeByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, LoggingStore, MemoryStore, ZipStore
 from zarr.testing.store import LatencyStore
 
 from zarrstore import DictStore
 from zarrstore.bridges.zarr3 import AsyncStoreMapping, MappingStore, to_zarr3
 from zarrstore.errors import ConflictError, ReadOnlyError, UnsupportedOperation
-from zarrstore.testing import StoreConformance, tree
+from zarrstore.testing import SlowStore, StoreConformance, tree
+from zarrstore.wrappers.prefix import PrefixStore
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -209,3 +216,71 @@ def test_to_zarr3_takes_what_there_is():
     assert to_zarr3(held, read_only=True).read_only
     with pytest.raises(TypeError, match="not a mapping"):
         to_zarr3(3)
+
+
+@pytest.mark.parametrize("wrap", ["zarr", "own"])
+def test_a_key_is_no_pattern_and_a_directory_is_no_key_within_a_wrapper_of_zarr(wrap, tmp_path):
+    from zarr.storage import WrapperStore
+
+    class Own(WrapperStore):
+        pass
+
+    around = LoggingStore if wrap == "zarr" else Own
+    fs = fsspec.filesystem("memory")
+    root = f"/{uuid.uuid4().hex}"
+    stores = {
+        "fsspec": FsspecStore(AsyncFileSystemWrapper(fs, asynchronous=True), path=root),
+        "local": LocalStore(tmp_path),
+    }
+    for name, store in stores.items():
+        mapping = AsyncStoreMapping(around(store))
+        mapping.update({"ab": b"1", "axb": b"2", "d/x": b"3"})
+        for key in ("a*", "a?", "a[b]", "*", "d"):
+            assert key not in mapping, (name, key)
+            with pytest.raises(KeyError):
+                del mapping[key]
+            mapping.delitems([key])
+        assert dict(mapping) == {"ab": b"1", "axb": b"2", "d/x": b"3"}
+        del mapping["ab"]
+        assert dict(mapping) == {"axb": b"2", "d/x": b"3"}
+        if name == "fsspec":
+            mapping["a*"] = b"4"
+            with pytest.raises(UnsupportedOperation, match="patterns"):
+                del mapping["a*"]
+            assert dict(mapping) == {"axb": b"2", "d/x": b"3", "a*": b"4"}
+
+
+def test_sixty_four_calls_at_a_time_through_two_bridges_do_not_wait_for_each_other():
+    held = DictStore({f"part/{n}": bytes([n]) for n in range(64)})
+    inner = to_zarr3(SlowStore(held, 0.001), read_only=False)
+    store = to_zarr3(PrefixStore(AsyncStoreMapping(inner, loop="own"), "part"))
+
+    async def main():
+        parts = [store.get(str(n), default_buffer_prototype(), RangeByteRequest(0, 1)) for n in range(64)]
+        sizes = [store.getsize(str(n)) for n in range(64)]
+        return await asyncio.gather(*parts, *sizes)
+
+    found = sync(asyncio.wait_for(main(), 30))
+    assert [value.to_bytes() for value in found[:64]] == [bytes([n]) for n in range(64)]
+    assert found[64:] == [1] * 64
+
+
+def test_parts_of_a_value_are_read_at_one_time():
+    reads = []
+
+    class Watched(MemoryStore):
+        async def get(self, key, prototype, byte_range=None):
+            reads.append("begun")
+            await asyncio.sleep(0.01)
+            reads.append("ended")
+            return await super().get(key, prototype, byte_range)
+
+    store = AsyncStoreMapping(Watched())
+    store["a"] = bytes(range(256)) * 4096
+    value = store["a"]
+    spans = [(0, 10), (500_000, 500_010), (1_000_000, None), (3, 3), (5, 20)]
+    reads.clear()
+    assert store.getranges("a", spans) == [value[start:stop] for start, stop in spans]
+    assert reads == ["begun"] * 3 + ["ended"] * 3
+    with pytest.raises(KeyError):
+        store.getranges("absent", spans)

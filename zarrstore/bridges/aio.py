@@ -12,7 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from zarrstore.adapt import as_store
@@ -24,6 +25,12 @@ __all__ = ["AsyncMapping", "Batcher", "LoopThread", "shared_loop"]
 T = TypeVar("T")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+#: Seconds that cancelled coroutines have to clean up when their loop is closed.
+_CLEAN_UP = 5.0
+
+
+_loop_threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 
 class LoopThread:
@@ -44,26 +51,33 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
+        self._reset()
+        _loop_threads.add(self)
+
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._pid = 0
+        #: What callers wait for on the present loop.
+        self._waited_for: set[Future[Any]] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LoopThread, ()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
-        if self._pid != os.getpid():  # the first call, or a forked child, where the thread does not run
-            if self._pid:
-                self._lock = threading.Lock()  # it may have been held while the process forked
-            with self._lock:
-                if self._pid != os.getpid():
-                    loop = asyncio.new_event_loop()
-                    self._thread = threading.Thread(target=loop.run_forever, name="zarrstore-loop", daemon=True)
-                    self._thread.start()
-                    self._loop, self._pid = loop, os.getpid()
-        assert self._loop is not None
-        return self._loop
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="zarrstore-loop", daemon=True)
+                thread.start()
+                self._loop, self._thread = loop, thread
+            if threading.current_thread() is self._thread:
+                coroutine.close()
+                raise RuntimeError("cannot wait for this event loop from a coroutine that runs on it: await it instead")
+            # Under the lock, so that `close` ends every coroutine that reaches this loop.
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._waited_for.add(future)
+            return future
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine to its end and return its result, or raise its error.
@@ -78,37 +92,65 @@ class LoopThread:
         Raises
         ------
         RuntimeError
-            The caller itself runs on this loop, and would wait for itself.
+            The caller itself runs on this loop, and would wait for itself; or `close` was called meanwhile.
         TimeoutError
             It took longer than `timeout`.
         """
-        loop = self._started()
-        if threading.current_thread() is self._thread:
-            coroutine.close()
-            raise RuntimeError("cannot wait for this event loop from a coroutine that runs on it: await it instead")
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        future = self._submit(coroutine)
+        waited_for = self._waited_for
         try:
             return future.result(timeout)
+        except CancelledError:
+            if future in waited_for:
+                raise  # the coroutine cancelled itself
+            raise RuntimeError("the LoopThread was closed before the coroutine had ended") from None
         except BaseException:
             # Also if the caller was interrupted: nobody waits for it any more. Done already, this does nothing.
             future.cancel()
             raise
+        finally:
+            waited_for.discard(future)
 
     def close(self) -> None:
-        """Stop the thread. A later `run` starts another."""
+        """Stop the thread and end whoever waits in `run` with RuntimeError. A later `run` starts another thread.
+
+        Notes
+        -----
+        Coroutines are cancelled first, and have 5 seconds to clean up.
+        """
         with self._lock:
-            loop, thread, ours = self._loop, self._thread, self._pid == os.getpid()
-            self._loop, self._thread, self._pid = None, None, 0
-        if loop is not None and thread is not None and ours:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+            loop, thread, waited_for = self._loop, self._thread, self._waited_for
+            if threading.current_thread() is thread:
+                raise RuntimeError("cannot close this event loop from a coroutine that runs on it")
+            self._loop, self._thread, self._waited_for = None, None, set()
+        if loop is None or thread is None:
+            return
+        abandoned = list(waited_for)
+        waited_for.clear()
+        asyncio.run_coroutine_threadsafe(_end_tasks(loop), loop)
+        thread.join()
+        loop.close()
+        for future in abandoned:
+            future.cancel()  # done already, this does nothing
 
     def __enter__(self) -> LoopThread:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+async def _end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel all other coroutines of the loop, wait for them a while, and stop the loop."""
+    try:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLEAN_UP)
+        await loop.shutdown_asyncgens()
+    finally:
+        loop.stop()
 
 
 _shared = LoopThread()
@@ -126,33 +168,58 @@ def shared_loop() -> LoopThread:
 
 
 # The loop's own pool decodes chunks for zarr 3; if stores waited in it, they would stop the decoding.
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
+#
+# A call that waits in a thread may itself wait for a coroutine that needs a thread: a mapping over a store of zarr 3
+# over a mapping. If both took their thread from one pool, enough outer calls would take all of them, and the inner ones
+# would wait for ever. So each depth has a pool of its own. The depth goes with the context, which asyncio copies from
+# the thread that submits a coroutine.
+_THREADS = 32
+_depth: ContextVar[int] = ContextVar("zarrstore-aio-depth", default=0)
+_pools: dict[int, ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
 
 
-def _executor() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        with _pool_lock:
-            if _pool is None:
-                _pool = ThreadPoolExecutor(32, thread_name_prefix="zarrstore-aio")
-    return _pool
+def _executor(depth: int) -> ThreadPoolExecutor:
+    pool = _pools.get(depth)
+    if pool is None:
+        with _pools_lock:
+            pool = _pools.get(depth)
+            if pool is None:
+                pool = _pools[depth] = ThreadPoolExecutor(_THREADS, thread_name_prefix=f"zarrstore-aio-{depth}")
+    return pool
 
 
-def _forget_pool() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
+async def _in_thread(depth: int, function: Callable[..., T], *args: Any) -> T:
+    """Call a function in a thread of the pool of this depth; what it waits for takes threads of the next."""
+    return await asyncio.get_running_loop().run_in_executor(_executor(depth), _at_depth, depth + 1, function, *args)
+
+
+def _at_depth(depth: int, function: Callable[..., T], *args: Any) -> T:
+    token = _depth.set(depth)
+    try:
+        return function(*args)
+    finally:
+        _depth.reset(token)
+
+
+def _start_anew_after_fork() -> None:
+    # No thread but the one that forked runs in the child, and any lock may have been held.
+    global _pools_lock
+    for loop_thread in list(_loop_threads):
+        loop_thread._reset()
+    _pools.clear()
+    _pools_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_start_anew_after_fork)
 
 
 class _Lane(Generic[Item, Result]):
-    """What one event loop asked of a Batcher."""
+    """What one event loop asked of a Batcher, at one depth of threads; it keeps no event loop alive."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
         self.waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self.alone: list[tuple[Item, asyncio.Future[Result]]] = []
         self.running = 0
@@ -201,16 +268,20 @@ class Batcher(Generic[Item, Result]):
         self._act = act
         self._together = together
         self._seconds: float | None = None  # that an item takes, as seen lately
-        self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[Item, Result]] = (
+        self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[int, _Lane[Item, Result]]] = (
             weakref.WeakKeyDictionary()
         )
 
     async def __call__(self, item: Item) -> Result:
         """Ask for one item, and return its result."""
         loop = asyncio.get_running_loop()
-        lane = self._lanes.get(loop)
+        lanes = self._lanes.get(loop)
+        if lanes is None:
+            lanes = self._lanes[loop] = {}
+        depth = _depth.get()
+        lane = lanes.get(depth)
         if lane is None:
-            lane = self._lanes[loop] = _Lane(loop)
+            lane = lanes[depth] = _Lane(depth)
         future: asyncio.Future[Result] = loop.create_future()
         lane.waiting.append((item, future))
         if not lane.due:
@@ -242,7 +313,9 @@ class Batcher(Generic[Item, Result]):
         if not batch:
             return
         lane.running += 1
-        call = lane.loop.run_in_executor(_executor(), self._timed, [item for item, _ in batch])
+        items = [item for item, _ in batch]
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(_executor(lane.depth), _at_depth, lane.depth + 1, self._timed, items)
         call.add_done_callback(lambda done: self._deliver(lane, batch, done))
 
     def _timed(self, items: list[Item]) -> tuple[Sequence[Result], float]:
@@ -343,7 +416,7 @@ class AsyncMapping:
         """Call a function of the store where the store's own methods are called: in a thread, if any are."""
         if not self.threaded:
             return function(*args)
-        return await asyncio.get_running_loop().run_in_executor(_executor(), function, *args)
+        return await _in_thread(_depth.get(), function, *args)
 
     async def get(self, key: str) -> bytes | None:
         """Return the value, None if it is absent."""
@@ -363,6 +436,10 @@ class AsyncMapping:
     async def getsuffix(self, key: str, n: int) -> bytes | None:
         """Return the last bytes of a value, None if it is absent."""
         return await self._unless_absent(self.store.getsuffix, key, n)
+
+    async def getranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes] | None:
+        """Return parts of a value, one for each ``(start, stop)``, None if it is absent."""
+        return await self._unless_absent(self.store.getranges, key, spans)
 
     async def nbytes(self, key: str) -> int | None:
         """Return the size of a value in bytes, None if it is absent."""

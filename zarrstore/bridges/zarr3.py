@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from zarrstore.bridges.aio import AsyncMapping
 from zarrstore.optional import require
 
-# Said before zarr 2, which has no zarr.abc, complains in its own way.
+# Before the imports: zarr 2 has no zarr.abc, and its own error would not name the extra to install.
 require("zarr.abc.store", extra="zarr3", feature="zarrstore.bridges.zarr3")
 
 from zarr.abc.store import (  # noqa: E402
@@ -75,10 +75,10 @@ class MappingStore(Store):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MappingStore):
             return False
-        # The same object first: two foreign mappings compare by reading everything.
+        # The same object first: comparing two foreign mappings reads everything.
         return self.mapping is other.mapping or self.mapping == other.mapping
 
-    # As before in zarr: a store that compares is not hashed.
+    # zarr's stores compare by value and are not hashed.
     __hash__ = None  # type: ignore[assignment]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class MappingStore(Store):
 
     @property
     def _supports_sync_io(self) -> bool:
-        # zarr 3.4 asks. One by one would forgo what a batch of a remote store saves.
+        # zarr 3.4 asks. Synchronous calls come one by one: a remote store would not get its batches.
         capabilities = self._mapping.store.capabilities
         return not (capabilities.concurrent and self._mapping.threaded)
 
@@ -131,17 +131,45 @@ class MappingStore(Store):
     ) -> Buffer | None:
         """Return a value or a part of it, None if it is absent."""
         await self._ready()
-        if byte_range is None:
-            value = await self._mapping.get(key)
-        elif isinstance(byte_range, RangeByteRequest):
-            value = await self._mapping.getrange(key, byte_range.start, byte_range.end)
-        elif isinstance(byte_range, OffsetByteRequest):
-            value = await self._mapping.getrange(key, byte_range.offset)
-        elif isinstance(byte_range, SuffixByteRequest):
-            value = await self._mapping.getsuffix(key, byte_range.suffix)
-        else:
-            raise ValueError(f"Unexpected byte_range, got {byte_range}.")
-        return _buffer(value, prototype)
+        method, *offsets = _call(byte_range)
+        return _buffer(await getattr(self._mapping, method)(key, *offsets), prototype)
+
+    async def get_ranges(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: BufferPrototype, **limits: Any
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Yield parts of one value with their positions among `byte_ranges`; zarr 3.4 reads shards so.
+
+        Notes
+        -----
+        One question to the mapping, which knows best what it reads together; `limits` are not used. As zarr expects,
+        any error comes in a BaseExceptionGroup, and an absent value is FileNotFoundError.
+        """
+        await self._ready()
+        spans, others = _spans(byte_ranges)
+        try:
+            parts = await self._mapping.getranges(key, list(spans.values())) if spans else []
+            found = [*zip(spans, parts or (), strict=parts is not None)]
+            found += [(i, await getattr(self._mapping, method)(key, n)) for i, (method, n) in others.items()]
+            if parts is None or any(part is None for _, part in found):
+                raise FileNotFoundError(key)
+        except Exception as exc:
+            raise BaseExceptionGroup(f"cannot read parts of {key!r}", [exc]) from None
+        yield [(i, _buffer(part, prototype)) for i, part in found]
+
+    def get_ranges_sync(
+        self, key: str, byte_ranges: Sequence[ByteRequest | None], *, prototype: BufferPrototype, **limits: Any
+    ) -> Sequence[tuple[int, Buffer | None]]:
+        """Return what `get_ranges` yields, waiting for it in the caller's thread."""
+        self._is_open = True
+        store = self._mapping.store
+        spans, others = _spans(byte_ranges)
+        try:
+            found = [*zip(spans, store.getranges(key, spans.values()), strict=True)] if spans else []
+            found += [(i, getattr(store, method)(key, n)) for i, (method, n) in others.items()]
+        except Exception as exc:
+            cause = FileNotFoundError(key) if isinstance(exc, KeyError) else exc
+            raise BaseExceptionGroup(f"cannot read parts of {key!r}", [cause]) from None
+        return [(i, _buffer(part, prototype)) for i, part in found]
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -152,9 +180,9 @@ class MappingStore(Store):
     async def _get_many(
         self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
     ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
-        asked = list(requests)
-        values = await asyncio.gather(*(self.get(*request) for request in asked))
-        for (key, *_), value in zip(asked, values, strict=True):
+        wanted = list(requests)
+        values = await asyncio.gather(*(self.get(*request) for request in wanted))
+        for (key, *_), value in zip(wanted, values, strict=True):
             yield key, value
 
     async def exists(self, key: str) -> bool:
@@ -215,7 +243,7 @@ class MappingStore(Store):
         await self._mapping.setitems([(key, _content(value)) for key, value in values])
 
     async def set_partial_values(self, key_start_values: Any) -> None:
-        """Refuse: zarr 3.0 demands the method, and nobody may call it where `supports_partial_writes` is False."""
+        """Refuse: zarr 3.0 demands that the method exists; `supports_partial_writes` is False."""
         raise NotImplementedError(f"{self!r} cannot write a part of a value")
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
@@ -252,21 +280,11 @@ class MappingStore(Store):
     ) -> Buffer | None:
         """Return a value or a part of it, None if it is absent, waiting for it in the caller's thread."""
         self._is_open = True
-        store = self._mapping.store
+        method, *offsets = _call(byte_range)
         try:
-            if byte_range is None:
-                value = store[key]
-            elif isinstance(byte_range, RangeByteRequest):
-                value = store.getrange(key, byte_range.start, byte_range.end)
-            elif isinstance(byte_range, OffsetByteRequest):
-                value = store.getrange(key, byte_range.offset)
-            elif isinstance(byte_range, SuffixByteRequest):
-                value = store.getsuffix(key, byte_range.suffix)
-            else:
-                raise ValueError(f"Unexpected byte_range, got {byte_range}.")
+            return _buffer(getattr(self._mapping.store, method)(key, *offsets), prototype)
         except KeyError:
             return None
-        return _buffer(value, prototype)
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Set a value in the caller's thread."""
@@ -279,6 +297,35 @@ class MappingStore(Store):
         self._is_open = True
         self._check_writable()
         self._mapping.store.delitems([key])
+
+
+def _call(part: ByteRequest | None) -> tuple[Any, ...]:
+    """Return which method of a store reads what zarr asks for, and its arguments behind the key."""
+    if part is None:
+        return ("get",)
+    if isinstance(part, RangeByteRequest):
+        return "getrange", part.start, part.end
+    if isinstance(part, OffsetByteRequest):
+        return "getrange", part.offset
+    if isinstance(part, SuffixByteRequest):
+        return "getsuffix", part.suffix
+    raise ValueError(f"Unexpected byte_range, got {part}.")
+
+
+def _spans(
+    parts: Sequence[ByteRequest | None],
+) -> tuple[dict[int, tuple[int, int | None]], dict[int, tuple[str, int]]]:
+    """Return by position what can be asked for as spans from the start, and what cannot as calls."""
+    spans: dict[int, tuple[int, int | None]] = {}
+    others: dict[int, tuple[str, int]] = {}
+    for i, part in enumerate(parts):
+        method, *offsets = _call(part)
+        if method == "getsuffix":
+            others[i] = method, offsets[0]
+        else:
+            start, stop = (*offsets, None, None)[:2] if offsets else (0, None)
+            spans[i] = start, stop
+    return spans, others
 
 
 def _buffer(value: bytes | None, prototype: BufferPrototype | None) -> Buffer | None:

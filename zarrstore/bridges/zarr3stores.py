@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -12,10 +13,11 @@ from typing import Any, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems
+from zarrstore.batch import AheadItems, batches
 from zarrstore.bridges.aio import shared_loop
 from zarrstore.errors import ConflictError, ReadOnlyError, UnsupportedOperation
 from zarrstore.optional import require
+from zarrstore.spans import coalesce, read_spans
 
 require("zarr.abc.store", extra="zarr3", feature="AsyncStoreMapping")
 
@@ -23,7 +25,7 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteReques
 from zarr.abc.store import Store as ZarrStore  # noqa: E402
 from zarr.core.buffer import default_buffer_prototype  # noqa: E402
 from zarr.core.sync import sync  # noqa: E402
-from zarr.storage import FsspecStore, LocalStore, ZipStore  # noqa: E402
+from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore  # noqa: E402
 
 __all__ = ["AsyncStoreMapping"]
 
@@ -34,6 +36,19 @@ CONCURRENCY = 64
 _BATCH_KEYS = 1024
 _BATCH_NBYTES = 64 << 20
 _LISTED_AT_ONCE = 1000
+
+
+#: What makes a name a pattern for fsspec.
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def _base(store: ZarrStore) -> tuple[ZarrStore, bool]:
+    """Return the store that wrappers (for logs, delays, caches) are around, and whether all of them are zarr's own."""
+    known = True
+    while isinstance(store, WrapperStore):
+        known = known and type(store).__module__.startswith("zarr.")
+        store = store._store
+    return store, known
 
 
 @contextmanager
@@ -83,8 +98,15 @@ class AsyncStoreMapping(Store):
             store = LocalStore(store.root.absolute(), read_only=store.read_only)
         self.store = store
         self.loop = loop
-        self._local = isinstance(store, LocalStore)
-        self._fsspec = isinstance(store, FsspecStore)
+        base, known = _base(store)
+        # A wrapper that is not zarr's own may have other keys than the store within: only its own methods are used.
+        self._base = base if known else store
+        self._opaque = not known
+        self._wrapped = base is not store
+        self._local = known and isinstance(base, LocalStore)
+        self._fsspec = known and isinstance(base, FsspecStore)
+        self._takes_patterns = isinstance(base, FsspecStore)
+        self._zip = isinstance(base, ZipStore)
         writable = store.supports_writes and not store.read_only
         self.capabilities = Capabilities(
             writable=writable,
@@ -153,14 +175,17 @@ class AsyncStoreMapping(Store):
     async def _is_value(self, key: str) -> bool:
         if self._fsspec:
             # exists() of a FsspecStore is true for directories.
-            return bool(await self.store.fs._isfile(self._fsspec_path(key)))  # type: ignore[attr-defined]
+            return bool(await self._base.fs._isfile(self._fsspec_path(key)))  # type: ignore[attr-defined]
+        if self._opaque:
+            # exists() may be true for a directory, and delete() then removes it.
+            return await self._read(key) is not None
         found = False
         with _absent_if_too_long():
             found = await self.store.exists(key)
         return found
 
     def _fsspec_path(self, key: str) -> str:
-        return f"{self.store.path}/{key}"  # type: ignore[attr-defined]
+        return f"{self._base.path}/{key}"  # type: ignore[attr-defined]
 
     async def _read(self, key: str, part: Any = None) -> bytes | None:
         value = None
@@ -170,7 +195,7 @@ class AsyncStoreMapping(Store):
 
     async def _size(self, key: str) -> int | None:
         # getsize() of a directory is that of its inode, or 0.
-        if (self._local or self._fsspec) and not await self._is_value(key):
+        if (self._local or self._fsspec or self._opaque) and not await self._is_value(key):
             return None
         try:
             return await self.store.getsize(key)
@@ -181,9 +206,11 @@ class AsyncStoreMapping(Store):
         # delete() of a LocalStore takes whole directories, and nobody says whether there was anything.
         if not await self._is_value(key):
             return False
-        if self._fsspec:
+        if self._takes_patterns and _PATTERN.search(key):
             # delete() of a FsspecStore takes "*" and "[" for patterns, and removes what they match.
-            await self.store.fs._rm_file(self._fsspec_path(key))  # type: ignore[attr-defined]
+            if self._wrapped:
+                raise UnsupportedOperation(f"delete {key!r}", self, "fsspec takes '*', '?' and '[' in it for patterns")
+            await self._base.fs._rm_file(self._fsspec_path(key))  # type: ignore[attr-defined]
         else:
             await self.store.delete(key)
         return True
@@ -196,7 +223,7 @@ class AsyncStoreMapping(Store):
             if not above:
                 return
             try:
-                os.rmdir(self.store.root / above)  # type: ignore[attr-defined]
+                os.rmdir(self._base.root / above)  # type: ignore[attr-defined]
             except FileNotFoundError:
                 continue
             except OSError:
@@ -216,16 +243,21 @@ class AsyncStoreMapping(Store):
         return self._run(self._is_value(key))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return self._run(self._read_range(key, start, stop))
+
+    async def _read_range(self, key: str, start: int, stop: int | None) -> bytes:
         if stop is not None and stop <= start:
-            return self._empty(key)
+            if not await self._is_value(key):
+                raise KeyError(key)
+            return b""
         part = OffsetByteRequest(start) if stop is None else RangeByteRequest(start, stop)
         try:
-            return self._found(key, self._run(self._read(key, part)))
+            return self._found(key, await self._read(key, part))
         except KeyError:
             raise
         except Exception:
             # Some stores refuse a part that begins behind the end.
-            size = self._run(self._size(key))
+            size = await self._size(key)
             if size is None or start < size:
                 raise
             return b""
@@ -254,6 +286,13 @@ class AsyncStoreMapping(Store):
             raise KeyError(key)
         return size
 
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        runs = [run for run, _ in coalesce(spans)]
+        if len(runs) < 2:
+            return super()._get_ranges(key, spans)
+        parts = dict(zip(runs, self._gather(lambda run: self._read_range(key, *run), runs), strict=True))
+        return read_spans(lambda start, stop: parts[start, stop], spans)
+
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         return AheadItems(self._fetch, keys)
 
@@ -268,7 +307,7 @@ class AsyncStoreMapping(Store):
             key for key in below if k.is_below(key, path) and k.is_key(key) and not k.is_partial(key)
         )
         # A zip written twice lists twice.
-        return dict.fromkeys(found) if isinstance(self.store, ZipStore) else found
+        return dict.fromkeys(found) if self._zip else found
 
     def _listdir(self, path: str) -> Iterable[str]:
         self._listable()
@@ -320,19 +359,10 @@ class AsyncStoreMapping(Store):
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         # Of two values for one key in a batch the last one counts, whatever the order in which requests end.
-        batch: dict[str, bytes] = {}
-        size = 0
-        for key, value in items:
-            self._may_write(key)
-            batch[key] = value
-            size += len(value)
-            if len(batch) >= _BATCH_KEYS or size >= _BATCH_NBYTES:
-                self._gather(self._write, batch.items())
-                batch, size = {}, 0
-        if batch:
+        for batch in batches(items, _BATCH_KEYS, _BATCH_NBYTES):
+            self._may_write(next(iter(batch)))
             self._gather(self._write, batch.items())
-        elif not self.capabilities.writable:
-            self._may_write("")
+        self._may_write("")
 
     def _delete(self, key: str) -> None:
         self._may_erase(key)
