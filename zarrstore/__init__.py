@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from zarrstore.wrappers.filter import FilterStore as FilterStore
     from zarrstore.wrappers.lru import LRUStoreCache as LRUStoreCache
     from zarrstore.wrappers.metrics import MetricsStore as MetricsStore
+    from zarrstore.wrappers.n5view import N5View as N5View
     from zarrstore.wrappers.overlay import OverlayStore as OverlayStore
     from zarrstore.wrappers.prefix import PrefixStore as PrefixStore
     from zarrstore.wrappers.readonly import ReadOnlyStore as ReadOnlyStore
@@ -148,6 +149,7 @@ _MODULES = {
     "wrappers.filter": "FilterStore",
     "wrappers.lru": "LRUStoreCache",
     "wrappers.metrics": "MetricsStore",
+    "wrappers.n5view": "N5View",
     "wrappers.overlay": "OverlayStore",
     "wrappers.prefix": "PrefixStore",
     "wrappers.readonly": "ReadOnlyStore",

@@ -67,7 +67,11 @@ class Kind:
     @property
     def label(self) -> str:
         """The name with its article."""
-        return f"an {self.name}" if self.name in ("lmdb", "sqlite", "http", "obstore", "opendal") else f"a {self.name}"
+        return (
+            f"an {self.name}"
+            if self.name in ("n5", "lmdb", "sqlite", "http", "obstore", "opendal")
+            else f"a {self.name}"
+        )
 
     def claims(self, head: bytes) -> bool:
         """Tell whether a file that begins with `head` is of this kind."""
@@ -80,6 +84,7 @@ KINDS = {
         Kind("dict", "zarrstore.stores.dict:DictStore", schemes=("dict",)),
         Kind("dir", "zarrstore.stores.directory:DirectoryStore", schemes=("dir",), is_folder=True),
         Kind("nested", "zarrstore.stores.nested:NestedDirectoryStore", schemes=("nested",), is_folder=True),
+        Kind("n5", "zarrstore.registry:n5_directory", suffixes=(".n5",), schemes=("n5",), is_folder=True),
         Kind(
             "zip",
             "zarrstore.stores.zip:ZipStore",
@@ -170,7 +175,7 @@ def kind_of_head(head: bytes) -> Kind | None:
 def kind_of_content(path: str) -> Kind | None:
     """Return the kind of store that is at a path; None if nothing is there, or nothing that is known."""
     if os.path.isdir(path):
-        return KINDS["lmdb" if os.path.isfile(os.path.join(path, "data.mdb")) else "dir"]
+        return KINDS[_kind_of_directory(path)]
     sqlite = sys.modules.get("zarrstore.stores.sqlite")
     if sqlite is not None and sqlite.is_open_here(path):
         return KINDS["sqlite"]  # to read the head and close the file would drop SQLite's locks, which are the process's
@@ -184,6 +189,19 @@ def kind_of_content(path: str) -> Kind | None:
     import dbm
 
     return KINDS["dbm"] if dbm.whichdb(path) else None
+
+
+#: Documents that make a directory a Zarr hierarchy, whatever else lies beside them.
+_ZARR = (".zgroup", ".zarray", ".zmetadata", "zarr.json")
+
+
+def _kind_of_directory(path: str) -> str:
+    def holds(name: str) -> bool:
+        return os.path.isfile(os.path.join(path, name))
+
+    if holds("data.mdb"):
+        return "lmdb"
+    return "n5" if holds("attributes.json") and not any(map(holds, _ZARR)) else "dir"
 
 
 def _is_dbm_sqlite(path: str) -> bool:

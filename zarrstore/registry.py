@@ -31,7 +31,7 @@ __all__ = ["MODES", "open_store", "store_class"]
 MODES = ("r", "r+", "a", "w", "w-", "x")
 
 #: Documents that prove a hierarchy: those of all versions.
-_DOCUMENTS = (*sorted(documents.DOCUMENTS), "meta")
+_DOCUMENTS = (*sorted(documents.DOCUMENTS), "meta", "attributes.json")
 
 
 def open_store(
@@ -81,8 +81,10 @@ def open_store(
     target                                         opened as
     =============================================  ===========================================================
     existing file                                  by its first bytes: zip, SQLite, LMDB, DBM
-    existing directory                             LMDBStore if it holds ``data.mdb``, else DirectoryStore
-    missing: ``.zip .ozx``; ``.lmdb .mdb``;        ZipStore; LMDBStore;
+    existing directory                             LMDBStore if it holds ``data.mdb``, N5View if its root is N5,
+                                                   else DirectoryStore
+    missing: ``.n5``; ``.zip .ozx``;               N5View; ZipStore;
+    ``.lmdb .mdb``;                                LMDBStore;
     ``.sqlite .sqlite3 .db``; ``.dbm .bdb``        SQLiteStore; DBMStore
     any other path                                 DirectoryStore; Nested with ``dimension_separator="/"``
     ``file://`` ``local://``                       as the path
@@ -135,6 +137,12 @@ def open_store(
 def store_class(kind: str) -> Callable[..., Any]:
     """Return the class of a kind of store ("zip", "dir" ...), imported now, for verbs, which import no store."""
     return KINDS[kind].make
+
+
+def n5_directory(path: str, dimension_separator: str = ".", **options: Any) -> Store:
+    """Return the N5 hierarchy in a directory under version 2 keys; `options` are those of DirectoryStore."""
+    inner = KINDS["dir"].make(path, **options)
+    return load("zarrstore.wrappers.n5view:N5View")(inner, dimension_separator)  # type: ignore[no-any-return]
 
 
 def _is_url(target: str) -> bool:

@@ -1,0 +1,365 @@
+"""An N5 hierarchy under version 2 keys, so that everything that works on Zarr works on N5."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.batch import LazyItems, batches
+from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
+from zarrstore.metadata import documents, n5, v2
+from zarrstore.metadata.documents import ZARRAY, ZATTRS, ZGROUP
+from zarrstore.wrappers.base import Wrapper
+
+__all__ = ["N5View"]
+
+_SHOWN = frozenset({ZARRAY, ZGROUP, ZATTRS})
+#: What a batch of writes may hold while it waits, in keys and in bytes.
+_BATCH_KEYS = 1024
+_BATCH_NBYTES = 16 << 20
+
+
+class N5View(Wrapper):
+    """The N5 hierarchy in `inner`, with the keys, documents and chunks of version 2, for reading and writing.
+
+    Parameters
+    ----------
+    inner : Mapping
+        Holds ``attributes.json`` documents and blocks, or nothing yet.
+    dimension_separator : {'.', '/'}, default '.'
+        How the names of chunks are spelled here. The other spelling is understood too.
+
+    Notes
+    -----
+    ``.zarray``, ``.zgroup`` and ``.zattrs`` are read off ``attributes.json`` and written into it. A directory without
+    one is a group if a node lies below. Axes are reversed (N5 counts from the fastest), types are shown big-endian, and
+    what is absent reads as 0. The payload of a whole block is a chunk as it stands; a block that ends with the array,
+    one in Java's framing of LZ4, and one of an array that was made here in another byte order or layout are decoded and
+    encoded anew. Blocks are written whole at the edge too, as zarr 2's N5Store does. What N5 cannot represent (filters,
+    dates, text, another fill value than 0) is refused.
+
+    Cost: one read for a document; that of `inner` for a chunk, since the datasets are remembered (`invalidate` forgets
+    them). Threads: safe, as far as `inner` is. Crash: each document is one value. Source: the N5 specification 4.0.0
+    and zarr 2.18.7's N5Store; deviation: chunks come out without N5's header, so that any reader of version 2 decodes
+    them.
+
+    Examples
+    --------
+    >>> inner = {}
+    >>> view = N5View(inner)
+    >>> meta = v2.build_array(shape=(4, 10), chunks=(2, 5), dtype=">u2", compressor=None, fill_value=0)
+    >>> view.update({"a/.zarray": v2.encode_array(meta), "a/1.0": bytes(20)})
+    >>> sorted(inner), sorted(view)
+    (['a/0/1', 'a/attributes.json'], ['.zgroup', 'a/.zarray', 'a/1.0'])
+    >>> v2.decode_array(view["a/.zarray"]) == meta
+    True
+    """
+
+    takes_buffers = True
+    _documents_first = True
+
+    def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
+        super().__init__(inner)
+        if dimension_separator not in (".", "/"):
+            raise ValueError(f"dimension_separator {dimension_separator!r}: '.' or '/' is expected")
+        # A part of a chunk is no part of its block.
+        self.capabilities = replace(self.inner.capabilities, ranged=False)
+        self._dimension_separator: str = dimension_separator
+        self._reset()
+
+    def _reset(self) -> None:
+        self._datasets: dict[str, n5.Dataset] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_datasets", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.inner!r})"
+
+    def _place(self) -> object:
+        place = super()._place()
+        return None if place is None else (place, self._dimension_separator)
+
+    def invalidate(self) -> None:
+        """Forget the datasets, after another writer replaced one."""
+        self._datasets.clear()
+
+    # Nodes ---------------------------------------------------------------------------------------------------------
+
+    def _attributes(self, path: str) -> dict[str, Any] | None:
+        """Return the content of a node's ``attributes.json``, None if there is none."""
+        key = k.join(path, n5.ATTRIBUTES)
+        try:
+            attributes = documents.loads(self.inner._get(key), key)
+        except KeyError:
+            attributes = None
+        self._note(path, attributes)
+        return attributes
+
+    def _note(self, path: str, attributes: Mapping[str, Any] | None) -> None:
+        if attributes is not None and n5.is_dataset(attributes):
+            self._datasets[path] = n5.dataset(attributes, k.join(path, n5.ATTRIBUTES), self._dimension_separator)
+        else:
+            self._datasets.pop(path, None)
+
+    def _dataset_of(self, key: str) -> str | None:
+        """Return the path of the dataset that `key` lies below, None if it lies below none."""
+        above = list(k.parents(key))
+        known = next((path for path in above if path in self._datasets), None)
+        if known is not None:
+            return known
+        return next((path for path in reversed(above) if self._attributes(path) and path in self._datasets), None)
+
+    def _block_key(self, key: str) -> tuple[str, n5.Dataset] | None:
+        """Return the key in `inner` of a chunk, and its dataset; None if `key` names no chunk."""
+        if not k.name(key)[:1].isdigit():
+            return None
+        path = self._dataset_of(key)
+        if path is None:
+            return None
+        one = self._datasets[path]
+        for separator in (".", "/"):
+            coords = k.chunk_coords(key, path, separator)
+            if coords is not None and len(coords) == len(one.meta.shape):
+                return k.join(path, k.chunk_name(coords[::-1], "/")), one
+        return None
+
+    def _shown_key(self, key: str) -> str | None:
+        """Return the key under which a key of `inner` that is no document appears here; None if it does not."""
+        if k.name(key) in _SHOWN:
+            return None
+        if not k.name(key).isdecimal():
+            return key
+        path = next((path for path in k.parents(key) if path in self._datasets), None)
+        coords = None if path is None else k.chunk_coords(key, path, "/")
+        if path is None or coords is None or len(coords) != len(self._datasets[path].meta.shape):
+            return key
+        return k.join(path, k.chunk_name(coords[::-1], self._dimension_separator))
+
+    def _is_group(self, path: str, attributes: Mapping[str, Any] | None) -> bool:
+        if attributes is not None:
+            return not n5.is_dataset(attributes)
+        if path and self._dataset_of(path) is not None:
+            return False
+        return any(k.name(key) == n5.ATTRIBUTES for key in self.inner._keys(path))
+
+    def _names(self, path: str, attributes: Mapping[str, Any] | None) -> set[str]:
+        """Return the names of the documents that a node has here."""
+        names = {ZARRAY} if path in self._datasets else {ZGROUP} if self._is_group(path, attributes) else set()
+        return names | ({ZATTRS} if attributes is not None and n5.attrs_of(attributes) else set())
+
+    def _document(self, key: str) -> bytes:
+        path, name = k.parent(key), k.name(key)
+        attributes = self._attributes(path)
+        if name not in self._names(path, attributes):
+            raise KeyError(key)
+        if name == ZARRAY:
+            return v2.encode_array(self._datasets[path].meta)
+        return v2.encode_group() if name == ZGROUP else v2.encode_attrs(n5.attrs_of(attributes or {}))
+
+    def _set_document(self, key: str, value: bytes) -> None:
+        path, name = k.parent(key), k.name(key)
+        if not self.capabilities.writable:
+            raise ReadOnlyError(key, self)
+        with self._lock:
+            old = self._attributes(path)
+            base = {"n5": n5.VERSION} if old is None else old
+            if name == ZARRAY:
+                new = n5.attrs_of(base) | n5.array_to_n5(v2.decode_array(value, key), key)
+            elif name == ZGROUP:
+                v2.decode_group(value, key)
+                new = n5.without_dataset(base)
+            else:
+                new = n5.with_attrs(base, v2.decode_attrs(value, key), key)
+            self.inner._set(k.join(path, n5.ATTRIBUTES), documents.dumps(new))
+            self._note(path, new)
+
+    def _delete_document(self, key: str) -> None:
+        path, name = k.parent(key), k.name(key)
+        if not self.capabilities.writable:
+            raise ReadOnlyError(key, self)
+        with self._lock:
+            attributes = self._attributes(path)
+            if attributes is None or name not in self._names(path, attributes):
+                raise KeyError(key)
+            if name == ZATTRS:
+                self.inner._set(k.join(path, n5.ATTRIBUTES), documents.dumps(n5.with_attrs(attributes, {}, key)))
+            else:
+                self.inner._delete(k.join(path, n5.ATTRIBUTES))
+                self._datasets.pop(path, None)
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def _chunk(self, key: str, block: bytes, one: n5.Dataset) -> bytes:
+        try:
+            return n5.block_to_chunk(block, one)
+        except ValueError as exc:
+            raise StoreReadError(key, self, str(exc)) from exc
+
+    def _inner_key(self, key: str) -> str:
+        if k.name(key) == n5.ATTRIBUTES:
+            raise KeyError(key)
+        return key
+
+    def _get(self, key: str) -> bytes:
+        if k.name(key) in _SHOWN:
+            return self._document(key)
+        found = self._block_key(key)
+        if found is None:
+            return self.inner._get(self._inner_key(key))
+        return self._chunk(key, self.inner._get(found[0]), found[1])
+
+    def _contains(self, key: str) -> bool:
+        if k.name(key) in _SHOWN:
+            path = k.parent(key)
+            return k.name(key) in self._names(path, self._attributes(path))
+        if k.name(key) == n5.ATTRIBUTES:
+            return False
+        found = self._block_key(key)
+        return self.inner._contains(key if found is None else found[0])
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        return self._get(key)[start:stop]
+
+    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
+        value = self._get(key)
+        return [value[start:stop] for start, stop in spans]
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        value = self._get(key)
+        return value[max(0, len(value) - n) :]
+
+    def _nbytes(self, key: str) -> int:
+        return len(self._get(key))
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        blocks = {key: found for key in keys if k.name(key) not in _SHOWN and (found := self._block_key(key))}
+        values = self.inner._get_many([block_key for block_key, _ in blocks.values()])
+
+        def read(key: str) -> bytes:
+            if key not in blocks:
+                return self._get(key)
+            block_key, one = blocks[key]
+            return self._chunk(key, values[block_key], one)
+
+        return LazyItems(read, keys)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        inside = self._dataset_of(path) if path and k.name(path).isdecimal() else None
+        groups = set(k.parents(path))
+        found = list(self.inner._keys(path if inside is None else inside))
+        for key in found:
+            if k.name(key) == n5.ATTRIBUTES:
+                node = k.parent(key)
+                for name in self._names(node, self._attributes(node)):
+                    if k.is_below(k.join(node, name), path):
+                        yield k.join(node, name)
+                groups.add(node)
+                for above in k.parents(node):
+                    if above not in groups:
+                        groups.add(above)
+                        if self._attributes(above) is None and k.is_below(k.join(above, ZGROUP), path):
+                            yield k.join(above, ZGROUP)
+        for key in found:
+            shown = None if k.name(key) == n5.ATTRIBUTES else self._shown_key(key)
+            if shown is not None and k.is_below(shown, path):
+                yield shown
+
+    def _count(self) -> int:
+        return sum(1 for _ in self._keys(""))
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        attributes = self._attributes(path)
+        if path in self._datasets or (path and self._dataset_of(path) is not None):
+            return k.children(self._keys(path), path)
+        names = set(self.inner._listdir(path)) - _SHOWN - {n5.ATTRIBUTES}
+        return names | self._names(path, attributes)
+
+    def _getsize(self, path: str) -> int:
+        return Store._getsize(self, path)
+
+    # Writes --------------------------------------------------------------------------------------------------------
+
+    def _as_inner(self, key: str, value: bytes | memoryview) -> tuple[str, bytes]:
+        """Return the key and value of `inner` for a key that is no document."""
+        name = k.name(key)
+        if name == n5.ATTRIBUTES:
+            raise InvalidKeyError(key, f"{name!r} is not shown here: set .zarray, .zgroup or .zattrs")
+        found = self._block_key(key)
+        if found is not None:
+            return found[0], n5.chunk_to_block(value, found[1])
+        if k.is_chunk_name(name):
+            raise InvalidKeyError(
+                key, "the array comes before its chunks, which its document names; set its .zarray first"
+            )
+        return key, bytes(value)
+
+    def _set(self, key: str, value: bytes | memoryview) -> None:
+        if k.name(key) in _SHOWN:
+            self._set_document(key, bytes(value))
+        else:
+            self.inner._set(*self._as_inner(key, value))
+
+    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        early: list[tuple[str, bytes]] = []  # chunks that came before their array
+
+        def blocks() -> Iterator[tuple[str, bytes]]:
+            for key, value in items:
+                if k.name(key) in _SHOWN:
+                    self._set_document(key, bytes(value))
+                elif k.is_chunk_name(k.name(key)) and self._dataset_of(key) is None:
+                    if sum(len(waiting) for _, waiting in early) > _BATCH_NBYTES:
+                        self._as_inner(key, value)
+                    early.append((key, bytes(value)))
+                else:
+                    yield self._as_inner(key, value)
+            for key, value in early:
+                yield self._as_inner(key, value)
+
+        for batch in batches(blocks(), _BATCH_KEYS, _BATCH_NBYTES):
+            self.inner._set_many(batch.items())
+
+    def _delete(self, key: str) -> None:
+        if k.name(key) in _SHOWN:
+            self._delete_document(key)
+            return
+        found = self._block_key(key)
+        self.inner._delete(self._inner_key(key) if found is None else found[0])
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        documents_named, others = [], []
+        for key in keys:
+            if k.name(key) in _SHOWN:
+                documents_named.append(key)
+            elif k.name(key) != n5.ATTRIBUTES:
+                found = self._block_key(key)
+                others.append(key if found is None else found[0])
+        self.inner._delete_many(others)
+        Store._delete_many(self, documents_named)
+
+    def _rmdir(self, path: str) -> None:
+        if path and self._dataset_of(path) is not None:
+            Store._rmdir(self, path)
+        else:
+            self.inner._rmdir(path)
+            self.invalidate()
+
+    def _rename(self, source: str, destination: str) -> None:
+        if self._dataset_of(source) is not None or self._dataset_of(destination) is not None:
+            Store._rename(self, source, destination)
+        else:
+            self.inner._rename(source, destination)
+            self.invalidate()
+
+    def _clear(self) -> None:
+        self.inner._clear()
+        self.invalidate()
