@@ -171,6 +171,8 @@ class Store(MutableMapping[str, bytes]):
     _dimension_separator: str | None = None
     #: Whether `_set` and `_set_many` take buffers of the caller's memory beside `bytes`, and keep none of them.
     takes_buffers: bool = False
+    #: Whether an array's document must be set before its chunks, because their names in the backend depend on it.
+    _documents_first: bool = False
 
     # The mapping ---------------------------------------------------------------------------------------------------
 

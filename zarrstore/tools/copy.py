@@ -201,6 +201,7 @@ def copy_store(
     if memory < 1:
         raise ValueError(f"memory is {memory}; at least one byte is needed")
     src_store, dest_store = as_store(source), as_store(dest)
+    documents_first = documents_first or dest_store._documents_first
     if not dest_store.capabilities.writable and not dry_run:
         raise ReadOnlyError("a copy", dest_store)
     paths = Paths(k.normalize_path(source_path), k.normalize_path(dest_path))

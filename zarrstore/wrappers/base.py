@@ -39,6 +39,7 @@ class Wrapper(Store):
         self.inner = as_store(inner)
         self.capabilities = self.inner.capabilities
         self._dimension_separator = self.inner._dimension_separator
+        self._documents_first = type(self)._documents_first or self.inner._documents_first
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
