@@ -8,7 +8,7 @@ from typing import Any
 from zarrstore.metadata import documents, v2, v3
 from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
 
-__all__ = ["differences"]
+__all__ = ["attribute_differences", "differences"]
 
 
 def differences(
@@ -50,11 +50,7 @@ def differences(
     if translation.document is None:
         return []  # nothing to compare with: version 3 describes the array in its own way
     expected = translation.document
-    names = (expected.get("dimension_names"), document.get("dimension_names"))
-    if _unlike(expected["attributes"], document.get("attributes") or {}):
-        found.append('"attributes" differ')
-    if _unlike(*(None if value is None or not any(value) else value for value in names)):
-        found.append('"dimension_names" differ')
+    found += attribute_differences(attrs, document)
     wanted = separator if separator is not None else meta.separator
     rule = chunk_keys_of_v3(document, key)
     if len(meta.shape) > 1 and wanted and rule[:2] != ("v2", wanted):
@@ -73,6 +69,24 @@ def differences(
         for member in ("shape", "chunks", "dtype", "compressor", "filters", "order", "fill_value")
         if _unlike(ours[member], theirs[member])
     ]
+    return found
+
+
+def attribute_differences(attrs: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """Return whether attributes, or the names of axes among them, differ between ``.zattrs`` and a ``zarr.json``.
+
+    Examples
+    --------
+    >>> document = {"shape": [3], "dimension_names": ["x"], "attributes": {"a": 1}}
+    >>> attribute_differences({"a": 1, "_ARRAY_DIMENSIONS": ["x"]}, document), attribute_differences({}, document)
+    ([], ['"attributes" differ', '"dimension_names" differ'])
+    """
+    wanted, names = v3.split_dimensions(attrs, len(document.get("shape", ())), [])
+    found = []
+    if _unlike(wanted, document.get("attributes") or {}):
+        found.append('"attributes" differ')
+    if _unlike(names, document.get("dimension_names") if any(document.get("dimension_names") or ()) else None):
+        found.append('"dimension_names" differ')
     return found
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "group_v2_to_v3",
     "group_v3_to_v2",
     "node_type",
+    "split_dimensions",
     "without_codecs",
 ]
 
@@ -112,7 +113,7 @@ def array_v2_to_v3(
         fill_value = v3types.fill_to_v3(meta.fill_value, dtype, notes, object_codec)
     except v3types.NotRepresentable as exc:
         return Translation(None, [str(exc)], notes)
-    names, attributes = _dimension_names(dict(attrs or {}), len(meta.shape), notes)
+    attributes, names = split_dimensions(attrs or {}, len(meta.shape), notes)
     if names is not None and meta.fill_value not in (None, "NaN", "") and "_FillValue" not in attributes:
         notes.append(
             f"xarray takes the fill value {meta.fill_value!r} for missing data in version 2, "
@@ -145,14 +146,21 @@ def _encoding(chunk_keys: str, separator: str) -> dict[str, Any]:
     return {"name": "v2", "configuration": {"separator": separator}}
 
 
-def _dimension_names(attrs: dict[str, Any], ndim: int, notes: list[str]) -> tuple[list[str] | None, dict[str, Any]]:
+def split_dimensions(attrs: Mapping[str, Any], ndim: int, notes: list[str]) -> tuple[dict[str, Any], list[str] | None]:
+    """Return attributes without the names of the axes, and those names; None where they do not name all axes.
+
+    Examples
+    --------
+    >>> split_dimensions({"units": "K", "_ARRAY_DIMENSIONS": ["x"]}, 1, [])
+    ({'units': 'K'}, ['x'])
+    """
+    names = attrs.get(DIMENSIONS)
     if DIMENSIONS not in attrs:
-        return None, attrs
-    names = attrs[DIMENSIONS]
+        return dict(attrs), None
     if isinstance(names, list) and len(names) == ndim and all(isinstance(name, str) for name in names):
-        return names, {name: value for name, value in attrs.items() if name != DIMENSIONS}
+        return {name: value for name, value in attrs.items() if name != DIMENSIONS}, names
     notes.append(f"{DIMENSIONS} {names!r} stays an attribute: it does not name the {ndim} axes of the array")
-    return None, attrs
+    return dict(attrs), None
 
 
 def _attributes(attrs: dict[str, Any], notes: list[str]) -> dict[str, Any]:
