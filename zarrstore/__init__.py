@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zarrstore.errors import LockedStoreError as LockedStoreError
     from zarrstore.errors import MetadataError as MetadataError
     from zarrstore.errors import MissingDependencyError as MissingDependencyError
+    from zarrstore.errors import NotRepresentableError as NotRepresentableError
     from zarrstore.errors import ReadOnlyError as ReadOnlyError
     from zarrstore.errors import RenameError as RenameError
     from zarrstore.errors import RootIsFileError as RootIsFileError
@@ -66,6 +67,8 @@ if TYPE_CHECKING:
     from zarrstore.stores.sqlite import SQLiteStore as SQLiteStore
     from zarrstore.stores.temp import TempStore as TempStore
     from zarrstore.stores.zip import ZipStore as ZipStore
+    from zarrstore.tools.checksums import dandi_checksum as dandi_checksum
+    from zarrstore.tools.checksums import write_bagit_manifest as write_bagit_manifest
     from zarrstore.tools.clean import clean as clean
     from zarrstore.tools.consolidate import check_consolidated as check_consolidated
     from zarrstore.tools.consolidate import consolidate_metadata as consolidate_metadata
@@ -113,8 +116,8 @@ _MODULES = {
     "errors": (
         "ClosedStoreError ConflictError ContainsArrayError ContainsGroupError DamagedStoreError "
         "DestinationExistsError InvalidKeyError InvalidPathError LockedStoreError MetadataError "
-        "MissingDependencyError ReadOnlyError RenameError RootIsFileError StoreNotFoundError StoreReadError "
-        "UnsupportedOperation ValueTooLargeError ZarrStoreError"
+        "MissingDependencyError NotRepresentableError ReadOnlyError RenameError RootIsFileError StoreNotFoundError "
+        "StoreReadError UnsupportedOperation ValueTooLargeError ZarrStoreError"
     ),
     "hierarchy": "contains_array contains_group delete_node init_array init_group",
     "nodes": "Node walk",
@@ -132,6 +135,7 @@ _MODULES = {
     "stores.sqlite": "SQLiteStore",
     "stores.temp": "TempStore",
     "stores.zip": "ZipStore",
+    "tools.checksums": "dandi_checksum write_bagit_manifest",
     "tools.clean": "clean",
     "tools.consolidate": "check_consolidated consolidate_metadata open_consolidated",
     "tools.copy": "CopyError CopyResult copy_store",

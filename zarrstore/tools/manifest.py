@@ -18,7 +18,15 @@ from zarrstore.tools.copying import Batches
 from zarrstore.tools.listing import listing_of
 from zarrstore.tools.streams import merge, sort_entries
 
-__all__ = ["compare_manifest", "digests_of", "manifest_lines", "manifest_of", "read_manifest", "write_manifest"]
+__all__ = [
+    "compare_manifest",
+    "digests_of",
+    "manifest_lines",
+    "manifest_of",
+    "read_manifest",
+    "values_of",
+    "write_manifest",
+]
 
 #: What the values that are read may take together, in bytes.
 _MEMORY = 128 << 20
@@ -60,6 +68,22 @@ def digests_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[st
     >>> [key for key, digest in digests_of({"b": b"1", "a/x": b""})]
     ['a/x', 'b']
     """
+    for key, value in values_of(store, path):
+        yield key, hashlib.sha256(value).hexdigest()
+
+
+def values_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str, bytes]]:
+    """Yield the key of every value below a path, relative to it, with the value, in the order of the keys.
+
+    Notes
+    -----
+    Cost: every value is read once, in batches. Memory: 128 MiB and one value, at any number of keys.
+
+    Examples
+    --------
+    >>> list(values_of({"b": b"1", "a/x": b""}))
+    [('a/x', b''), ('b', b'1')]
+    """
     adapted = as_store(store)
     at = k.normalize_path(path)
     batches = Batches(_MEMORY, _MEMORY, adapted.capabilities.concurrent)
@@ -70,7 +94,7 @@ def digests_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[st
             value = found.get(key)
             if value is not None:
                 largest = max(largest, len(value))
-                yield k.replace_root(key, at, ""), hashlib.sha256(value).hexdigest()
+                yield k.replace_root(key, at, ""), value
                 del value
         batches.learn(largest)
 
