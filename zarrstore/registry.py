@@ -26,7 +26,7 @@ from zarrstore.kinds import (
 )
 from zarrstore.metadata import documents
 
-__all__ = ["MODES", "open_store", "store_class"]
+__all__ = ["MODES", "holds_hierarchy", "open_store", "store_class"]
 
 MODES = ("r", "r+", "a", "w", "w-", "x")
 
@@ -252,7 +252,7 @@ class _Opening:
         return store
 
     def _check_is_hierarchy(self, store: Store, target: str) -> None:
-        if not self.force and not _holds_hierarchy(store):
+        if not self.force and not holds_hierarchy(store):
             store.close()
             raise DestinationExistsError(
                 "",
@@ -266,7 +266,7 @@ def _holds_something(store: Store) -> bool:
     return bool(store) if store.capabilities.listable else True
 
 
-def _holds_hierarchy(store: Store) -> bool:
+def holds_hierarchy(store: Store) -> bool:
     """Tell whether a document is at the root, or at one of the first children. Cost: one listing for each of these."""
     names = store.listdir("")
     if not names or any(name in names for name in _DOCUMENTS):

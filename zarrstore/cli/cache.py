@@ -7,17 +7,21 @@ from dataclasses import asdict
 import click
 
 from zarrstore.adapt import as_store
+from zarrstore.base import Store
 from zarrstore.cli.common import (
     confirm,
     echo_err,
     json_option,
     opened,
+    path_argument,
     print_json,
     print_table,
     storage_options,
     target_argument,
     yes_option,
 )
+from zarrstore.keys import join, normalize_path
+from zarrstore.tools.listing import require
 from zarrstore.wrappers.lru import LRUStoreCache
 
 
@@ -43,7 +47,7 @@ def stats(cache: str, as_json: bool) -> None:
 @command.command("warm")
 @target_argument()
 @target_argument("cache")
-@click.argument("path", default="")
+@path_argument()
 @click.option("--size", type=click.FloatRange(min=0), help="What CACHE may take, in bytes (2e9 is two gigabytes).")
 @json_option
 @storage_options
@@ -52,6 +56,7 @@ def warm(
 ) -> None:
     """Read what is at and below PATH in TARGET into CACHE, until it is full."""
     with opened(target, "r", storage_option) as store, opened(cache, "a") as tier:
+        require(store, normalize_path(path))
         fetched = LRUStoreCache(store, 0, cache=tier, cache_size=size).prefetch(path)
     if as_json:
         print_json({"fetched": fetched})
@@ -64,7 +69,18 @@ def warm(
 def clear(cache: str, yes: bool) -> None:
     """Empty CACHE."""
     with opened(cache, "r+") as tier:
+        if not _is_cache(tier):
+            raise click.UsageError(f"{cache!r} is no cache of zarrstore; nothing was deleted")
         count = len(as_store(tier))
         confirm(f"Delete {count:,} cached values in {cache}?", yes)
         tier.clear()
     echo_err(f"deleted {count:,} cached values")
+
+
+def _is_cache(tier: Store) -> bool:
+    """Tell whether a store holds nothing but entries of a cache."""
+    names = tier.listdir()
+    if not all(name in ("values", "claims") or name.startswith(".") for name in names):
+        return False
+    sample = next(iter(tier.listdir("values")), None)
+    return sample is None or tier.getrange(join("values", sample), 0, 4) == b"ZSC1"

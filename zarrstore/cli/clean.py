@@ -5,32 +5,43 @@ from __future__ import annotations
 import click
 
 from zarrstore.cli.common import (
+    check_hierarchy,
     confirm,
     dry_run_option,
     echo_err,
+    force_option,
     json_option,
     opened,
+    path_argument,
     print_json,
     printable,
     storage_options,
     target_argument,
     yes_option,
 )
+from zarrstore.keys import normalize_path
 from zarrstore.tools.clean import clean
+from zarrstore.tools.listing import require
 
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @dry_run_option
 @yes_option
+@force_option
 @json_option
 @storage_options
-def command(target: str, path: str, dry_run: bool, yes: bool, as_json: bool, storage_option: tuple[str, ...]) -> None:
+def command(
+    target: str, path: str, dry_run: bool, yes: bool, force: bool, as_json: bool, storage_option: tuple[str, ...]
+) -> None:
     """Delete junk (.DS_Store, ._*, Thumbs.db …) and what writers that were killed left behind."""
+    # Not "r" for a dry run: what killed writers left is looked for by the store that may delete it.
     with opened(target, "r+", storage_option) as store:
+        require(store, normalize_path(path))
         found = clean(store, path, dry_run=True)
         if found and not dry_run:
+            check_hierarchy(store, target, force)
             confirm(f"Delete {len(found):,} keys that are junk in {target}?", yes)
             found = clean(store, path)
     if as_json:

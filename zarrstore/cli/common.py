@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,32 +18,54 @@ from rich.table import Table
 from rich.text import Text
 
 from zarrstore.base import Store
+from zarrstore.keys import normalize_path
 from zarrstore.optional import require
-from zarrstore.registry import open_store
+from zarrstore.registry import holds_hierarchy, open_store
+from zarrstore.tools.grid import MAX_QUESTIONS
+from zarrstore.tools.listing import listing_of
 from zarrstore.tools.progress import Progress, human_bytes
 
 __all__ = [
+    "check_hierarchy",
     "confirm",
     "console",
     "dry_run_option",
     "echo_err",
+    "echo_questions",
     "executor_options",
+    "force_option",
     "json_option",
+    "not_empty",
     "opened",
+    "path_argument",
+    "path_option",
     "print_json",
     "print_table",
+    "printable",
     "progress",
+    "questions_option",
     "storage_options",
     "target_argument",
     "with_executor",
     "yes_option",
 ]
 
+#: Control characters beyond those that JSON escapes by itself, marks of direction, lone surrogates.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ud800-\udfff\ufeff]")
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, stable across releases.")
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+force_option = click.option("--force", is_flag=True, help="Also in what holds no Zarr hierarchy.")
+questions_option = click.option(
+    "--max-questions",
+    type=click.IntRange(min=1),
+    default=MAX_QUESTIONS,
+    show_default=True,
+    help="Of a web server, which cannot be listed: how many chunks may be asked for by name.",
+)
 _storage_option = click.option(
     "--storage-option",
     "storage_option",
@@ -51,9 +75,30 @@ _storage_option = click.option(
 )
 
 
+def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse what an unset shell variable leaves: ``""`` is neither the root nor the current directory."""
+    if value == "":
+        raise click.BadParameter("it is empty; '/' is the root of a store, '.' the current directory", ctx, param)
+    return value
+
+
+def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    return not_empty(ctx, param, value) or ""
+
+
 def target_argument(name: str = "target") -> Callable[[F], F]:
     """A store on the command line."""
-    return click.argument(name, metavar=name.upper())
+    return click.argument(name, metavar=name.upper(), callback=not_empty)
+
+
+def path_argument(name: str = "path", *, required: bool = False) -> Callable[[F], F]:
+    """A path within a store; the root if it is not given."""
+    return click.argument(name, required=required, callback=_path)
+
+
+def path_option(name: str, text: str) -> Callable[[F], F]:
+    """An option that is a path within a store; the root if it is not given."""
+    return click.option(name, callback=_path, help=text)
 
 
 def storage_options(command: F) -> F:
@@ -68,6 +113,22 @@ def opened(target: str, mode: str, storage_option: Sequence[str] = (), **options
     given = _pairs(storage_option) if is_url else {}
     with open_store(target, mode=mode, storage_options=given or None, **options) as store:
         yield store
+
+
+def check_hierarchy(store: Store, target: str, force: bool) -> None:
+    """Refuse to delete in what holds no Zarr hierarchy: it may be somebody's home directory."""
+    if not force and not holds_hierarchy(store):
+        raise click.UsageError(f"{target!r} holds no Zarr hierarchy; pass --force to delete in it all the same")
+
+
+def echo_questions(store: Store, path: str, max_questions: int) -> None:
+    """Print how many chunks will be asked for by name, and what cannot be seen that way, before it begins."""
+    if store.capabilities.listable:
+        return
+    listing = listing_of(store, normalize_path(path), max_questions=max_questions)
+    for note in listing.notes:
+        echo_err(f"note: {note}")
+    echo_err(f"note: {listing.n_questions:,} chunks are asked for by name")
 
 
 def _pairs(given: Sequence[str]) -> dict[str, Any]:
@@ -88,13 +149,33 @@ def _pairs(given: Sequence[str]) -> dict[str, Any]:
 
 def console() -> Console:
     """Return the console of stdout. Without a terminal its width is not limited, so that no cell is cut."""
-    wide = Console(highlight=False, soft_wrap=True)
-    return wide if wide.is_terminal else Console(highlight=False, soft_wrap=True, width=10_000, color_system=None)
+    terminal = _Console(highlight=False, soft_wrap=True)
+    if terminal.is_terminal:
+        return terminal
+    return _Console(highlight=False, soft_wrap=True, width=10_000, color_system=None)
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `zarrstore.cli.group`; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print a value as JSON: NaN and infinities as text, and no character that a terminal would obey."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(_UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(member) for member in value]
+    return value
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> None:

@@ -20,7 +20,7 @@ def command(target: str, as_json: bool) -> None:
         # ZipStore has an option of the name `compact`, and a method `repack`.
         give_back = getattr(store, "repack", None) or getattr(store, "compact", None)
         if give_back is None:
-            raise click.UsageError(f"{store} has no free space to give back: zip, LMDB and SQLite files have")
+            raise click.UsageError(f"{target!r} has no free space to give back: zip, LMDB and SQLite files have")
         give_back()
     after = _size(target)
     if as_json:

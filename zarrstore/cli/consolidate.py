@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import echo_err, json_option, opened, print_json, storage_options, target_argument
+from zarrstore.cli.common import (
+    echo_err,
+    json_option,
+    opened,
+    path_argument,
+    print_json,
+    printable,
+    storage_options,
+    target_argument,
+)
+from zarrstore.keys import normalize_path
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata
+from zarrstore.tools.listing import require
 
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if what is there is stale.")
 @json_option
 @storage_options
@@ -20,6 +31,7 @@ def command(
 ) -> None:
     """Write one document that repeats all documents below PATH, or check the one that is there."""
     with opened(target, "r" if check else "r+", storage_option) as store:
+        require(store, normalize_path(path))
         if check:
             stale = check_consolidated(store, path=path)
         else:
@@ -32,5 +44,5 @@ def command(
     else:
         for name, keys in found.items():
             for key in keys:
-                click.echo(f"{name} {key}")
+                click.echo(printable(f"{name} {key}"))
     ctx.exit(1 if stale else 0)

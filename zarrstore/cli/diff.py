@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import json_option, opened, print_json, printable, storage_options, target_argument
+from zarrstore.cli.common import (
+    echo_questions,
+    json_option,
+    opened,
+    path_option,
+    print_json,
+    printable,
+    questions_option,
+    storage_options,
+    target_argument,
+)
 from zarrstore.tools.diff import diff
 
 
 @click.command()
 @target_argument("left")
 @target_argument("right")
-@click.option("--left-path", default="", help="Compare what is below this path.")
-@click.option("--right-path", default="", help="With what is below this one.")
+@path_option("--left-path", "Compare what is at and below this path.")
+@path_option("--right-path", "With what is at and below this one.")
+@questions_option
 @json_option
 @storage_options
 @click.pass_context
@@ -22,15 +33,22 @@ def command(
     right: str,
     left_path: str,
     right_path: str,
+    max_questions: int,
     as_json: bool,
     storage_option: tuple[str, ...],
 ) -> None:
     """Print every key that differs: '<' only in LEFT, '>' only in RIGHT, '!' other bytes. Exit 1 if one does."""
     with opened(left, "r", storage_option) as one, opened(right, "r", storage_option) as other:
-        found = list(diff(one, other, left_path, right_path))
-    if as_json:
-        print_json([{"key": difference.key, "kind": difference.kind} for difference in found])
-    else:
-        for difference in found:
-            click.echo(printable(str(difference)))
-    ctx.exit(1 if found else 0)
+        echo_questions(one, left_path, max_questions)
+        echo_questions(other, right_path, max_questions)
+        differences = diff(one, other, left_path, right_path, max_questions=max_questions)
+        differ = False
+        if as_json:
+            found = [{"key": difference.key, "kind": difference.kind} for difference in differences]
+            differ = bool(found)
+            print_json(found)
+        else:
+            for difference in differences:
+                differ = True
+                click.echo(printable(str(difference)))
+    ctx.exit(1 if differ else 0)

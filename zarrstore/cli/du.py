@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import json_option, opened, print_json, print_table, storage_options, target_argument
+from zarrstore.cli.common import (
+    echo_questions,
+    json_option,
+    opened,
+    path_argument,
+    print_json,
+    print_table,
+    questions_option,
+    storage_options,
+    target_argument,
+)
+from zarrstore.keys import normalize_path
+from zarrstore.tools.listing import require
 from zarrstore.tools.progress import human_bytes
 from zarrstore.tools.tree import du
 
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @click.option("-d", "--depth", type=click.IntRange(min=0), default=1, show_default=True, help="Levels to report.")
+@questions_option
 @json_option
 @storage_options
-def command(target: str, path: str, depth: int, as_json: bool, storage_option: tuple[str, ...]) -> None:
+def command(
+    target: str, path: str, depth: int, max_questions: int, as_json: bool, storage_option: tuple[str, ...]
+) -> None:
     """Bytes and keys at and below PATH and its directories, the largest first."""
     with opened(target, "r", storage_option) as store:
-        usages = du(store, path, depth=depth)
+        require(store, normalize_path(path))
+        echo_questions(store, path, max_questions)
+        usages = du(store, path, depth=depth, max_questions=max_questions)
     if as_json:
         print_json([{"path": usage.path, "nbytes": usage.nbytes, "nkeys": usage.nkeys} for usage in usages])
         return

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import click
 
@@ -37,6 +43,35 @@ VERBS = (
     "completion",
 )
 
+#: What an interrupted verb has left, and how to go on.
+_LEFT = {
+    "copy": "what was copied is whole, and documents of arrays that are not were not written; go on with the same "
+    "command and the same --resume JOURNAL, or without a journal with --if-exists skip",
+    "pack": "no archive was made; run it again",
+    "unpack": "what was unpacked is whole, and documents of arrays that are not were not written; go on with "
+    "--if-exists skip",
+    "migrate": "the nodes that were migrated are whole, the others are as they were; run it again to go on",
+    "consolidate": "the consolidated metadata is the old one or the new one; run it again",
+    "rm": "some of the keys are deleted; run it again to delete the rest",
+    "mv": "some of the keys may stand at both places; compare them with zarrstore diff",
+    "clean": "some of the keys are deleted; run it again to delete the rest",
+    "repack": "the archive is the old one or the new one; run it again",
+    "compact": "the file is the old one or the new one; run it again",
+    "recover": "the archive is the old one or the new one; run it again",
+    "cache": "the cache is whole; run it again",
+}
+
+
+class _Ended(BaseException):
+    """The verb was ended from outside. Not an Exception, since click takes KeyboardInterrupt for its own Abort."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
 
 class _Verbs(click.Group):
     """Imports a verb when it is called, so that ``zarrstore ls`` does not pay for ``zarrstore copy``."""
@@ -51,6 +86,16 @@ class _Verbs(click.Group):
         command: click.Command = module.command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _Ended(0) from None
+        except KeyboardInterrupt:
+            raise _Ended(130) from None
+        except _Terminated:
+            raise _Ended(143) from None
+
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
@@ -59,6 +104,8 @@ def cli(debug: bool) -> None:
     """List, copy, check, migrate and repair Zarr stores of any kind.
 
     TARGET is a path, a zip, LMDB, SQLite or DBM file, or a URL (s3://…, http://…, memory://…).
+
+    Exit codes: 0 fine, 1 something was found, 2 misuse, 3 it could not be done, 130 and 143 interrupted.
     """
 
 
@@ -68,24 +115,36 @@ def run(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     # Wherever it stands, it is the group's.
     given = (["--debug"] if debug else []) + [arg for arg in given if arg != "--debug"]
+    verb = next((arg for arg in given if arg in VERBS), "")
+    with _sigterm_raises():
+        code = _code(lambda: cli.main(given, prog_name="zarrstore", standalone_mode=False), verb, debug)
+        # What is left in the buffer is written now: at exit, Python would make of a closed pipe an error of its own.
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _give_up_stdout()
+        return code
+
+
+def _code(main: Callable[[], Any], verb: str, debug: bool) -> int:
     try:
-        code = cli.main(given, prog_name="zarrstore", standalone_mode=False)
+        code = main()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as exc:
         return int(exc.exit_code)
     except click.Abort:
-        click.echo("zarrstore: given up, nothing more was changed", err=True)
-        return 1
+        click.echo("zarrstore: not confirmed, nothing was changed", err=True)
+        return 2
     except click.ClickException as exc:
         exc.show()
         return 2
-    except BrokenPipeError:
-        # `zarrstore ls | head`: whoever reads has had enough. Nothing is left to be flushed to it at exit.
-        sys.stdout = None
-        return 0
-    except KeyboardInterrupt:
-        click.echo("zarrstore: interrupted", err=True)
-        return 3
+    except _Ended as exc:
+        if exc.code == 0:
+            _give_up_stdout()
+        else:
+            left = _LEFT.get(verb, "nothing was changed")
+            click.echo(f"zarrstore: {'interrupted' if exc.code == 130 else 'terminated'}: {left}", err=True)
+        return exc.code
     except Exception as exc:
         if debug:
             traceback.print_exc()
@@ -93,9 +152,61 @@ def run(args: Sequence[str] | None = None) -> int:
         return 3
 
 
+def _give_up_stdout() -> None:
+    """Let what is still to be written go nowhere: whoever reads stdout has closed it."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM end a verb as Ctrl-C does: stores are closed, locks and temporary files go."""
+
+    def terminate(signum: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Sentences ------------------------------------------------------------------------------------------------------------
+
+#: What the library says to a caller in Python -> what the command line says.
+_WORDS = (
+    (re.compile(r"zarrstore\.ZipStore\.recover\('([^']*)'\) keeps them"), r"zarrstore recover \1 keeps them"),
+    (re.compile(r"\b(?:rmdir|delitems)\('([^']*)'\)"), r"zarrstore rm TARGET \1"),
+    (re.compile(r"\b([a-z][a-z_]*)=True\b"), lambda match: f"--{match[1].replace('_', '-')}"),
+    (re.compile(r"\b([a-z][a-z_]*)=(?:'([^']*)'|([0-9]+))"), lambda match: _option(match)),
+    (re.compile(r"\b[A-Z]\w*Store\('([^']*)'(?:, [^()]*)?\)"), r"\1"),
+    (re.compile(r"\b[A-Z]\w*Store\(<[^>]*>\)"), "the store"),
+)
+
+
+def _option(match: re.Match[str]) -> str:
+    return f"--{match[1].replace('_', '-')} {match[2] if match[2] is not None else match[3]}"
+
+
 def _sentence(exc: Exception) -> str:
+    from zarrstore.cli.common import printable
+
     if type(exc) is KeyError:
-        return f"nothing is at {exc.args[0]!r}" if exc.args else "nothing is there"
-    if isinstance(exc, zarrstore.errors.ZarrStoreError | OSError | ValueError):
-        return str(exc)
-    return f"{type(exc).__name__}: {exc} (--debug shows where)"
+        return printable(f"nothing is at {exc.args[0]!r}" if exc.args else "nothing is there")
+    if isinstance(exc, zarrstore.errors.ZarrStoreError):
+        text = str(exc)
+    elif isinstance(exc, OSError) and exc.strerror:
+        text = f"{exc.filename}: {exc.strerror}" if exc.filename is not None else exc.strerror
+    elif isinstance(exc, OSError | ValueError):
+        text = str(exc)
+    else:
+        text = f"this failed in a way that was not foreseen: {exc or type(exc).__name__} (--debug shows where)"
+    for pattern, words in _WORDS:
+        text = pattern.sub(words, text)
+    return printable(text)

@@ -11,6 +11,7 @@ from zarrstore import keys as k
 from zarrstore.cli.common import (
     json_option,
     opened,
+    path_argument,
     print_json,
     print_table,
     printable,
@@ -23,7 +24,7 @@ from zarrstore.tools.progress import human_bytes
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @json_option
 @storage_options
 def command(target: str, path: str, as_json: bool, storage_option: tuple[str, ...]) -> None:

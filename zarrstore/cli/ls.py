@@ -2,50 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import click
 
 from zarrstore import keys as k
+from zarrstore.base import Entry, Store
 from zarrstore.cli.common import (
     json_option,
     opened,
+    path_argument,
     print_json,
     print_table,
     printable,
+    questions_option,
     storage_options,
     target_argument,
 )
+from zarrstore.errors import UnsupportedOperation
+from zarrstore.tools.listing import keys_of, listing_of, present, require
 
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @click.option("-l", "--long", "long", is_flag=True, help="Show kind and size.")
 @click.option("-r", "--recursive", is_flag=True, help="List every key below PATH.")
+@questions_option
 @json_option
 @storage_options
 def command(
-    target: str, path: str, long: bool, recursive: bool, as_json: bool, storage_option: tuple[str, ...]
+    target: str,
+    path: str,
+    long: bool,
+    recursive: bool,
+    max_questions: int,
+    as_json: bool,
+    storage_option: tuple[str, ...],
 ) -> None:
     """List what is immediately below PATH: directories end in '/'."""
     with opened(target, "r", storage_option) as store:
         at = k.normalize_path(path)
-        if recursive:
-            names = sorted(store.keys_below(at), key=k.natural_order)
-        else:
-            names = sorted((k.join(at, name) for name in store.listdir(at)), key=k.natural_order)
-        if not names and at and at not in store:
-            raise KeyError(at)
-        rows = []
-        for key in names:
-            is_key = key in store
-            shown = key if recursive else k.name(key)
-            kind = "key" if is_key else "directory"
-            rows.append((kind, store.getsize(key) if is_key and (long or as_json) else None, shown))
+        require(store, at)
+        listed = _below if recursive else _children
+        entries = sorted(
+            listed(store, at, long or as_json, max_questions), key=lambda entry: k.natural_order(entry.key)
+        )
+    shown = [
+        ("directory" if nbytes is None else "key", nbytes, key if recursive else k.name(key))
+        for key, nbytes, identity in (entry if not _is_directory(entry) else (entry.key, None, "") for entry in entries)
+    ]
     if as_json:
-        print_json([{"name": name, "kind": kind, "nbytes": size} for kind, size, name in rows])
+        print_json([{"name": name, "kind": kind, "nbytes": nbytes} for kind, nbytes, name in shown])
     elif long:
-        cells = [(kind, "" if size is None else f"{size:,}", name) for kind, size, name in rows]
+        cells = [(kind, "" if nbytes is None else f"{nbytes:,}", name) for kind, nbytes, name in shown]
         print_table(("kind", "bytes", "name"), cells, numbers=(1,))
     else:
-        for kind, _, name in rows:
+        for kind, _, name in shown:
             click.echo(printable(name) + ("/" if kind == "directory" else ""))
+
+
+def _is_directory(entry: Entry) -> bool:
+    return entry.identity == "directory/"
+
+
+def _below(store: Store, path: str, sizes: bool, max_questions: int) -> Iterator[Entry]:
+    listing = listing_of(store, path, details=sizes, max_questions=max_questions)
+    return present(store, listing) if sizes or not listing.certain else iter(listing.entries)
+
+
+def _children(store: Store, path: str, sizes: bool, max_questions: int) -> Iterator[Entry]:
+    try:
+        names = store.listdir(path)
+    except UnsupportedOperation:
+        names = sorted(k.children(keys_of(store, path, max_questions=max_questions), path))
+    for name in names:
+        key = k.join(path, name)
+        if key not in store:
+            yield Entry(key, -1, "directory/")
+        else:
+            yield Entry(key, store._nbytes(key) if sizes else -1)

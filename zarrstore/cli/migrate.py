@@ -10,13 +10,16 @@ from zarrstore.cli.common import (
     echo_err,
     json_option,
     opened,
+    path_argument,
     print_json,
     print_table,
     storage_options,
     target_argument,
     yes_option,
 )
+from zarrstore.keys import normalize_path
 from zarrstore.nodes import walk
+from zarrstore.tools.listing import require
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_2to3 import migrate_1to3, migrate_2to3
 from zarrstore.tools.migration import MigrationReport
@@ -24,7 +27,7 @@ from zarrstore.tools.migration import MigrationReport
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @click.option("--to", "version", type=click.Choice(["2", "3"]), help="The version wanted; by default the next one.")
 @click.option("--remove-v2", is_flag=True, help="Delete the documents of version 2 once those of version 3 stand.")
 @dry_run_option
@@ -49,6 +52,7 @@ def command(
     stay unless --remove-v2. Exit 1 if a node cannot be expressed in the new version.
     """
     with opened(target, "r" if dry_run else "r+", storage_option) as store:
+        require(store, normalize_path(path))
         found = {node.version for node in walk(store, path)}
         if remove_v2 and not dry_run:
             confirm(f"Delete the version 2 documents of {target}?", yes)

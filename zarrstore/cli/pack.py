@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import echo_err, json_option, print_json, progress, target_argument
+from zarrstore.cli.common import echo_err, json_option, not_empty, print_json, progress, target_argument
 from zarrstore.tools.pack import pack
 
 
 @click.command()
 @target_argument("source")
-@click.argument("archive", type=click.Path(dir_okay=False))
+@click.argument("archive", type=click.Path(dir_okay=False), callback=not_empty)
 @click.option("--overwrite", is_flag=True, help="Replace an archive that is there.")
 @click.option("--verify", is_flag=True, help="Read every entry back and compare.")
 @json_option

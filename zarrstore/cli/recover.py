@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import echo_err, json_option, print_json, printable
+from zarrstore.cli.common import echo_err, json_option, not_empty, print_json, printable
 from zarrstore.stores.zip import ZipStore
 
 
 @click.command()
 @click.argument("archive", type=click.Path(exists=True, dir_okay=False))
-@click.argument("dest", type=click.Path(dir_okay=False), required=False)
+@click.argument("dest", type=click.Path(dir_okay=False), required=False, callback=not_empty)
 @json_option
 def command(archive: str, dest: str | None, as_json: bool) -> None:
     """Keep every whole entry of a damaged zip ARCHIVE, in place or in a new archive DEST."""

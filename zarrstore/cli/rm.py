@@ -6,11 +6,14 @@ import click
 
 from zarrstore import keys as k
 from zarrstore.cli.common import (
+    check_hierarchy,
     confirm,
     dry_run_option,
     echo_err,
+    force_option,
     json_option,
     opened,
+    path_argument,
     print_json,
     printable,
     storage_options,
@@ -21,21 +24,26 @@ from zarrstore.cli.common import (
 
 @click.command()
 @target_argument()
-@click.argument("path")
+@path_argument(required=True)
 @dry_run_option
 @yes_option
+@force_option
 @json_option
 @storage_options
-def command(target: str, path: str, dry_run: bool, yes: bool, as_json: bool, storage_option: tuple[str, ...]) -> None:
+def command(
+    target: str, path: str, dry_run: bool, yes: bool, force: bool, as_json: bool, storage_option: tuple[str, ...]
+) -> None:
     """Delete the key at PATH and everything below it, and nothing beside it; '/' empties TARGET."""
     with opened(target, "r" if dry_run else "r+", storage_option) as store:
         at = k.normalize_path(path)
-        keys = sorted([*store.keys_below(at), *([at] if at and at in store else [])])
+        is_key = bool(at) and at in store
+        keys = sorted([*store.keys_below(at), *([at] if is_key else [])])
         if not keys:
             raise KeyError(at)
         if not dry_run:
+            check_hierarchy(store, target, force)
             confirm(f"Delete {len(keys):,} keys at and below {path!r} in {target}?", yes)
-            if at in keys:
+            if is_key:
                 del store[at]
             store.rmdir(at)
     if as_json:

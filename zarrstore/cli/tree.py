@@ -6,13 +6,22 @@ import click
 from rich.text import Text
 from rich.tree import Tree
 
-from zarrstore.cli.common import console, json_option, opened, print_json, printable, storage_options, target_argument
+from zarrstore.cli.common import (
+    console,
+    json_option,
+    opened,
+    path_argument,
+    print_json,
+    printable,
+    storage_options,
+    target_argument,
+)
 from zarrstore.tools.tree import TreeNode, tree
 
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @click.option("-L", "--level", type=click.IntRange(min=0), help="Show so many levels.")
 @json_option
 @storage_options

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import echo_err, json_option, print_json, progress, target_argument
+from zarrstore.cli.common import echo_err, json_option, not_empty, print_json, progress, target_argument
 from zarrstore.tools.pack import unpack
 
 
 @click.command()
 @target_argument("archive")
-@click.argument("dest", type=click.Path(file_okay=False))
+@click.argument("dest", type=click.Path(file_okay=False), callback=not_empty)
 @click.option("--if-exists", type=click.Choice(["raise", "skip", "replace"]), default="raise", show_default=True)
 @click.option("--verify", is_flag=True, help="Read every file back and compare.")
 @json_option

@@ -8,7 +8,9 @@ from zarrstore.cli.common import (
     echo_err,
     executor_options,
     json_option,
+    not_empty,
     opened,
+    path_argument,
     print_json,
     printable,
     progress,
@@ -16,16 +18,24 @@ from zarrstore.cli.common import (
     target_argument,
     with_executor,
 )
+from zarrstore.keys import normalize_path
+from zarrstore.tools.listing import require
 from zarrstore.tools.manifest import write_manifest
 from zarrstore.tools.verify import verify
 
 
 @click.command()
 @target_argument()
-@click.argument("path", default="")
+@path_argument()
 @click.option("--decode/--no-decode", default=True, show_default=True, help="Decode every chunk.")
 @click.option("--manifest", type=click.Path(exists=True, dir_okay=False), help="Compare with these SHA-256 sums.")
-@click.option("--write-manifest", "write_to", type=click.Path(dir_okay=False), help="Write SHA-256 sums of all keys.")
+@click.option(
+    "--write-manifest",
+    "write_to",
+    type=click.Path(dir_okay=False),
+    callback=not_empty,
+    help="Write SHA-256 sums of all keys.",
+)
 @click.option("--missing", type=click.Choice(["unfilled", "all", "none"]), default="unfilled", show_default=True)
 @executor_options
 @json_option
@@ -46,6 +56,7 @@ def command(
 ) -> None:
     """Look at every key below PATH and print every problem. Exit 1 if there is one."""
     with opened(target, "r", storage_option) as store, with_executor(jobs, dask) as executor:
+        require(store, normalize_path(path))
         report = verify(store, path, decode, manifest, executor, missing=missing, progress=progress("verify"))
         if write_to:
             echo_err(f"wrote {write_manifest(store, write_to, path):,} sums to {write_to}")
