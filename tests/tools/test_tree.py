@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from zarrstore import DictStore, init_array, init_group
+from zarrstore import DictStore, DirectoryStore, init_array, init_group, read_array
 from zarrstore.errors import MetadataError
 from zarrstore.nodes import walk
 from zarrstore.testing import CountingStore
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata, open_consolidated
+from zarrstore.tools.info import describe_node
 from zarrstore.tools.tree import Usage, du, tree
 
 V2 = Path(__file__).parent.parent / "data" / "v2"
@@ -160,3 +161,25 @@ def test_without_consolidated_metadata_it_is_a_keyerror() -> None:
     for call in (open_consolidated, check_consolidated):
         with pytest.raises(KeyError):
             call({".zgroup": b"{}"})
+
+
+def test_du_asks_for_no_size_that_the_listing_tells(tmp_path: Path) -> None:
+    class Told(DirectoryStore):
+        def _nbytes(self, key: str) -> int:
+            raise AssertionError(key)
+
+    store = Told(tmp_path)
+    store.update({"a/0": b"12", "a/b/1": b"3", "c": b""})
+    assert du(store) == [Usage("", 3, 3), Usage("a", 3, 2), Usage("a/b", 1, 1)]
+    assert du(store, depth=0) == [Usage("", 3, 3)]
+
+
+def test_read_array_and_info_find_the_chunks_of_an_old_nested_tree() -> None:
+    store: dict[str, bytes] = {}
+    init_array(store, shape=(2, 2), chunks=(1, 1), dtype="u1", compressor=None, path="a", fill_value=0)
+    document = json.loads(store["a/.zarray"])
+    document.pop("dimension_separator", None)
+    store["a/.zarray"] = json.dumps(document).encode()
+    store |= {"a/0/1": b"\x07", "a/.DS_Store": b"junk", "a/7/7": b"outside"}
+    assert read_array(store, "a").tolist() == [[0, 7], [0, 0]]
+    assert describe_node(store, "a")["chunks_initialized"] == 1

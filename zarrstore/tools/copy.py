@@ -144,7 +144,8 @@ def copy_store(
         Whether keys that could not be copied raise CopyError at the end, or stand in the result only.
     documents_first : bool, default False
         Copy documents before chunks, breadth first: the order that archives want, for a destination that nobody reads
-        before it is whole. If a key fails, the documents above it are deleted again.
+        before it is whole. If a key fails, the documents above it are deleted again. Views of another version, which
+        take a chunk only when they have its array, are always written so.
     memory : int, bytes, default 128 MiB
         What the values under way in all threads may take together; one value more may be held.
     max_questions : int or None, default 1,000,000

@@ -12,7 +12,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
 from zarrstore.tools.copying import Batches
 from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.listing import listing_of, require
+from zarrstore.tools.listing import listing_of, require, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
 __all__ = ["Difference", "diff"]
@@ -145,7 +145,7 @@ class _Side:
         """Return a function from name to value, None if it is absent."""
         keys = {name: k.join(self.path, name) for name in names}
         found = self.store._get_many(list(keys.values()))
-        return lambda name: found.get(keys[name])
+        return lambda name: value_or_none(found, keys[name])
 
     def is_there(self, name: str) -> bool:
         """Tell whether a name of the listing is there."""

@@ -11,8 +11,11 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import chunking, documents, v2
+from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, walk
+from zarrstore.spelling import chunk_keys_of
 from zarrstore.tools.grid import regular_grid
+from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import listing_of, present
 from zarrstore.wrappers.base import Wrapper
 
@@ -121,39 +124,52 @@ def _attributes(store: Store, node: Node) -> Mapping[str, Any]:
 
 
 def _chunks(store: Store, node: Node) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    rule, grid = None, None
+    try:
+        if node.error is None:
+            rule, grid = _rule(store, node), _grid(node)
+            facts.update(_expected(node, grid))
+    except MetadataError as exc:
+        facts["error"] = str(exc)
     count = nbytes = 0
     unknown = False
     for entry in present(store, listing_of(store, node.path, details=True)):
-        if _is_chunk(entry.key, node):
-            count += 1
-            nbytes += max(0, entry.nbytes)
-            unknown = unknown or entry.nbytes < 0
-    facts: dict[str, Any] = {"chunks_initialized": count}
-    try:
-        if node.error is None:
-            facts.update(_expected(node))
-    except MetadataError as exc:
-        facts["error"] = str(exc)
-    facts["nbytes_stored"] = -1 if unknown else nbytes
-    return facts
+        if is_document(entry.key) or not _is_chunk(rule, grid, entry.key, node.path):
+            continue
+        count += 1
+        nbytes += max(0, entry.nbytes)
+        unknown = unknown or entry.nbytes < 0
+    return {"chunks_initialized": count, **facts, "nbytes_stored": -1 if unknown else nbytes}
 
 
-def _is_chunk(key: str, node: Node) -> bool:
-    """Tell whether a key has the name of a chunk: neither a document nor what a desktop left."""
-    if any(k.chunk_coords(key, node.path, separator) is not None for separator in "./"):
+def _rule(store: Store, node: Node) -> ChunkKeys:
+    """Return how the chunks of an array are named, by its document and by what is there."""
+    if node.version == 2:
+        return chunk_keys_of(store, node.path, v2.check_array(node.document, node.key))
+    if node.version == 3:
+        return chunk_keys_of_v3(node.document, node.key)
+    return ChunkKeys("v2", ".", len(node.document.get("shape", ())))
+
+
+def _is_chunk(rule: ChunkKeys | None, grid: tuple[int, ...] | None, key: str, path: str) -> bool:
+    """Tell whether a key is that of a chunk within the grid, and not what a desktop left. Without a rule, all are."""
+    if rule is None:
         return True
-    below = k.replace_root(key, node.path, "")
-    return node.version == 3 and (below == "c" or k.is_below(below, "c") or below.startswith("c."))
+    position = rule.coords(key, path)
+    return position is not None and (grid is None or all(i < n for i, n in zip(position, grid, strict=True)))
 
 
-def _expected(node: Node) -> dict[str, Any]:
+def _grid(node: Node) -> tuple[int, ...] | None:
+    if node.version == 2:
+        return v2.check_array(node.document, node.key).grid_shape
+    return chunking.grid_shape(*regular_grid(node.document, node.key)) if node.version == 3 else None
+
+
+def _expected(node: Node, grid: tuple[int, ...] | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {} if grid is None else {"chunks_expected": math.prod(grid)}
     if node.version == 2:
         meta = v2.check_array(node.document, node.key)
-        facts: dict[str, Any] = {"chunks_expected": meta.n_chunks}
         if not meta.numpy_dtype.hasobject:
             facts["nbytes"] = math.prod(meta.shape) * meta.numpy_dtype.itemsize
-        return facts
-    if node.version == 3:
-        shape, lengths = regular_grid(node.document, node.key)
-        return {"chunks_expected": chunking.n_chunks(shape, lengths)}
-    return {}
+    return facts

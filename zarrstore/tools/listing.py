@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -13,7 +13,7 @@ from zarrstore.errors import InvalidKeyError
 from zarrstore.keys import check_key
 from zarrstore.tools.grid import MAX_QUESTIONS, grid_of
 
-__all__ = ["Listing", "keys_of", "listing_of", "present", "require"]
+__all__ = ["Listing", "keys_of", "listing_of", "present", "require", "value_or_none"]
 
 #: Values whose presence is asked for at a time.
 _AT_ONCE = 64
@@ -129,6 +129,22 @@ def require(store: Store, path: str) -> bool:
     if store.capabilities.listable and next(iter(store._listdir(path)), None) is None:
         raise KeyError(path)
     return False
+
+
+def value_or_none(values: Mapping[str, bytes], key: str) -> bytes | None:
+    """Return the value of a key, None if it is absent; an error that refines KeyError is no absence.
+
+    Examples
+    --------
+    >>> value_or_none({"a": b"1"}, "a"), value_or_none({}, "a")
+    (b'1', None)
+    """
+    try:
+        return values[key]
+    except KeyError as exc:
+        if type(exc) is not KeyError:
+            raise
+        return None
 
 
 def keys_of(store: Store, path: str = "", *, max_questions: int | None = MAX_QUESTIONS) -> Iterator[str]:

@@ -15,7 +15,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.tools.copying import Batches
-from zarrstore.tools.listing import listing_of
+from zarrstore.tools.listing import listing_of, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
 __all__ = [
@@ -91,7 +91,7 @@ def values_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str
         found = adapted._get_many([entry.key for entry in batch])
         largest = 0
         for key, _, _ in batch:
-            value = found.get(key)
+            value = value_or_none(found, key)
             if value is not None:
                 largest = max(largest, len(value))
                 yield k.replace_root(key, at, ""), value

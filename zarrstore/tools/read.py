@@ -9,6 +9,8 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunk import decode_chunk
+from zarrstore.spelling import chunk_keys_of
+from zarrstore.tools.listing import value_or_none
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,10 +74,11 @@ def read_array(
     out = np.zeros(meta.shape, dtype=meta.numpy_dtype, order="F" if meta.order == "F" else "C")
     if fill is not None:
         out[...] = fill
-    names = {k.join(at, k.chunk_name(coords, meta.separator)): coords for coords in _grid(meta)}
+    rule = chunk_keys_of(adapted, at, meta)
+    names = {rule.key(at, coords): coords for coords in chunking.chunk_grid(meta.shape, meta.chunks)}
     found = adapted.getitems(names)
     for chunk_key, coords in names.items():
-        data = found.get(chunk_key)
+        data = value_or_none(found, chunk_key)
         if data is None:
             continue
         try:
@@ -87,7 +90,3 @@ def read_array(
         )
         out[region] = chunk[tuple(slice(0, part.stop - part.start) for part in region)]
     return out
-
-
-def _grid(meta: v2.ArrayMeta) -> list[tuple[int, ...]]:
-    return list(chunking.chunk_grid(meta.shape, meta.chunks))

@@ -86,14 +86,14 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
         for key, dest_key in wanted:
             try:
                 value = read(key)
-            except KeyError:
-                if options.optional:
+            except Exception as exc:
+                # Errors that refine KeyError tell of a value that is there and cannot be given.
+                if type(exc) is not KeyError:
+                    result.errors[key] = _reason(exc)
+                elif options.optional:
                     result.n_absent += 1
                 else:
                     result.errors[key] = "it vanished while the copy ran"
-                continue
-            except Exception as exc:
-                result.errors[key] = _reason(exc)
                 continue
             sizes[key] = len(value)
             result.done[key] = hashlib.sha256(value).hexdigest() if hashing else ""
@@ -130,10 +130,9 @@ def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult) -> None
         try:
             same = hashlib.sha256(found[dest_keys[key]]).hexdigest() == digest
             reason = "" if same else "it reads back as another value"
-        except KeyError:
-            reason = "it was written, and is absent when it is read back"
         except Exception as exc:
-            reason = f"it cannot be read back: {_reason(exc)}"
+            is_absent = type(exc) is KeyError
+            reason = "it was written, and is absent now" if is_absent else f"it cannot be read back: {_reason(exc)}"
         if reason:
             del result.done[key]
             result.errors[key] = reason
