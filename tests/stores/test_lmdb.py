@@ -257,13 +257,32 @@ def test_a_failed_rename_leaves_every_key_where_it_was(store):
 
 
 def test_names_that_are_no_keys_are_not_listed(tmp_path):
-    names = [b"\xff\xfe", b"../x", b"/etc", b"a//b", b"a/b", b"a/\xff", b"c\\d", b"./y", b"e/../f", "é/x".encode()]
+    names = [
+        b"\xff\xfe",
+        b"../x",
+        b"only/\xff/x",
+        b"only//y",
+        b"/etc",
+        b"a//b",
+        b"a/b",
+        b"a/\xff",
+        b"c\\d",
+        b"./y",
+        b"e/../f",
+        "é/x".encode(),
+    ]
     with lmdb.open(str(tmp_path / "a")) as env, env.begin(write=True) as txn:
         for name in names:
             txn.put(name, b"1")
     with LMDBStore(tmp_path / "a") as store:
         assert sorted(store) == ["a/b", "é/x"]
         assert store.listdir("a") == ["b"]
+        assert store.listdir() == ["a", "é"]
+        assert len(store) == 2
+        assert [entry[:2] for entry in store._details("")] == [("a/b", 1), ("é/x", 1)]
+        store["c"] = b"1"
+        assert len(store) == 3
+        del store["c"]
         assert "../x" not in store
         store.rename("a", "moved")
         assert sorted(store) == ["moved/b", "é/x"]
@@ -271,6 +290,41 @@ def test_names_that_are_no_keys_are_not_listed(tmp_path):
         assert list(store) == []
     with lmdb.open(str(tmp_path / "a")) as env:
         assert env.stat()["entries"] == 0
+
+
+def test_len_looks_at_every_name_once_and_again_after_another_program_wrote(tmp_path, monkeypatch):
+    with lmdb.open(str(tmp_path / "a")) as env, env.begin(write=True) as txn:
+        for n in range(3000):
+            txn.put(b"k%d" % n, b"1")
+        txn.put(b"../x", b"1")
+    with LMDBStore(tmp_path / "a") as store:
+        scans = []
+        read = environments.SharedEnvironment.read
+        monkeypatch.setattr(
+            environments.SharedEnvironment, "read", lambda self, *args, **kw: scans.append(1) or read(self, *args, **kw)
+        )
+        assert len(store) == 3000
+        assert len(scans) >= 4
+        for change, count in (
+            (lambda: store.update({"new": b"1", "k1": b"2"}), 3001),
+            (lambda: store.pop("k5"), 3000),
+            (lambda: store.delitems(["absent", "k6"]), 2999),
+            (lambda: None, 2999),
+        ):
+            change()
+            scans.clear()
+            assert len(store) == count
+            assert len(scans) == 1
+        script = """
+        import lmdb, sys
+        with lmdb.open(sys.argv[1]) as env, env.begin(write=True) as txn:
+            txn.put(b"/y", b"1")
+            txn.put(b"y", b"1")
+        """
+        peers.run("self", script, tmp_path / "a")
+        assert len(store) == len(list(store)) == 3000
+        store.rmdir()
+        assert len(store) == 0
 
 
 def test_names_on_either_side_of_the_slash_do_not_mix(store):

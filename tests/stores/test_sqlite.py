@@ -450,9 +450,7 @@ def test_closing_while_others_read_and_write_is_an_error_for_them_and_no_crash(t
             thread.join()
         assert (problems, len(ended)) == ([], 4)
         assert store._connections.idle == []
-    # One file, and no longer in WAL mode: bytes 18 and 19 of the header.
     assert [found.name for found in tmp_path.iterdir()] == ["a.sqlite"]
-    assert (tmp_path / "a.sqlite").read_bytes()[18:20] == b"\1\1"
 
 
 def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
@@ -512,11 +510,14 @@ def test_a_fork_does_not_wait_for_ever_for_another_threads_transaction(
         assert store["a"] == b"1"
 
 
-def test_a_closed_store_stays_closed_through_a_pickle(tmp_path: Path) -> None:
+def test_a_pickle_holds_a_path_so_a_closed_store_opens_again(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "a.sqlite")
+    store["a"] = b"1"
     store.close()
     with pytest.raises(ClosedStoreError):
-        pickle.loads(pickle.dumps(store))["a"]
+        store["a"]
+    with pickle.loads(pickle.dumps(store)) as again:
+        assert again["a"] == b"1"
 
 
 def test_open_store_leaves_the_locks_of_an_open_store_alone(tmp_path: Path) -> None:
@@ -525,7 +526,7 @@ def test_open_store_leaves_the_locks_of_an_open_store_alone(tmp_path: Path) -> N
     with SQLiteStore(path) as store:
         store["a"] = b"1"
         again = open_store(str(path))
-        told = peers.run(
+        answer = peers.run(
             "self",
             """
             import json, sqlite3, sys
@@ -537,7 +538,7 @@ def test_open_store_leaves_the_locks_of_an_open_store_alone(tmp_path: Path) -> N
             """,
             path,
         )
-        assert told == "database is locked"
+        assert answer == "database is locked"
         assert again["a"] == b"1"
         again.close()
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.errors import (
     ClosedStoreError,
     DamagedStoreError,
@@ -21,11 +21,12 @@ from zarrstore.errors import (
     ValueTooLargeError,
 )
 from zarrstore.optional import require
+from zarrstore.spans import Span
 from zarrstore.stores._files import sweep_folder
 from zarrstore.stores.lmdb import registry
 from zarrstore.stores.lmdb.environments import ClosedEnvironment
 from zarrstore.stores.lmdb.files import create
-from zarrstore.stores.lmdb.ranges import SCAN, as_name, as_text, bounds, some_children, some_keys
+from zarrstore.stores.lmdb.ranges import SCAN, as_name, as_text, bounds, some_children, some_keys, some_sizes
 
 __all__ = ["LMDBStore"]
 
@@ -260,6 +261,10 @@ class LMDBStore(Store):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return bytes(self._part(key, lambda view: bytes(view[start:stop])))
 
+    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
+        parts: list[bytes] = self._part(key, lambda view: [bytes(view[start:stop]) for start, stop in spans])
+        return parts
+
     def _get_suffix(self, key: str, n: int) -> bytes:
         return bytes(self._part(key, lambda view: bytes(view[max(0, len(view) - n) :])))
 
@@ -321,22 +326,23 @@ class LMDBStore(Store):
 
     def _delete(self, key: str) -> None:
         name = key.encode()
-
         try:
-            there = self._write(lambda txn: txn.delete(name), key)
+            deleted = self._write(lambda txn: txn.delete(name), key)
         except self._lmdb.BadValsizeError:
-            there = False
-        if not there:
+            deleted = False
+        if not deleted:
             raise KeyError(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         names = (key.encode() for key in keys)
         while batch := list(islice(names, BATCH_KEYS)):
 
-            def delete_all(txn: Any, batch: list[bytes] = batch) -> None:
+            def delete_all(txn: Any, batch: list[bytes] = batch) -> bool:
+                deleted = False
                 for name in batch:
                     with suppress(self._lmdb.BadValsizeError):
-                        txn.delete(name)
+                        deleted |= txn.delete(name)
+                return deleted
 
             self._write(delete_all, as_text(batch[0]))
 
@@ -355,16 +361,39 @@ class LMDBStore(Store):
                 return
             last = names[-1]
 
+    def _details(self, path: str) -> Iterator[Entry]:
+        start, end = bounds(path)
+        last: bytes | None = None
+        while True:
+            sizes = self._env.read(lambda txn: some_sizes(txn, start, end, last), buffers=True)  # noqa: B023
+            for name, nbytes in sizes:
+                if k.is_key(key := as_text(name)):
+                    yield Entry(key, nbytes)
+            if len(sizes) < SCAN:
+                return
+            last = sizes[-1][0]
+
     def _count(self) -> int:
-        return int(self._env.read(lambda txn: txn.stat()["entries"]))
+        # The number that LMDB keeps counts names that are no keys too, which another program put there.
+        entries, state = self._env.read(lambda txn: (txn.stat()["entries"], txn.id()))
+        foreign: int | None = self._env.foreign_names(state)
+        if foreign is None:
+            foreign = 0
+            last: bytes | None = None
+            while names := self._env.read(lambda txn: some_keys(txn, b"", b"\xff\xff", last)):  # noqa: B023
+                keys = list(map(as_text, names))
+                if not k.are_keys(keys):
+                    foreign += sum(not k.is_key(key) for key in keys)
+                last = names[-1]
+            self._env.note_foreign_names(state, foreign)
+        return int(entries) - foreign
 
     def _children(self, path: str) -> Iterator[tuple[str, int | None]]:
-        """Yield the name of every child of `path`, with its size in bytes, or None for a directory."""
-        at, end = bounds(path)
+        start, end = bounds(path)
         while True:
-            found, at = self._env.read(lambda txn: some_children(txn, at, end, path), buffers=True)  # noqa: B023
-            yield from found
-            if not at:
+            children, start = self._env.read(lambda txn: some_children(txn, start, end, path), buffers=True)  # noqa: B023
+            yield from children
+            if not start:
                 return
 
     def _listdir(self, path: str) -> Iterator[str]:
@@ -382,24 +411,33 @@ class LMDBStore(Store):
                 return self._nbytes(path)
         return sum(size for _, size in self._children(path) if size is not None)
 
+    def _write_below(self, work: Callable[[Any], Any], what: str) -> None:
+        """Do what may also touch names that are no keys."""
+
+        def work_and_forget(txn: Any) -> None:
+            self._env.note_foreign_names(-1, 0)
+            work(txn)
+
+        self._write(work_and_forget, what)
+
     def _rmdir(self, path: str) -> None:
         start, end = bounds(path)
 
         def delete_all(txn: Any) -> None:
             cursor = txn.cursor()
-            at = cursor.set_range(start)
-            while at and cursor.key() < end:
+            found = cursor.set_range(start)
+            while found and cursor.key() < end:
                 cursor.delete()
-                at = bool(cursor.key())
+                found = bool(cursor.key())
 
         if path:
-            self._write(delete_all, path)
+            self._write_below(delete_all, path)
         else:
             self._clear()
 
     def _clear(self) -> None:
         env = self._env
-        self._write(lambda txn: txn.drop(env.env.open_db(txn=txn), delete=False), "")
+        self._write_below(lambda txn: txn.drop(env.env.open_db(txn=txn), delete=False), "")
 
     def _rename(self, source: str, destination: str) -> None:
         start, end = bounds(source)
@@ -419,7 +457,7 @@ class LMDBStore(Store):
                     move(txn, old)
 
         try:
-            self._write(move_all, source)
+            self._write_below(move_all, source)
         except self._lmdb.BadValsizeError:
             raise self._too_large(as_text(new), 0) from None
 

@@ -72,6 +72,9 @@ class SharedEnvironment(Resource):
         self._bytes_since_check = self._writes_since_check = 0
         # Commits that failed, and how many of them a later sync has made good.
         self._failed_commits = self._settled_commits = 0
+        self._synced_transaction = -1
+        # A transaction, and how many names that are no keys the file had after it.
+        self._foreign_names = (-1, 0)
         self.register()
         try:
             self.alone(lambda: self._open_first(check))
@@ -190,6 +193,8 @@ class SharedEnvironment(Resource):
         try:
             state = checks.state_of(self.path)
             self._sync(self.env)
+        except self.lmdb.Error as exc:
+            self.fail(exc)
         finally:
             self._release()
         checks.mark_whole(self.path, state)
@@ -223,7 +228,7 @@ class SharedEnvironment(Resource):
         Parameters
         ----------
         work : callable
-            May be called again, in another transaction, after the map has grown.
+            May be called again, in another transaction, after the map has grown. Returns False if it changed nothing.
         nbytes : int, bytes
             About how much is written.
         fixed : bool
@@ -236,8 +241,11 @@ class SharedEnvironment(Resource):
             txn = self.begin(write=True)
             try:
                 result = work(txn)
-                committing = True
+                committing, number = True, txn.id()
                 txn.commit()
+                known, count = self._foreign_names
+                if known == number - 1 and result is not False:
+                    self._foreign_names = (number, count)  # only other programs add such names
             except BaseException:
                 self._failed_commits += committing
                 self._abort(txn)
@@ -258,12 +266,23 @@ class SharedEnvironment(Resource):
             else:
                 attempt = self._mend(failure, attempt)
 
+    def foreign_names(self, transaction: int) -> int | None:
+        """Return how many names that are no keys the file had after a transaction, None if that is not known."""
+        known, count = self._foreign_names
+        return count if known == transaction else None
+
+    def note_foreign_names(self, transaction: int, count: int) -> None:
+        """Note how many names that are no keys the file had after a transaction; a negative one is never asked for."""
+        self._foreign_names = (transaction, count)
+
     def sync(self) -> None:
         """Return when all that was committed before is on the disk; an error says that it may not be."""
         self.ask(self._sync)
 
     def _sync(self, env: Any) -> None:
-        failed = self._failed_commits
+        last, failed = env.info()["last_txnid"], self._failed_commits
+        if last == self._synced_transaction and failed == self._settled_commits:
+            return
         if failed != self._settled_commits:
             # The operating system has dropped what an earlier sync could not write, maybe a head, and a second sync
             # would find nothing to do. Another commit writes another head, which names the same content.
@@ -278,6 +297,7 @@ class SharedEnvironment(Resource):
             self._failed_commits += 1
             raise
         self._settled_commits = failed
+        self._synced_transaction = last
 
     def ask(self, question: Callable[[Any], T]) -> T:
         """Return ``question(environment)``."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from typing import Any
 
 from zarrstore.errors import DamagedStoreError
+from zarrstore.stores._create import create_file
 from zarrstore.stores._files import is_temporary, sweep_folder, temporary_name
 from zarrstore.stores._sync import fsync_file, fsync_folder
+from zarrstore.stores.lmdb.pages import empty_file
 
 __all__ = ["compact", "create", "lock_file"]
 
@@ -19,38 +22,30 @@ def lock_file(path: str, subdir: bool) -> str:
 
 
 def create(lmdb: Any, path: str, options: dict[str, Any]) -> None:
-    """Make an empty data file, all at once: whoever finds a file finds a whole one.
-
-    Notes
-    -----
-    Durable, with its name. Where the file system has no links nothing is made, and LMDB makes its own file.
-    """
+    """Create an empty data file, all at once and durably, and its directory, unless another process is faster."""
     directory = os.path.dirname(path)
     if options["subdir"] and os.path.isdir(directory):
         sweep_folder(directory)
         foreign = [name for name in os.listdir(directory) if name != "lock.mdb" and not is_temporary(name)]
-        if foreign:
+        if foreign and "data.mdb" not in foreign:
             raise DamagedStoreError(
                 directory, f"is a directory without data.mdb that holds {min(foreign)!r}", "name a new or empty one"
             )
     new = not os.path.isdir(directory)
     os.makedirs(directory, exist_ok=True)
-    temporary = os.path.join(directory, temporary_name())
-    small = {"map_size": 1 << 20, "subdir": False, "lock": False, "mode": options["mode"]}
-    if "lib_version" in options:
-        small["lib_version"] = options["lib_version"]
-    try:
-        with lmdb.open(temporary, **small) as env:
-            env.sync(True)
-        # A link, not a rename: it never replaces what another process has made meanwhile.
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    fsync_folder(directory)
+    content = _written_by(lmdb, options["lib_version"]) if "lib_version" in options else empty_file()
+    create_file(path, content, options["mode"])
     if new:
         fsync_folder(os.path.dirname(directory))
+
+
+def _written_by(lmdb: Any, lib_version: Any) -> bytes:
+    """Return an empty data file as another version of the library writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        with lmdb.open(folder, map_size=1 << 20, lock=False, lib_version=lib_version) as env:
+            env.sync(True)
+        with open(os.path.join(folder, "data.mdb"), "rb") as file:
+            return file.read()
 
 
 def compact(env: Any, path: str) -> None:

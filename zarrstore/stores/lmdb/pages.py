@@ -1,13 +1,14 @@
-"""The pages of LMDB 0.9 on 64 bits, as far as it takes to read the heads and the list of free pages."""
+"""The pages of LMDB 0.9 on 64 bits, as far as it takes to read heads and free pages, and to begin a file."""
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-__all__ = ["Meta", "lacks_pages", "read_metas"]
+__all__ = ["Meta", "empty_file", "lacks_pages", "read_metas"]
 
 _META = struct.Struct("<IIQQ48s48sQQ")  # magic, version, address, map size, free records, main records, last page, txn
 _TREE = struct.Struct("<IHHQQQQQ")  # page size, flags, depth, branch, leaf and overflow pages, entries, root
@@ -15,7 +16,8 @@ _PAGE = struct.Struct("<QHHHH")  # number, pad, flags, lower, upper
 _NODE = struct.Struct("<HHHH")  # low, high, flags, size of the key
 _HEADER = 16
 _MAGIC = 0xBEEFC0DE
-_BRANCH, _LEAF, _BIG = 1, 2, 1
+_BRANCH, _LEAF, _HEAD, _BIG = 1, 2, 8, 1
+_INTEGER_KEYS = 8
 _NO_ROOT = (1 << 64) - 1
 
 
@@ -37,6 +39,14 @@ def read_metas(path: str) -> list[Meta]:
         file.seek(page_size)
         metas = [meta, _META.unpack_from(file.read(_HEADER + _META.size), _HEADER)]
     return [Meta(meta[7], _TREE.unpack(meta[5])[6]) for meta in metas]
+
+
+def empty_file(page_size: int = min(mmap.PAGESIZE, 0x8000)) -> bytes:
+    """Return the data file that LMDB writes for an environment without a transaction: two heads."""
+    free = _TREE.pack(page_size, _INTEGER_KEYS, 0, 0, 0, 0, 0, _NO_ROOT)
+    main = _TREE.pack(0, 0, 0, 0, 0, 0, 0, _NO_ROOT)
+    head = _META.pack(_MAGIC, 1, 0, 1 << 20, free, main, 1, 0)
+    return b"".join((_PAGE.pack(number, 0, _HEAD, 0, 0) + head).ljust(page_size, b"\0") for number in (0, 1))
 
 
 def lacks_pages(path: str, txnid: int, page_size: int, pages: int) -> bool:

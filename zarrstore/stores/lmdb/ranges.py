@@ -8,7 +8,7 @@ from typing import Any
 
 from zarrstore import keys as k
 
-__all__ = ["SCAN", "as_name", "as_text", "bounds", "some_children", "some_keys"]
+__all__ = ["SCAN", "as_name", "as_text", "bounds", "some_children", "some_keys", "some_sizes"]
 
 #: Keys read in one transaction of a listing. A longer one would keep freed pages from being used again.
 SCAN = 1000
@@ -33,13 +33,18 @@ def _seek(cursor: Any, start: bytes) -> bool:
     return bool(cursor.set_range(start) if start else cursor.first())
 
 
+def _seek_behind(cursor: Any, start: bytes, last: bytes | None) -> bool:
+    """Move to the first name from `start` on, or behind `last`; return whether there is one."""
+    found = _seek(cursor, start if last is None else last)
+    if found and last is not None and bytes(cursor.key()) == last:
+        return bool(cursor.next())
+    return found
+
+
 def some_keys(txn: Any, start: bytes, end: bytes, last: bytes | None) -> list[bytes]:
     """Return up to SCAN names from `start` on, or behind `last`, below `end`."""
     cursor = txn.cursor()
-    found = _seek(cursor, start if last is None else last)
-    if found and last is not None and cursor.key() == last:
-        found = cursor.next()
-    if not found:
+    if not _seek_behind(cursor, start, last):
         return []
     names = list(islice(cursor.iternext(keys=True, values=False), SCAN))
     if names[-1] < end:
@@ -47,29 +52,43 @@ def some_keys(txn: Any, start: bytes, end: bytes, last: bytes | None) -> list[by
     return names[: bisect_left(names, end)]
 
 
-def some_children(txn: Any, at: bytes, end: bytes, path: str) -> tuple[list[tuple[str, int | None]], bytes]:
-    """Return up to SCAN children from `at` on, and where to go on; nowhere is empty."""
+def some_sizes(txn: Any, start: bytes, end: bytes, last: bytes | None) -> list[tuple[bytes, int]]:
+    """Return up to SCAN names as `some_keys` does, each with the size of its value in bytes."""
     cursor = txn.cursor()
-    found: list[tuple[str, int | None]] = []
-    here = _seek(cursor, at)
-    while here:
+    if not _seek_behind(cursor, start, last):
+        return []
+    sizes = []
+    for name, value in islice(cursor.iternext(), SCAN):
+        if bytes(name) >= end:
+            break
+        sizes.append((bytes(name), len(value)))
+    return sizes
+
+
+def some_children(txn: Any, start: bytes, end: bytes, path: str) -> tuple[list[tuple[str, int | None]], bytes]:
+    """Return up to SCAN children from `start` on, and where to go on; nowhere is empty.
+
+    A child comes with the size of its value in bytes, or None for a directory.
+    """
+    cursor = txn.cursor()
+    children: list[tuple[str, int | None]] = []
+    found = _seek(cursor, start)
+    while found:
         raw = bytes(cursor.key())
         if raw >= end:
             break
-        if len(found) >= SCAN:
-            return found, raw
+        if len(children) >= SCAN:
+            return children, raw
         key = as_text(raw)
         name = k.child(key, path)
-        if not name:  # 'a//b' is below 'a', and no key
-            here = cursor.next()
+        if not name or not k.is_key(key):  # another program put it there: 'a//b' makes no directory 'a'
+            found = cursor.next()
             continue
         whole = k.join(path, name)
         if whole == key:
-            if k.is_key(name):
-                found.append((name, len(cursor.value())))
-            here = cursor.next()
+            children.append((name, len(cursor.value())))
+            found = cursor.next()
             continue
-        if k.is_key(name):
-            found.append((name, None))
-        here = cursor.set_range(as_name(k.beyond(whole)))
-    return found, b""
+        children.append((name, None))
+        found = cursor.set_range(as_name(k.beyond(whole)))
+    return children, b""

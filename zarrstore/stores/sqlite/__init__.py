@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.errors import ReadOnlyError, ValueTooLargeError
+from zarrstore.spans import Span
 from zarrstore.stores._files import sweep_folder
-from zarrstore.stores.sqlite.connections import Connections, is_open_here
+from zarrstore.stores.sqlite import rows
+from zarrstore.stores.sqlite.connections import IN_MEMORY, Connections, is_open_here
 
 if TYPE_CHECKING:
     import sqlite3
@@ -24,6 +27,8 @@ T = TypeVar("T")
 _PAGE = 1000
 #: Bytes of a batch written in one transaction.
 _BATCH = 4 << 20
+#: Rows deleted in one transaction where the disk is too full for all of them.
+_FEW = 20
 #: A row has at most a billion bytes, unless SQLite was built otherwise.
 _LARGEST = 1_000_000_000 - 10_000
 
@@ -34,11 +39,15 @@ class SQLiteStore(Store):
     Parameters
     ----------
     path : path-like
-        The database file. zarr 2's are read and written as they are.
+        The database file; zarr 2's are read and written as they are. ``":memory:"`` is a database in memory, which only
+        this object has.
     dimension_separator : {'.', '/'}, optional
         What `init_array` records where the caller names none.
     readonly : bool, default False
         Open for reading only; the file must exist.
+    immutable : bool, default False
+        Open for reading a file that nobody writes to as long as this store is open, without locks: the way to read a
+        database in WAL mode in a place that cannot be written to. If somebody does write, reads are wrong.
     timeout : float, seconds, default 60
         How long to wait for another writer.
     **kwargs
@@ -46,21 +55,34 @@ class SQLiteStore(Store):
 
     Raises
     ------
+    StoreNotFoundError
+        Nothing is there, and `readonly` was given.
     DamagedStoreError
         The file is no SQLite database, is damaged, or has no table of Zarr.
     LockedStoreError
         Another process kept the database for longer than `timeout`.
+    StoreReadError
+        A row holds a number or NULL, which another program wrote.
+    PermissionError
+        The database is in WAL mode, its folder cannot be written to, and `immutable` was not given.
 
     Notes
     -----
-    Cost: a get is one look-up in an index, a set one transaction, `setitems` one transaction for each 4 MiB;
-    `listdir` skips subtrees. Crash: a set that returned survives the death of the process; one that `flush` or
-    `close` followed survives a power cut. Threads: any number; each call has a connection to itself. Processes: any
-    number; one writes at a time, the others wait. All connections are closed before a fork, and opened on the next
-    use on both sides. Pickles by path. The database is in WAL mode while it is open for writing, and one single file
-    again after the last `close`. A place that cannot be written to is opened for reading. A value has at most 1 GB.
-    Source: zarr 2.18 SQLiteStore, the same table (``zarr(k TEXT PRIMARY KEY, v BLOB)``). Deviation: prefixes are
-    ranges, where zarr 2 used LIKE, which took ``_`` and ``%`` for wildcards.
+    Cost: a get is one look-up in an index, a set one transaction, `setitems` one transaction for each 4 MiB; `len`
+    looks at every name; `listdir` skips subtrees. A value above 256 KiB is written and read by incremental I/O, without
+    a copy. A range reads the pages up to its end and copies only itself; a size reads no value. A value has at most
+    1 GB.
+
+    Threads: any number; each call has a connection to itself. Processes: any number; one writes at a time, the others
+    wait. All connections are closed before a fork, and opened on the next use on both sides. Pickles by path.
+
+    Crash: a set that returned survives the death of the process; one that `flush` or `close` followed survives a power
+    cut. The database is in WAL mode and stays so; the last `close` removes the files beside it. A full disk is an error
+    and leaves the old value; 512 KiB of the disk are kept free, without which SQLite could not delete. A place that
+    cannot be written to is opened for reading.
+
+    Source: zarr 2.18 SQLiteStore, the same table (``zarr(k TEXT PRIMARY KEY, v BLOB)``). Deviations: prefixes are
+    ranges, where zarr 2 used LIKE, which took ``_`` and ``%`` for wildcards; new databases have pages of 16 KiB.
 
     Examples
     --------
@@ -74,6 +96,7 @@ class SQLiteStore(Store):
     """
 
     capabilities = Capabilities(ranged=True, durable_flush=True, process_safe=True)
+    takes_buffers = True
 
     def __init__(
         self,
@@ -81,50 +104,57 @@ class SQLiteStore(Store):
         dimension_separator: str | None = None,
         *,
         readonly: bool = False,
+        immutable: bool = False,
         timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
-        self.path = os.path.abspath(os.fspath(path))
-        self.readonly = readonly
+        name = os.fsdecode(path)
+        self.path = name if name == IN_MEMORY else os.path.abspath(name)
+        self.readonly = readonly or immutable
+        self.immutable = immutable
         self.timeout = timeout
         self.kwargs = kwargs
         self._dimension_separator = dimension_separator
-        self._connections = Connections(repr(self), self.path, self._reads_only(), timeout, kwargs)
+        self._set_capabilities()
+        self._connections = Connections(repr(self), self.path, self.readonly, immutable, timeout, kwargs)
 
-    def _reads_only(self) -> bool:
+    def _set_capabilities(self) -> None:
+        if self.path == IN_MEMORY:
+            self.capabilities = Capabilities(ranged=True)
+            return
         if not self.readonly and os.path.exists(self.path):
-            # A place that cannot be written is opened for reading: the first write says so.
+            # A place that cannot be written to is opened for reading: the first write says so.
             self.readonly = not (os.access(self.path, os.W_OK) and os.access(os.path.dirname(self.path), os.W_OK))
         if self.readonly:
             self.capabilities = Capabilities(
-                writable=False, erasable=False, ranged=True, durable_flush=True, process_safe=True
+                writable=False, erasable=False, ranged=True, durable_flush=True, process_safe=not self.immutable
             )
-        return self.readonly
 
     def __repr__(self) -> str:
-        return f"SQLiteStore({self.path!r}{', readonly=True' if self.readonly else ''})"
+        mode = ", immutable=True" if self.immutable else ", readonly=True" if self.readonly else ""
+        return f"SQLiteStore({self.path!r}{mode})"
 
     def _place(self) -> object:
-        return self.path
+        return None if self.path == IN_MEMORY else self.path
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("path", "readonly", "timeout", "kwargs", "_dimension_separator")
-        return {**{name: getattr(self, name) for name in names}, "closed": self._connections.dead}
+        if self.path == IN_MEMORY:
+            raise TypeError(f"{self!r} cannot be pickled: it is in the memory of this process; copy it to a file first")
+        names = ("path", "readonly", "immutable", "timeout", "kwargs", "_dimension_separator")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = dict(state)
-        kwargs, separator, closed = (options.pop(name) for name in ("kwargs", "_dimension_separator", "closed"))
+        kwargs, separator = options.pop("kwargs"), options.pop("_dimension_separator")
         SQLiteStore.__init__(self, dimension_separator=separator, **options, **kwargs)
-        if closed:
-            self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return self._connections.run(work)
 
-    def _write(self, what: str, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _write(self, what: str, work: Callable[[sqlite3.Connection], T], nbytes: int = 0) -> T:
         if self.readonly and not self._connections.dead:
             raise ReadOnlyError(what, self)
-        return self._connections.write(work)
+        return self._connections.write(work, nbytes)
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -135,69 +165,74 @@ class SQLiteStore(Store):
         return self._run(lambda connection: connection.execute(query, values).fetchall())
 
     def _get(self, key: str) -> bytes:
-        row = self._row("SELECT v FROM zarr WHERE k = ?", key)
-        if row is None:
-            raise KeyError(key)
-        return _bytes(row[0])
+        return self._run(lambda connection: rows.read(connection, key, repr(self)))
 
     def _contains(self, key: str) -> bool:
         return self._row("SELECT 1 FROM zarr WHERE k = ?", key) is not None
 
     def _count(self) -> int:
-        return int(self._row("SELECT COUNT(*) FROM zarr")[0])
+        # Not COUNT(*): what another program put there under a name that is no key does not count.
+        return sum(1 for _ in self._keys(""))
 
     def _nbytes(self, key: str) -> int:
-        row = self._row("SELECT LENGTH(CAST(v AS BLOB)) FROM zarr WHERE k = ?", key)
-        if row is None:
-            raise KeyError(key)
-        return int(row[0] or 0)
+        return self._run(lambda connection: rows.size(connection, key, repr(self)))
+
+    def _part(self, key: str, work: Callable[[Any], T]) -> T:
+        return self._run(lambda connection: rows.read_part(connection, key, repr(self), work))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if stop is None:
-            row = self._row("SELECT SUBSTR(CAST(v AS BLOB), ?) FROM zarr WHERE k = ?", start + 1, key)
-        else:
-            length = max(0, stop - start)
-            row = self._row("SELECT SUBSTR(CAST(v AS BLOB), ?, ?) FROM zarr WHERE k = ?", start + 1, length, key)
-        if row is None:
-            raise KeyError(key)
-        return _bytes(row[0])
+        return self._part(key, lambda value: bytes(value[start:stop]))
+
+    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
+        return self._part(key, lambda value: [bytes(value[start:stop]) for start, stop in spans])
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        row = self._row("SELECT SUBSTR(CAST(v AS BLOB), ?, ?) FROM zarr WHERE k = ?", -n, n, key)
-        if row is None:
-            raise KeyError(key)
-        return _bytes(row[0])
+        return self._part(key, lambda value: bytes(value[max(0, len(value) - n) :]))
+
+    def _pages(self, columns: str, path: str) -> Iterator[list[Any]]:
+        """Yield the rows below a path, a page at a time; the first column is the name, in bytes."""
+        after, end = _bounds(path)
+        query = f"SELECT {columns} FROM zarr WHERE k > {_TEXT} AND k < ? ORDER BY k LIMIT {_PAGE}"
+        while True:
+            page = self._rows(query, after, end)
+            yield page
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
 
     def _keys(self, path: str) -> Iterator[str]:
-        after, end = _bounds(path)
-        query = f"SELECT k FROM zarr WHERE k >= ? AND k < ? ORDER BY k LIMIT {_PAGE}"
-        while True:
-            names = [name for (name,) in self._rows(query, after, end)]
+        for page in self._pages("k", path):
+            names = [_as_text(name) for (name,) in page]
             # What another program put there under a name that is no key is not shown.
             yield from names if k.are_keys(names) else filter(k.is_key, names)
-            if len(names) < _PAGE:
-                return
-            after = names[-1] + "\0"  # the next text in the order
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        for page in self._pages(f"k, {rows.NBYTES}", path):
+            for name, nbytes in page:
+                key = _as_text(name)
+                if k.is_key(key):
+                    yield Entry(key, -1 if nbytes is None else nbytes)
 
     def _listdir(self, path: str) -> Iterator[str]:
         """One look-up for each child: what is below a child is jumped over."""
         after, end = _bounds(path)
         values = set()
-        query = "SELECT k FROM zarr WHERE k >= ? AND k < ? ORDER BY k LIMIT 1"
+        first = f"SELECT k FROM zarr WHERE k > {_TEXT} AND k < ? ORDER BY k LIMIT 1"
+        beyond = f"SELECT k FROM zarr WHERE k >= {_TEXT} AND k < ? ORDER BY k LIMIT 1"
+        query = first
         while (row := self._row(query, after, end)) is not None:
-            key = row[0]
+            key = _as_text(row[0])
             name = k.child(key, path)
-            if not name or not k.is_key(name):
-                after = key + "\0"
+            query, after = first, row[0]
+            if not name or not k.is_key(key):
                 continue
             if k.join(path, name) == key:
                 values.add(name)
                 yield name
-                after = key + "\0"
                 continue
             if name not in values:
                 yield name
-            after = k.beyond(k.join(path, name))  # past all that begins with "name/"
+            query, after = beyond, k.beyond(k.join(path, name)).encode()  # past all that begins with "name/"
 
     def _getsize(self, path: str) -> int:
         if path:
@@ -206,37 +241,45 @@ class SQLiteStore(Store):
         where, values = _below(path)
         lead = len(k.prefix(path))
         row = self._row(
-            f"SELECT SUM(LENGTH(CAST(v AS BLOB))) FROM zarr WHERE {where} AND INSTR(SUBSTR(k, ?), '/') = 0",
-            *values,
-            lead + 1,
+            f"SELECT SUM({rows.NBYTES}) FROM zarr WHERE {where} AND INSTR(SUBSTR(k, ?), '/') = 0", *values, lead + 1
         )
         return int(row[0] or 0)
 
     # Writing -------------------------------------------------------------------------------------------------------
 
-    def _set(self, key: str, value: bytes) -> None:
+    def _set(self, key: str, value: bytes | memoryview) -> None:
         if len(value) > _LARGEST:
             raise ValueTooLargeError(key, len(value), _LARGEST)
-        self._write(key, lambda connection: connection.execute("REPLACE INTO zarr VALUES (?, ?)", (key, value)))
+        self._write(key, lambda connection: rows.write(connection, key, value), len(value) + 1)
 
-    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+    def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
         batch: list[tuple[str, bytes]] = []
         size = 0
+        empty = True
         for key, value in items:
+            empty = False
             if len(value) > _LARGEST:
                 raise ValueTooLargeError(key, len(value), _LARGEST)
+            if type(value) is not bytes:
+                if len(value) >= rows.LARGE:
+                    # Written before the next item is drawn, which may be in the same memory.
+                    self._set_batch(batch, size)
+                    batch, size = [], 0
+                    self._set(key, value)
+                    continue
+                value = bytes(value)
             batch.append((key, value))
             size += len(value) + 256
             if size >= _BATCH:
-                self._set_batch(batch)
+                self._set_batch(batch, size)
                 batch, size = [], 0
-        if batch:
-            self._set_batch(batch)
-        elif self.readonly:
+        self._set_batch(batch, size)
+        if empty and self.readonly:
             raise ReadOnlyError("", self)
 
-    def _set_batch(self, batch: list[tuple[str, bytes]]) -> None:
-        self._write(batch[0][0], lambda connection: connection.executemany("REPLACE INTO zarr VALUES (?, ?)", batch))
+    def _set_batch(self, batch: list[tuple[str, bytes]], size: int) -> None:
+        if batch:
+            self._write(batch[0][0], lambda connection: rows.write_all(connection, batch), size)
 
     def _delete(self, key: str) -> None:
         query = "DELETE FROM zarr WHERE k = ?"
@@ -244,13 +287,31 @@ class SQLiteStore(Store):
             raise KeyError(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
-        doomed = [(key,) for key in keys]
-        what = doomed[0][0] if doomed else ""
-        self._write(what, lambda connection: connection.executemany("DELETE FROM zarr WHERE k = ?", doomed))
+        names = [(key,) for key in keys]
+        what = names[0][0] if names else ""
+
+        def delete(some: list[tuple[str]]) -> None:
+            self._write(what, lambda connection: connection.executemany("DELETE FROM zarr WHERE k = ?", some))
+
+        try:
+            delete(names)
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            # Less needs less room in the log, which is emptied in between.
+            for start in range(0, len(names), _FEW):
+                delete(names[start : start + _FEW])
 
     def _rmdir(self, path: str) -> None:
         where, values = _below(path)
-        self._write(path, lambda connection: connection.execute(f"DELETE FROM zarr WHERE {where}", values))
+        try:
+            self._write(path, lambda connection: connection.execute(f"DELETE FROM zarr WHERE {where}", values))
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC:
+                raise
+            some = f"DELETE FROM zarr WHERE rowid IN (SELECT rowid FROM zarr WHERE {where} LIMIT {_FEW})"
+            while self._write(path, lambda connection: connection.execute(some, values).rowcount):
+                pass
 
     def _rename(self, source: str, destination: str) -> None:
         where, values = _below(source)
@@ -270,7 +331,7 @@ class SQLiteStore(Store):
     # Life ----------------------------------------------------------------------------------------------------------
 
     def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
-        return () if path else sweep_folder(os.path.dirname(self.path), dry_run)
+        return () if path or self.path == IN_MEMORY else sweep_folder(os.path.dirname(self.path), dry_run)
 
     def _flush(self) -> None:
         self._connections.flush()
@@ -289,7 +350,7 @@ class SQLiteStore(Store):
         """Return what the file is: implementation, entries, live and dead bytes. Cost: one pass over the rows."""
         import sqlite3
 
-        live = self._row("SELECT SUM(LENGTH(CAST(v AS BLOB))) FROM zarr")[0] or 0
+        live = self._row(f"SELECT SUM({rows.NBYTES}) FROM zarr")[0] or 0
         page = int(self._row("PRAGMA page_size")[0])
         return {
             "implementation": f"SQLite {sqlite3.sqlite_version}",
@@ -297,21 +358,23 @@ class SQLiteStore(Store):
             "live_bytes": int(live),
             "dead_bytes": int(self._row("PRAGMA freelist_count")[0]) * page,
             "file_bytes": int(self._row("PRAGMA page_count")[0]) * page,
-            "journal_mode": str(self._row("PRAGMA journal_mode")[0]),
+            "journal_mode": bytes(self._row("PRAGMA journal_mode")[0]).decode(),
         }
 
 
-def _bytes(value: Any) -> bytes:
-    # zarr 2 wrote what it was given, so text may stand where bytes should.
-    if isinstance(value, str):
-        return value.encode()
-    return b"" if value is None else bytes(value)
+#: A name as a parameter in bytes, since not every name in a table is UTF-8.
+_TEXT = "CAST(? AS TEXT)"
 
 
-def _bounds(path: str) -> tuple[str, str | bytes]:
-    """Return where the keys below a path begin, and what they all sort before."""
-    # SQLite sorts every text before every blob.
-    return k.prefix(path), k.beyond(path) if path else b""
+def _as_text(name: bytes) -> str:
+    # What is not UTF-8 becomes lone surrogates, which no key has.
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _bounds(path: str) -> tuple[bytes, str | bytes]:
+    """Return what the keys below a path sort after, and what they all sort before."""
+    # SQLite sorts every text before every blob. The empty text is no key.
+    return k.prefix(path).encode(), k.beyond(path) if path else b""
 
 
 def _below(path: str) -> tuple[str, tuple[str, ...]]:

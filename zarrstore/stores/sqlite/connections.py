@@ -15,10 +15,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from zarrstore.errors import DamagedStoreError, LockedStoreError, ReadOnlyError
-from zarrstore.stores._files import sweep_folder, temporary_name
+from zarrstore.errors import DamagedStoreError, LockedStoreError, ReadOnlyError, StoreNotFoundError
+from zarrstore.stores._create import create_file
+from zarrstore.stores._files import sweep_folder
 from zarrstore.stores._process import Resource, registered
-from zarrstore.stores._sync import fsync_file, fsync_folder
+from zarrstore.stores._sync import fsync_file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,6 +30,15 @@ T = TypeVar("T")
 
 #: Bytes; no database is shorter.
 SMALLEST_PAGE = 512
+#: Bytes in a page of a new database. With SQLite's 4 KiB a large value costs twice as much as in zarr 2, whose journal
+#: does not hold it; with 64 KiB a small one costs three times as much as here.
+PAGE_SIZE = 16 << 10
+#: Bytes in the log after which it is brought into the database.
+LOG_BYTES = 4 << 20
+#: Bytes that a set leaves free on the disk: a delete on a full disk needs room in the log.
+RESERVE = 512 << 10
+#: The name under which zarr 2, and SQLite itself, keep a database in memory.
+IN_MEMORY = ":memory:"
 TABLE = "CREATE TABLE IF NOT EXISTS zarr(k TEXT PRIMARY KEY, v BLOB)"
 
 
@@ -40,9 +50,11 @@ class Connections(Resource):
     label : str
         How errors name the store.
     path : str
-        The database file.
+        The database file, or ``":memory:"``.
     readonly : bool
-        Nothing is written, not even the files that WAL keeps beside the database.
+        Nothing is written.
+    immutable : bool
+        Nobody writes: no locks are taken, and no files are looked for or made beside the database.
     timeout : float, seconds
         How long to wait for another writer.
     options : dict
@@ -54,11 +66,15 @@ class Connections(Resource):
     every connection is idle. There are as many as threads were ever in a call at one time.
     """
 
-    def __init__(self, label: str, path: str, readonly: bool, timeout: float, options: dict[str, Any]) -> None:
+    def __init__(
+        self, label: str, path: str, readonly: bool, immutable: bool, timeout: float, options: dict[str, Any]
+    ) -> None:
         super().__init__(label, path)
         self.readonly = readonly
+        self.immutable = immutable
         self.timeout = timeout
         self.options = options
+        self.in_memory = path == IN_MEMORY
         self.idle: list[sqlite3.Connection] = []
         self._of_the_parent: list[sqlite3.Connection] = []
         self.register()
@@ -69,54 +85,42 @@ class Connections(Resource):
             raise
 
     def _open_first(self) -> None:
-        if not self.readonly and not os.path.exists(self.path):
-            self._create()
-        elif os.path.exists(self.path) and os.path.getsize(self.path) < SMALLEST_PAGE:
-            # SQLite would take it for a new database.
-            raise DamagedStoreError(self.path, "is empty or cut off, not even one page", "remove it to begin anew")
+        if not self.in_memory:
+            if not os.path.exists(self.path):
+                if self.readonly:
+                    raise StoreNotFoundError(self.path, "an SQLite database to read")
+                self._create()
+            elif os.path.getsize(self.path) < SMALLEST_PAGE:
+                # SQLite would take it for a new database.
+                raise DamagedStoreError(self.path, "is empty or cut off, not even one page", "remove it to begin anew")
         self.idle.append(self._connect())
 
     # Open and closed -----------------------------------------------------------------------------------------------
 
     def _create(self) -> None:
-        """Make an empty database, all at once: whoever finds a file finds one with a table."""
+        """Create a database with its table, all at once: whoever finds a file finds a table in it."""
         import sqlite3
 
-        folder = os.path.dirname(self.path)
-        temporary = os.path.join(folder, temporary_name())
+        sweep_folder(os.path.dirname(self.path))
+        connection = sqlite3.connect(IN_MEMORY)
         try:
-            sweep_folder(folder)
-            connection = sqlite3.connect(temporary)
-            try:
-                connection.execute(TABLE)
-                connection.commit()
-            finally:
-                connection.close()
-            fsync_file(temporary)
-            # A link, not a rename: it never replaces what another process has made meanwhile. Where the file system
-            # has no links, SQLite makes its own file.
-            with suppress(OSError):
-                os.link(temporary, self.path)
-        except sqlite3.Error as exc:
-            raise self.explained(exc) from exc
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute(TABLE)
+            connection.commit()
+            content = connection.serialize()
         finally:
-            for name in (temporary, temporary + "-journal"):
-                with suppress(FileNotFoundError):
-                    os.unlink(name)
-        fsync_folder(folder)
+            connection.close()
+        create_file(self.path, content, 0o644)
 
     def _connect(self) -> sqlite3.Connection:
         import sqlite3
 
-        uri = f"file:{quote(self.path)}"
-        if self.readonly:
-            uri += "?mode=ro"
-            if not os.access(os.path.dirname(self.path), os.W_OK) and not os.path.exists(self.path + "-wal"):
-                uri += "&immutable=1"  # WAL would have to make files beside it
         arguments = {"timeout": self.timeout, **self.options, "isolation_level": None, "check_same_thread": False}
         connection: sqlite3.Connection | None = None
         try:
-            connection = sqlite3.connect(uri, uri=True, **arguments)
+            connection = sqlite3.connect(self._uri(), uri=True, **arguments)
+            # Names and texts that another program wrote need not be UTF-8.
+            connection.text_factory = bytes
             self._prepare(connection)
         except BaseException as exc:
             if connection is not None:
@@ -126,13 +130,24 @@ class Connections(Resource):
             raise
         return connection
 
+    def _uri(self) -> str:
+        if self.in_memory:
+            return f"file:{IN_MEMORY}"
+        mode = "ro" if self.readonly else "rw"  # never created here
+        return f"file:{quote(os.fsencode(self.path))}?mode={mode}{'&immutable=1' if self.immutable else ''}"
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        tables = {name.decode("utf-8", "replace") for (name,) in connection.execute(query)}
         if "zarr" not in tables and (tables or self.readonly):
-            held = ", ".join(sorted(tables)) or "nothing"
-            raise DamagedStoreError(self.path, f"is no store of Zarr: it has no table 'zarr', but {held}")
+            names = ", ".join(sorted(tables)) or "nothing"
+            raise DamagedStoreError(self.path, f"is no store of Zarr: it has no table 'zarr', but {names}")
         if not self.readonly:
             connection.execute("PRAGMA journal_mode = WAL")
+            (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // page_size}")
+            # Otherwise SQLite as Debian builds it writes every page of a deleted value once more, as zeros.
+            connection.execute("PRAGMA secure_delete = FAST")
             if "zarr" not in tables:
                 connection.execute(TABLE)
         # NORMAL: a commit is with the operating system; `flush` brings the log to the disk.
@@ -140,21 +155,16 @@ class Connections(Resource):
 
     def _close_all(self) -> Exception | None:
         """Close every connection; return what went wrong. The log is then in the database, and durable."""
-        import sqlite3
-
         failure: Exception | None = None
         while self.idle:
             connection = self.idle.pop()
             try:
-                if not self.idle and not self.readonly:
+                if not (self.idle or self.readonly or self.in_memory):
                     self._checkpoint(connection)
-                    # One file again, which other programs read on read-only places; refused while others have it open.
-                    with suppress(sqlite3.Error):
-                        connection.execute("PRAGMA busy_timeout = 0")
-                        connection.execute("PRAGMA journal_mode = DELETE")
             except OSError as exc:
                 failure = exc
             finally:
+                # The last one to close the database, in any process, removes the files of the log.
                 connection.close()
         return failure
 
@@ -176,16 +186,20 @@ class Connections(Resource):
 
     def before_fork(self) -> None:
         """Close all connections. What cannot be synced now is reported by the next flush or close, which try again."""
-        self._close_all()
+        if not self.in_memory:
+            self._close_all()
 
     def after_fork_in_child(self) -> None:
-        """Keep what is the parent's, unused."""
-        self._of_the_parent += self.idle
-        self.idle = []
+        """Keep what is the parent's, unused. A database in memory was copied, and is the child's own."""
+        if not self.in_memory:
+            self._of_the_parent += self.idle
+            self.idle = []
 
     def at_exit(self) -> None:
         """Close all connections beside daemon threads, as `close` does."""
-        self._close_all()
+        failure = self._close_all()
+        if failure is not None:
+            raise failure
 
     # Use -----------------------------------------------------------------------------------------------------------
 
@@ -209,10 +223,20 @@ class Connections(Resource):
                 else:
                     idle.append(connection)
 
+        if self.in_memory:  # there is one connection, which is the database
+            with self.turn:
+                self.check()
+                return call()
         return self.use(call)
 
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Return ``work(connection)`` in a transaction: all of it is stored, or nothing."""
+    def write(self, work: Callable[[sqlite3.Connection], T], nbytes: int = 0) -> T:
+        """Return ``work(connection)`` in a transaction: all of it is stored, or nothing.
+
+        Parameters
+        ----------
+        nbytes : int, bytes
+            About how much more is stored; 0 for what makes room.
+        """
 
         def transaction(connection: sqlite3.Connection) -> T:
             # IMMEDIATE: a transaction that began by reading could not wait for another writer.
@@ -226,12 +250,49 @@ class Connections(Resource):
                 raise
             return result
 
+        if nbytes:
+            self._check_space(nbytes)
+        try:
+            return self.run(transaction)
+        except OSError as exc:
+            if nbytes or exc.errno != errno.ENOSPC or self.in_memory:
+                raise
+        self._empty_log()
         return self.run(transaction)
+
+    def _check_space(self, nbytes: int) -> None:
+        """Raise OSError unless the disk has room for `nbytes` in the log, then in the database, and for deletes."""
+        if self.in_memory or self._space() >= 2 * nbytes + RESERVE:
+            return
+        self._empty_log()
+        # In a database with free pages only the log grows.
+        fits_inside = self.run(_free_bytes) >= nbytes
+        if self._space() < (nbytes + RESERVE // 2 if fits_inside else 2 * nbytes + RESERVE):
+            reason = f"{os.strerror(errno.ENOSPC)} ({RESERVE >> 10} KiB of it are kept for deletes)"
+            raise OSError(errno.ENOSPC, reason, self.path)
+
+    def _space(self) -> int:
+        """Return the bytes that are free when the log will have been brought into the database."""
+        try:
+            found = os.statvfs(self.path)
+        except (AttributeError, OSError):  # Windows; or the file is gone, which the write says
+            return 1 << 62
+        free = found.f_bavail * found.f_frsize
+        try:
+            return free - os.stat(self.path + "-wal").st_size
+        except OSError:
+            return free
+
+    def _empty_log(self) -> None:
+        with suppress(OSError):
+            self.run(lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
 
     def flush(self) -> None:
         """Make durable what was committed before."""
-        if not self.readonly:
-            self.run(self._checkpoint)
+        if self.readonly or self.in_memory:
+            self.run(lambda connection: None)  # which says so if the store is closed
+            return
+        self.run(self._checkpoint)
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         import sqlite3
@@ -254,19 +315,42 @@ class Connections(Resource):
             if "locked" in reason or "busy" in reason:
                 return LockedStoreError(self.path, f"another process kept it for longer than {self.timeout:g} s")
             if "readonly" in reason:
-                return ReadOnlyError("it", self.label)
+                return ReadOnlyError("the database", self.label)
             if "unable to open" in reason:
-                return FileNotFoundError(errno.ENOENT, "cannot open the database, nor make it", self.path)
+                return self._cannot_open()
             if "full" in reason:
                 return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
         if isinstance(exc, sqlite3.DatabaseError) and ("not a database" in reason or "malformed" in reason):
             return DamagedStoreError(self.path, f"is damaged, or no SQLite database ({reason})")
-        return OSError(errno.EIO, f"SQLite cannot do it: {reason}", self.path)
+        return OSError(errno.EIO, f"SQLite reports: {reason}", self.path)
+
+    def _cannot_open(self) -> Exception:
+        if not os.path.exists(self.path):
+            return FileNotFoundError(errno.ENOENT, "cannot open the database, nor create it", self.path)
+        if self.readonly and not self.immutable:
+            return PermissionError(
+                errno.EACCES,
+                f"{self.label}: SQLite must make files beside a database in WAL mode, even to read it, and this folder "
+                "cannot be written to; where nobody writes to the database meanwhile, immutable=True opens it",
+                self.path,
+            )
+        return PermissionError(errno.EACCES, "SQLite cannot open the database, or the files beside it", self.path)
+
+
+def _free_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of the pages of a database that hold nothing."""
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(page_size)
 
 
 def is_open_here(path: str) -> bool:
     """Tell whether this process has a database open, so that nothing else in it may open and close the file."""
+    return any(_is_same_file(path, pool.path) for pool in registered(Connections) if not pool.in_memory)
+
+
+def _is_same_file(path: str, other: str) -> bool:
     try:
-        return any(os.path.samefile(path, connections.path) for connections in registered(Connections))
-    except OSError:
+        return os.path.samefile(path, other)
+    except OSError:  # one of them is not there
         return False
