@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
-from zarrstore.metadata import consolidated, documents
+from zarrstore.errors import MetadataError
+from zarrstore.metadata import consolidated, documents, v2, v3
 from zarrstore.metadata.consolidated import Staleness
+from zarrstore.spelling import stored_chunk_keys_of
 from zarrstore.wrappers.consolidated import ConsolidatedStore
 
-__all__ = ["check_consolidated", "consolidate_metadata", "open_consolidated"]
+__all__ = ["check_consolidated", "consolidate_metadata", "consolidated_updates", "open_consolidated"]
 
 
 def consolidate_metadata(
     store: MutableMapping[str, Any], metadata_key: str = documents.ZMETADATA, *, path: object = ""
-) -> ConsolidatedStore:
-    """Write one document that repeats all documents of a version 2 hierarchy, and return the store that reads by it.
+) -> Store:
+    """Write one document that repeats all documents of a hierarchy, and return the store that reads by it.
 
     Parameters
     ----------
     store : MutableMapping of str to bytes
         Any mapping that can be listed.
     metadata_key : str
-        Where to write, below `path`.
+        Where to write, below `path`. Version 3 has one place, the ``zarr.json`` of the group, and does not ask.
     path : str
         The root of the hierarchy.
 
     Returns
     -------
-    ConsolidatedStore
-        Documents from memory, chunks from `store`.
+    Store
+        Of version 2 a ConsolidatedStore: documents from memory, chunks from `store`. Of version 3 the hierarchy itself,
+        since its readers take what the group repeats.
 
     Raises
     ------
     MetadataError
-        A document cannot be parsed; nothing was written.
+        A document cannot be parsed; or an array's chunks are nested and its document does not say so, so that readers
+        of consolidated metadata would not find them. Nothing was written.
 
     Notes
     -----
-    The same bytes for the same documents, in whatever order the store lists them. Cost: one listing, and one read a
-    document, in batches. Source: zarr 2.18.7 ``consolidate_metadata``.
+    A hierarchy with documents of both versions gets both. The same bytes for the same documents, in whatever order the
+    store lists them. Cost: one listing, and one read a document, in batches. Source: zarr 2.18.7
+    ``consolidate_metadata``, zarr 3.1.6 for version 3.
 
     Examples
     --------
@@ -54,8 +59,58 @@ def consolidate_metadata(
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    adapted[k.join(at, metadata_key)] = consolidated.build(_documents(adapted, at))
-    return open_consolidated(adapted, metadata_key, path=at)
+    keys = list(adapted.keys_below(at))
+    zarr_json = k.join(at, documents.ZARR_JSON)
+    is_v2 = any(consolidated.is_repeated(key) for key in keys)
+    new: dict[str, bytes] = {}
+    if zarr_json in keys:
+        inline = _with_inline(adapted, at, keys)
+        if inline is not None:
+            new[zarr_json] = inline
+    if is_v2 or not new:
+        found = _documents(adapted, at)
+        _check_spelling(adapted, at, found)
+        new[k.join(at, metadata_key)] = consolidated.build(found)
+    for key, data in new.items():
+        adapted[key] = data
+    if k.join(at, metadata_key) in new:
+        return open_consolidated(adapted, metadata_key, path=at)
+    return _below(adapted, at)
+
+
+def _with_inline(store: Store, path: str, keys: Iterable[str]) -> bytes | None:
+    """Return the ``zarr.json`` of a group with the documents below it repeated; None if it is an array's."""
+    key = k.join(path, documents.ZARR_JSON)
+    document = documents.loads(store[key], key)
+    if v3.node_type(document, key) != "group":
+        return None
+    wanted = [name for name in keys if k.name(name) == documents.ZARR_JSON and name != key]
+    found = store.getitems(wanted)
+    nodes = {k.replace_root(k.parent(name), path, ""): documents.loads(found[name], name) for name in wanted}
+    return documents.dumps({**document, "consolidated_metadata": consolidated.build_inline(nodes)})
+
+
+def _check_spelling(store: Store, path: str, found: Mapping[str, bytes]) -> None:
+    """Refuse to repeat a document that leaves to the store how the chunks are named: a reader has no such store."""
+    for name in found:
+        if k.name(name) != documents.ZARRAY:
+            continue
+        key = k.join(path, name)
+        document = documents.loads(found[name], key)
+        shape = document.get("shape")
+        if document.get("dimension_separator") is not None or not isinstance(shape, list) or len(shape) < 2:
+            continue
+        try:
+            meta = v2.check_array(document, key)
+        except MetadataError:
+            continue  # damaged, which consolidation repeats as it is
+        if stored_chunk_keys_of(store, k.parent(key), meta).separator == "/":
+            raise MetadataError(
+                key,
+                "dimension_separator",
+                "is missing, and the chunks are nested: readers of consolidated metadata would not find them; "
+                "repair(store) first, or: zarrstore repair",
+            )
 
 
 def open_consolidated(
@@ -92,13 +147,15 @@ def open_consolidated(
     >>> open_consolidated(store).listdir("foo")
     ['.zarray']
     """
-    adapted = as_store(store)
-    at = k.normalize_path(path)
-    if at:
-        from zarrstore.wrappers.prefix import PrefixStore
+    return ConsolidatedStore(_below(as_store(store), k.normalize_path(path)), metadata_key)
 
-        adapted = PrefixStore(adapted, at)
-    return ConsolidatedStore(adapted, metadata_key)
+
+def _below(store: Store, path: str) -> Store:
+    if not path:
+        return store
+    from zarrstore.wrappers.prefix import PrefixStore
+
+    return PrefixStore(store, path)
 
 
 def check_consolidated(
@@ -118,7 +175,8 @@ def check_consolidated(
     Returns
     -------
     Staleness
-        Keys below `path` that it lacks, has too much, or says differently.
+        Keys below `path` that it lacks, has too much, or says differently: of ``.zmetadata``, and of the inline
+        consolidated metadata of a version 3 group.
 
     Raises
     ------
@@ -145,8 +203,118 @@ def check_consolidated(
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
+    stale = _inline_staleness(adapted, at)
     key = k.join(at, metadata_key)
-    return consolidated.compare(consolidated.parse(adapted[key], key), _documents(adapted, at))
+    data = adapted.get(key)
+    if data is None:
+        if stale is None:
+            raise KeyError(key)
+        return stale
+    v2_stale = consolidated.compare(consolidated.parse(data, key), _documents(adapted, at))
+    if stale is None:
+        return v2_stale
+    return Staleness(
+        v2_stale.missing + stale.missing, v2_stale.extra + stale.extra, v2_stale.different + stale.different
+    )
+
+
+def _inline_staleness(store: Store, path: str) -> Staleness | None:
+    """Compare the inline consolidated metadata of a group; None if it has none."""
+    key = k.join(path, documents.ZARR_JSON)
+    data = store.get(key)
+    repeated = None if data is None else consolidated.parse_inline(documents.loads(data, key), key)
+    if repeated is None:
+        return None
+    keys = [name for name in store.keys_below(path) if k.name(name) == documents.ZARR_JSON and name != key]
+    nodes = {
+        k.replace_root(k.parent(name), path, ""): documents.loads(value, name)
+        for name, value in store.getitems(keys).items()
+    }
+    stale = consolidated.compare_inline(repeated, nodes)
+
+    def keys_of(paths: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(k.join(at, documents.ZARR_JSON) for at in paths)
+
+    return Staleness(keys_of(stale.missing), keys_of(stale.extra), keys_of(stale.different))
+
+
+def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> dict[str, bytes]:
+    """Return the consolidated documents above some documents that change, as they are to be afterwards.
+
+    Parameters
+    ----------
+    store : Store
+        As it is before the changes.
+    changes : mapping of str to bytes or None
+        Keys of documents and their new values; None for those that are deleted.
+
+    Returns
+    -------
+    dict of str to bytes
+        By key; those that need no change are left out. A ``zarr.json`` that is itself among the changes is returned
+        with its new value and the new repetition.
+
+    Notes
+    -----
+    Only entries for the changed documents are touched: what else is stale stays so. Cost: two reads for each directory
+    above a changed document.
+
+    Examples
+    --------
+    >>> from zarrstore import init_array
+    >>> store = as_store({})
+    >>> init_array(store, shape=3, path="foo")
+    >>> consolidate_metadata(store).close()
+    >>> new = consolidated_updates(store, {"foo/.zattrs": b'{"a": 1}'})
+    >>> list(new), b'"foo/.zattrs": {' in new[".zmetadata"]
+    (['.zmetadata'], True)
+    """
+    ancestors = {path: None for key in sorted(changes) for path in k.parents(key)}
+    updates: dict[str, bytes] = {}
+    for path in ancestors:
+        key = k.join(path, documents.ZMETADATA)
+        data = None if key in changes else store.get(key)
+        if data is not None:
+            new = _updated_zmetadata(data, key, path, changes)
+            if new != data:
+                updates[key] = new
+        key = k.join(path, documents.ZARR_JSON)
+        data = changes[key] if key in changes else store.get(key)
+        if data is not None:
+            changed = _updated_inline(data, key, path, changes)
+            if changed is not None and changed != data:
+                updates[key] = changed
+    return updates
+
+
+def _updated_zmetadata(data: bytes, key: str, path: str, changes: Mapping[str, bytes | None]) -> bytes:
+    metadata = dict(consolidated.parse(data, key))
+    for name, value in changes.items():
+        if k.is_below(name, path) and consolidated.is_repeated(name):
+            relative = k.replace_root(name, path, "")
+            metadata.pop(relative, None)
+            if value is not None:
+                metadata[relative] = documents.loads(value, name)
+    if metadata == consolidated.parse(data, key):
+        return data
+    return documents.dumps({"zarr_consolidated_format": 1, "metadata": metadata})
+
+
+def _updated_inline(data: bytes, key: str, path: str, changes: Mapping[str, bytes | None]) -> bytes | None:
+    document = documents.loads(data, key)
+    repeated = consolidated.parse_inline(document, key)
+    if repeated is None:
+        return None
+    nodes = dict(repeated)
+    for name, value in changes.items():
+        if k.name(name) == documents.ZARR_JSON and name != key and k.is_below(name, path):
+            relative = k.replace_root(k.parent(name), path, "")
+            nodes.pop(relative, None)
+            if value is not None:
+                nodes[relative] = documents.loads(value, name)
+    if not consolidated.compare_inline(repeated, nodes):
+        return None
+    return documents.dumps({**document, "consolidated_metadata": consolidated.build_inline(nodes)})
 
 
 def _documents(store: Store, path: str) -> dict[str, bytes]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
-from zarrstore.metadata import consolidated, documents, v2, v3
+from zarrstore.metadata import agreement, consolidated, documents, v2, v3
 from zarrstore.nodes import Node, walk
+from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
+from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.wrappers.overlay import OverlayStore
 
 __all__ = ["migrate_1to3", "migrate_2to3"]
 
 _V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS, documents.ZMETADATA)
+_BATCH = 256
 
 
 def migrate_2to3(
@@ -30,6 +36,7 @@ def migrate_2to3(
     dry_run: bool = False,
     remove_v2: bool = False,
     overwrite: bool = False,
+    resume: str | os.PathLike[str] | None = None,
 ) -> MigrationReport:
     """Write a version 3 document for every version 2 node that version 3 can represent: all of them, or none.
 
@@ -46,9 +53,12 @@ def migrate_2to3(
     remove_v2 : bool, default False
         Delete the version 2 documents of the nodes that have one of version 3, once all of those stand. Nodes that
         version 3 cannot represent keep theirs, and so do the groups above them, whose ``.zmetadata`` then repeats only
-        these.
+        these. Not with `dest`, which gets none.
     overwrite : bool, default False
-        Replace a version 3 document that says something else, and chunks that are in `dest` already.
+        Replace a version 3 document that says something else, and chunks of other content that are in `dest`.
+    resume : path-like, optional
+        With `dest`, a journal of the chunks that are copied: see `copy_store`. Without it, a second run compares the
+        chunks that are there already with those of `store`.
 
     Returns
     -------
@@ -59,24 +69,29 @@ def migrate_2to3(
     Raises
     ------
     MetadataError
-        A document is damaged, is version 1, or a version 3 document where its own is to be says something else. Nothing
-        was written.
+        A document is damaged, is version 1, or a version 3 document where its own is to be says something else; an
+        array has chunks in both spellings and its document does not say which counts. Nothing was written.
     DestinationExistsError
-        A chunk is in `dest` already. Nothing was written.
+        A chunk of other content is in `dest` already. Nothing was written.
     KeyError
         Neither an array nor a group is at or below `path`.
     ReadOnlyError, UnsupportedOperation
         Where the documents are to be cannot be written, or `store` cannot erase and `remove_v2` is True.
+    ValueError
+        `remove_v2` or `resume` with a `dest` that does not go with it.
 
     Notes
     -----
-    Chunks keep their names and bytes: the documents say so (``chunk_key_encoding`` "v2"). ``.zmetadata`` becomes
-    inline consolidated metadata, ``_ARRAY_DIMENSIONS`` becomes ``dimension_names``, a null fill value zero. All is
-    planned before the first write; arrays are written before the groups above them; if a write fails, what was
-    written is taken back and what was deleted is put back, so the hierarchy reads as version 2 at every moment (chunks
-    copied to `dest` stay there). A ``.zmetadata`` above `path` is left as it is. Cost: as `walk`, one read more a node
-    and one write. Source: the specifications of versions 2 and 3; zarr 3's ``migrate
-    v3``, which stops half way on consolidated metadata, null fills and strings.
+    Chunks keep their names and bytes: the documents say so (``chunk_key_encoding`` "v2"), by the names that are there
+    where version 2 does not say. ``.zmetadata`` becomes inline consolidated metadata, ``_ARRAY_DIMENSIONS`` becomes
+    ``dimension_names``, a null fill value zero; consolidated documents above `path` follow. A second run takes in what
+    was added since, and finishes what was interrupted. All is planned before the first write; arrays are written
+    before the groups above them; if a write fails, what was written is taken back and what was deleted is put back, so
+    the hierarchy reads as version 2 at every moment (chunks copied to `dest` stay there). A removal begins with
+    consolidated metadata and the root, so that an interrupted one leaves nothing that version 2 half reads. Cost: as
+    `walk`, one read more a node and one write; the names of up to 256 chunks of an array that does not say how they are
+    spelled. Source: the specifications of versions 2 and 3; zarr 3's ``migrate v3``, which stops half way on
+    consolidated metadata, null fills and strings.
 
     Examples
     --------
@@ -89,22 +104,28 @@ def migrate_2to3(
     >>> sorted(store)
     ['.zgroup', 'a/.zarray', 'a/0', 'a/zarr.json', 'zarr.json']
     """
+    if dest is not None and remove_v2:
+        raise ValueError("remove_v2 is for a migration in place: dest gets no documents of version 2")
+    if dest is None and resume is not None:
+        raise ValueError("resume is for a migration to dest: in place, a second run goes on by itself")
     source = as_store(store)
     at = k.normalize_path(path)
     target = source if dest is None else as_store(dest)
-    plan = _plan(source, target, at, overwrite)
-    if not dry_run:
-        if not target.capabilities.writable:
-            raise ReadOnlyError(k.join(at, documents.ZARR_JSON), target)
-        if remove_v2 and dest is None and not source.capabilities.erasable:
-            raise UnsupportedOperation("remove version 2 documents", source, "leave remove_v2 False, or pass dest")
-        removable: list[str] = []
-        if dest is not None:
-            _copy_chunks(source, target, at, plan, overwrite)
-        elif remove_v2:
-            removable = _removable(source, plan)
-        _apply(target, plan, removable, _repeated_anew(source, plan, set(removable)))
-    return plan.report(dry_run)
+    plan = _plan(source, target, at, overwrite, in_place=dest is None)
+    if dry_run:
+        return plan.report(True)
+    if not target.capabilities.writable:
+        raise ReadOnlyError(k.join(at, documents.ZARR_JSON), target)
+    if remove_v2 and not source.capabilities.erasable:
+        raise UnsupportedOperation("remove version 2 documents", source, "leave remove_v2 False, or pass dest")
+    if dest is not None:
+        _copy_chunks(source, target, at, plan, overwrite, resume)
+    removed = _removable(source, plan) if remove_v2 else []
+    writes = {step.key: step.data for step in plan.writing()}
+    later = _repetitions(target, plan, writes, removed)
+    writes.update((key, later.pop(key)) for key in list(later) if key in writes)
+    _apply(target, writes, removed, later)
+    return plan.report(False)
 
 
 def migrate_1to3(
@@ -149,12 +170,8 @@ def migrate_1to3(
     """
     source = as_store(store)
     at = k.normalize_path(path)
-    # Only documents are looked at, so a copy of them stands in for the store.
-    rehearsal = {
-        key: source[key]
-        for key in source.keys_below(at)
-        if k.name(key) in documents.DOCUMENTS or k.name(key) in (documents.META, documents.ATTRS)
-    }
+    # The first step is done over the store before it is done to it, so that the second can be planned.
+    rehearsal = OverlayStore(source, {})
     first = migrate_1to2(rehearsal, at)
     second = migrate_2to3(rehearsal, path=at, dry_run=True)
     if not dry_run:
@@ -178,6 +195,7 @@ class _Step:
     node: Node
     document: dict[str, Any] | None
     notes: list[str]
+    attrs: dict[str, Any] | None = None
     action: str = "migrated"
     raw: bytes | None = None
 
@@ -194,7 +212,7 @@ class _Step:
 class _Plan:
     steps: list[_Step] = field(default_factory=list)
 
-    def written(self) -> list[_Step]:
+    def writing(self) -> list[_Step]:
         """The steps that write: arrays before groups, the deepest groups first, the root last."""
         writing = [step for step in self.steps if step.action == "migrated"]
         return sorted(writing, key=lambda step: (step.node.kind == "group", -len(k.segments(step.node.path))))
@@ -217,7 +235,7 @@ class _Plan:
         )
 
 
-def _plan(store: Store, target: Store, path: str, overwrite: bool) -> _Plan:
+def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: bool) -> _Plan:
     plan = _Plan()
     for node in walk(store, path):
         if node.error is not None:
@@ -225,54 +243,67 @@ def _plan(store: Store, target: Store, path: str, overwrite: bool) -> _Plan:
         if node.version == 1:
             raise MetadataError(node.key, "zarr_format", "is 1: migrate_1to2 first, or use migrate_1to3")
         if node.version == 2:
-            plan.steps.append(_step(store, node))
+            plan.steps.append(_step(store, node, in_place))
         else:
             plan.steps.append(_Step(node, dict(node.document), [], raw=store[node.key]))
     if not plan.steps:
         raise KeyError(path)
-    _consolidate(store, plan)
-    for step in plan.steps:
-        _compare(target, step, overwrite)
+    existing = {step.key: target.get(step.key) for step in plan.steps}
+    # Groups after what is below them, since what they repeat may change.
+    for step in sorted(plan.steps, key=lambda step: -len(k.segments(step.node.path))):
+        if step.document is not None:
+            _compare(step, existing[step.key], overwrite)
+    _consolidate(store, plan, existing)
     return plan
 
 
-def _step(store: Store, node: Node) -> _Step:
+def _step(store: Store, node: Node, in_place: bool) -> _Step:
     attrs_data = store.get(node.attrs_key)
     attrs = None if attrs_data is None else v2.decode_attrs(attrs_data, node.attrs_key)
     if node.kind == "array":
-        translation = v3.array_v2_to_v3(v2.check_array(node.document, node.key), attrs)
+        meta = v2.check_array(node.document, node.key)
+        separator = _visible_separator(store, node, meta, in_place)
+        translation = v3.array_v2_to_v3(meta, attrs, separator=separator)
+        if meta.dimension_separator is None and separator == "/":
+            translation.notes.append("dimension_separator is missing: '/' was taken, by the names of its chunks")
     else:
         v2.check_group(node.document, node.key)
         translation = v3.group_v2_to_v3(attrs)
     if translation.document is None:
-        return _Step(node, None, [*translation.problems, *translation.notes], "impossible")
-    return _Step(node, translation.document, list(translation.notes))
+        return _Step(node, None, [*translation.problems, *translation.notes], attrs, "impossible")
+    return _Step(node, translation.document, list(translation.notes), attrs)
 
 
-def _consolidate(store: Store, plan: _Plan) -> None:
-    """Give the groups that have a ``.zmetadata`` an inline one."""
-    for step in plan.steps:
-        if step.node.kind != "group" or k.join(step.node.path, documents.ZMETADATA) not in store:
-            continue
-        below = {
-            k.replace_root(other.node.path, step.node.path, ""): other.document
-            for other in plan.steps
-            if other.document is not None and k.is_below(other.node.path, step.node.path)
-        }
-        if step.document is not None and step.node.version == 2:
-            step.document["consolidated_metadata"] = consolidated.build_inline(below)
-            step.notes.append("its .zmetadata became inline consolidated metadata, made anew from the documents")
+def _visible_separator(store: Store, node: Node, meta: v2.ArrayMeta, in_place: bool) -> str:
+    """Return the separator under which the chunks that a reader sees now stay visible; raise if there is no such."""
+    if meta.dimension_separator is not None:
+        return meta.dimension_separator
+    found = spellings_of(store, node.path, meta)
+    if found.flat is not None and found.nested is not None:
+        raise MetadataError(
+            node.key,
+            "dimension_separator",
+            f"is missing, and chunks are named in both ways, as {found.flat!r} and as {found.nested!r}; "
+            "respell() gives them one spelling",
+        )
+    rule = stored_chunk_keys_of if in_place else chunk_keys_of
+    return rule(store, node.path, meta).separator
 
 
-def _compare(store: Store, step: _Step, overwrite: bool) -> None:
-    """See what stands where the document is to be."""
-    if step.action != "migrated":
-        return
-    there = store.get(step.key)
-    if there is None:
+def _compare(step: _Step, there: bytes | None, overwrite: bool) -> None:
+    """Look at the document that stands where the step would write."""
+    if there is None or step.document is None:
         return
     if there == step.data:
         step.action = "kept"
+        return
+    try:
+        document = documents.loads(there, step.key)
+    except MetadataError:
+        document = {}
+    if _says_the_same(step, document):
+        # Its own words stay; what it repeats of others is looked at afterwards.
+        step.document, step.raw, step.action = document, there, "kept"
     elif not overwrite:
         raise MetadataError(
             step.key,
@@ -281,53 +312,106 @@ def _compare(store: Store, step: _Step, overwrite: bool) -> None:
         )
 
 
-def _removable(store: Store, plan: _Plan) -> list[str]:
-    """Return the version 2 documents that nobody needs any more."""
-    needed = {above for step in plan.steps if step.action == "impossible" for above in k.parents(step.node.path)}
-    return [
-        key
-        for step in plan.steps
-        if step.action != "impossible" and step.node.version == 2 and step.node.path not in needed
-        for name in _V2_DOCUMENTS
-        if (key := k.join(step.node.path, name)) in store
-    ]
+def _says_the_same(step: _Step, document: Mapping[str, Any]) -> bool:
+    assert step.document is not None
+    if document.get("zarr_format") != 3 or document.get("node_type") != step.document.get("node_type"):
+        return False
+    if step.node.version == 3:
+        one, other = (
+            {name: value for name, value in each.items() if name != "consolidated_metadata"}
+            for each in (step.document, document)
+        )
+        return documents.dumps(one) == documents.dumps(other)
+    try:
+        meta = v2.check_array(step.node.document, step.node.key) if step.node.kind == "array" else None
+        separator = None if meta is None else step.document["chunk_key_encoding"]["configuration"]["separator"]
+        return not agreement.differences(meta, step.attrs or {}, document, step.key, separator=separator)
+    except MetadataError:
+        return False
 
 
-def _repeated_anew(store: Store, plan: _Plan, removed: set[str]) -> dict[str, bytes]:
-    """Return what the ``.zmetadata`` that stay will say, once the documents that some of them repeat are gone."""
-    if not removed:
-        return {}
-    anew = {}
+def _consolidate(store: Store, plan: _Plan, existing: Mapping[str, bytes | None]) -> None:
+    """Give the groups that have a ``.zmetadata``, or repeat others already, an inline repetition of what is planned."""
     for step in plan.steps:
-        key = k.join(step.node.path, documents.ZMETADATA)
-        if step.node.kind != "group" or key in removed or key not in store:
+        if step.node.kind != "group" or step.document is None or step.document.get("node_type") != "group":
             continue
-        left = [name for name in store.keys_below(step.node.path) if consolidated.is_repeated(name)]
-        found = store.getitems(name for name in left if name not in removed)
-        anew[key] = consolidated.build({k.replace_root(name, step.node.path, ""): found[name] for name in found})
-    return anew
+        had_inline = step.document.get("consolidated_metadata") is not None
+        if not had_inline and k.join(step.node.path, documents.ZMETADATA) not in store:
+            continue
+        nodes = {
+            k.replace_root(other.node.path, step.node.path, ""): other.document
+            for other in plan.steps
+            if other.document is not None and k.is_below(other.node.path, step.node.path)
+        }
+        if had_inline:
+            repeated = consolidated.parse_inline(step.document, step.key) or {}
+            if not consolidated.compare_inline(repeated, nodes):
+                continue
+        step.document = {**step.document, "consolidated_metadata": consolidated.build_inline(nodes)}
+        step.raw = None
+        if existing[step.key] != step.data:
+            step.action = "migrated"
+            step.notes.append("its consolidated metadata was made anew from the documents, inline")
+
+
+def _removable(store: Store, plan: _Plan) -> list[str]:
+    """Return the version 2 documents that nobody needs any more, in the order in which they are deleted.
+
+    Consolidated metadata first, then from the root downwards: however far it comes, no reader of version 2 finds a
+    hierarchy of which a part is missing.
+    """
+    needed = {above for step in plan.steps if step.action == "impossible" for above in k.parents(step.node.path)}
+    removable = []
+    for step in plan.steps:
+        if step.action == "impossible" or step.node.path in needed:
+            continue
+        for name in _V2_DOCUMENTS:
+            key = k.join(step.node.path, name)
+            if key not in store:
+                continue
+            if step.node.version == 3 and name == documents.ZATTRS and not _is_repeated_in(store, key, step):
+                step.notes.append(f"{key} stays: zarr.json has other attributes")
+                continue
+            removable.append(key)
+    return sorted(removable, key=lambda key: (k.name(key) != documents.ZMETADATA, len(k.segments(key))))
+
+
+def _is_repeated_in(store: Store, zattrs: str, step: _Step) -> bool:
+    """Tell whether the attributes that an interrupted removal left stand in the version 3 document too."""
+    try:
+        attrs = v2.decode_attrs(store[zattrs], zattrs)
+    except MetadataError:
+        return False
+    return not agreement.attribute_differences(attrs, step.document or {})
+
+
+def _repetitions(target: Store, plan: _Plan, writes: Mapping[str, bytes], removed: Iterable[str]) -> dict[str, bytes]:
+    """Return the consolidated documents that stay and have to follow: those above the path, and ``.zmetadata``."""
+    changes: dict[str, bytes | None] = {**writes, **dict.fromkeys(removed)}
+    updates = consolidated_updates(target, changes)
+    own = {step.key for step in plan.steps}
+    return {key: data for key, data in updates.items() if key not in own}
 
 
 # Do -----------------------------------------------------------------------------------------------------------------
 
 
-def _apply(store: Store, plan: _Plan, removable: list[str], anew: dict[str, bytes]) -> None:
+def _apply(store: Store, writes: Mapping[str, bytes], removed: list[str], later: Mapping[str, bytes]) -> None:
     """Write, then delete; if either fails, put everything back as it was."""
-    steps = plan.written()
-    before = {key: store.get(key) for key in [*(step.key for step in steps), *removable, *anew]}
+    before = {key: store.get(key) for key in [*writes, *removed, *later]}
     touched: list[str] = []
     try:
-        for step in steps:
-            touched.append(step.key)
-            store[step.key] = step.data
-        store.flush()
-        for key in removable:
-            touched.append(key)
-            store.delitems([key])
-        # Last: until then what it says of the others is too much, and nobody's data is lost from sight.
-        for key, data in anew.items():
+        for key, data in writes.items():
             touched.append(key)
             store[key] = data
+        # Before the deletions: a repetition that names what is deleted would be stale after a crash.
+        for key, data in later.items():
+            touched.append(key)
+            store[key] = data
+        store.flush()
+        for key in removed:
+            touched.append(key)
+            store.delitems([key])
         store.flush()
     except BaseException as exc:
         left = _put_back(store, touched, before)
@@ -336,7 +420,7 @@ def _apply(store: Store, plan: _Plan, removable: list[str], anew: dict[str, byte
         raise
 
 
-def _put_back(store: Store, touched: Iterable[str], before: dict[str, bytes | None]) -> list[str]:
+def _put_back(store: Store, touched: Iterable[str], before: Mapping[str, bytes | None]) -> list[str]:
     left = []
     for key in reversed(list(touched)):
         data = before[key]
@@ -350,11 +434,34 @@ def _put_back(store: Store, touched: Iterable[str], before: dict[str, bytes | No
     return left
 
 
-def _copy_chunks(source: Store, dest: Store, path: str, plan: _Plan, overwrite: bool) -> None:
+def _copy_chunks(
+    source: Store, dest: Store, path: str, plan: _Plan, overwrite: bool, resume: str | os.PathLike[str] | None
+) -> None:
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan.steps if step.action == "impossible"]
     excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
+    if_exists = "replace" if overwrite else "raise" if resume is not None else "skip"
+    if if_exists == "skip":
+        _check_equal(source, dest, path, excludes)
     try:
-        copy_store(source, dest, path, path, excludes=excludes, if_exists="replace" if overwrite else "raise")
+        copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, resume=resume)
     except DestinationExistsError as exc:
         raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
+
+
+def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str]) -> None:
+    """Raise if the destination holds another value under the key of a chunk; equal ones are of an earlier run."""
+    patterns = [re.compile(pattern) for pattern in excludes]
+    common = _common_keys(source, dest, path)
+    while keys := list(islice(common, _BATCH)):
+        wanted = [key for key in keys if not any(pattern.search(key) for pattern in patterns)]
+        ours, theirs = source.getitems(wanted), dest.getitems(wanted)
+        for key in wanted:
+            if ours[key] != theirs[key]:
+                raise DestinationExistsError(key, key, "it holds another value there; pass overwrite=True")
+
+
+def _common_keys(source: Store, dest: Store, path: str) -> Iterator[str]:
+    if dest.capabilities.listable:
+        return (key for key in dest.keys_below(path) if key in source)
+    return (key for key in source.keys_below(path) if key in dest)
