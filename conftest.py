@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import importlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import pytest
+
+# Where this is set, each of the hundreds of processes that the tests start would compile every module anew, and pytest
+# would rewrite the assertions of every test file and of hypothesis anew: more than half of the whole run's time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+import hypothesis  # noqa: E402 - after the lines above, or it is compiled each time
 
 HERE = Path(__file__).parent
 
@@ -52,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if re.search(r" at 0x[0-9a-f]{6,}", item.nodeid):
             raise pytest.UsageError(f"the id of {item.nodeid} holds an address: give its parameters ids of their own")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was collected out of the garbage collector: else each `gc.collect` of a test goes through it all."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

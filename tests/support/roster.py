@@ -89,7 +89,7 @@ UNDER_WRAPPERS = ("DictStore", "DirectoryStore", "ZipStore", "LMDBStore")
 #: Attributes of the suite for backends that need others: name -> attributes.
 OPTIONS: dict[str, dict[str, Any]] = {
     "dict": {"pickles": False},
-    "OpenDALStore": {"pickles": False},  # an operator on memory unpickles empty
+    "OpenDALStore": {"pickles": False, "forks": False},  # an operator on memory unpickles empty
     "TempStore": {"pickles": False},  # its folder goes with the object that made it
     "DirectoryStore-always": {"examples": 5},
 }
@@ -105,3 +105,8 @@ REOPEN: dict[str, Callable[[Any, Path], Any]] = {
     "DBMStore": lambda store, path: (store.close(), DBMStore(path / "data.dbm", open=dbm.dumb.open))[1],
     "SQLiteStore": lambda store, path: (store.close(), SQLiteStore(path / "data.sqlite"))[1],
 }
+
+
+def options(outer: str, inner: str) -> dict[str, Any]:
+    """Return the attributes of the suite for a wrapper over a store or over another wrapper."""
+    return {"checks_processes": False} | OPTIONS.get(inner, {}) | OPTIONS.get(outer, {})

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from zarrstore.keys import RESERVED
 
-__all__ = ["HOSTILE_KEYS", "SEGMENTS", "TREE", "tree"]
+__all__ = ["HOSTILE_KEYS", "ODD_NAMES", "SEGMENTS", "TREE", "tree"]
 
 #: A store must hold exactly this, under exactly these names. Each key is here because some store got it wrong.
 TREE: Mapping[str, bytes] = MappingProxyType(
@@ -56,6 +56,18 @@ def tree(largest: int = 1 << 20) -> dict[str, bytes]:
 
 #: Names from which the state machine makes its keys: each is a prefix, wildcard or neighbour in order of another.
 SEGMENTS = ("a", "ab", "a.b", "a-", "a0", "a_", "aX", "a%", "A", "é", "0", "1.0", ".zarray", "b")
+
+#: Names that are keys, and that some backend takes for one another: white space is trimmed, case is folded, text is
+#: normalised, an escape is decoded, what follows a sign is cut off, or a long name is cut.
+ODD_NAMES = (
+    *("a", " a", "a ", " a ", "a\t", "\ta", "a\n", "a\r\n", "a\u00a0", "a\u200b", "\ufeffa", "a\u2028"),
+    *("A", "aa", "aA", "Aa", "\u00e9", "e\u0301", "\u00c9", "\u212b", "\u00c5", "A\u030a", "\ufb01", "fi"),
+    *("\u1e9e", "ss", "\u00df", "\u0130", "i\u0307", "\u0131", "\u03c2", "\u03c3", "\uff41", "\U0001f600"),
+    *("a.", "a..", ".a", "..a", "...", "a%20", "a%2Fb", "a%2fb", "%61", "%", "%%", "a+", "a b", "a+b", "a&amp;b"),
+    *("a?", "a?b=c", "a#", "a#b", "a;b", "a=b", "a@b", "a~", "~", "~a", "$a", "${a}", "`a`", "!a", "a*", "[a]", "{a}"),
+    *("'a'", '"a"', "a'--", "a,b", "a|b", "<a>", "a:b", "-a", "--", "0", "00", "0.0", "1e3", "1_0", "null", "None"),
+    *("nul", "con", "aux.txt", "com1", "x" * 254, "x" * 255, "x" * 254 + "y", "\u00e9" * 127, "\x01", "\x7f"),
+)
 
 _LONG = "x" * 300
 _BASES = ("foo", "foo/bar", "a/b/c")
