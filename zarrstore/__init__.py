@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.pack import unpack as unpack
     from zarrstore.tools.progress import Progress as Progress
     from zarrstore.tools.read import read_array as read_array
+    from zarrstore.tools.shard import migrate_to_shards as migrate_to_shards
     from zarrstore.tools.tree import du as du
     from zarrstore.tools.tree import tree as tree
     from zarrstore.tools.verify import Problem as Problem
@@ -147,6 +148,7 @@ _MODULES = {
     "tools.pack": "pack unpack",
     "tools.progress": "Progress",
     "tools.read": "read_array",
+    "tools.shard": "migrate_to_shards",
     "tools.tree": "du tree",
     "tools.verify": "Problem VerifyReport verify",
     "wrappers.consolidated": "ConsolidatedStore",

@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from zarrstore.metadata.crc import crc32c
+
 __all__ = ["check_crc32c", "decode_step"]
 
 _ZSTD_MAGIC = 0xFD2FB528
@@ -102,19 +104,6 @@ def _read(name: str, begin: Callable[[], Any], data: bytes, limit: int, strict: 
             return b"".join(parts)
 
 
-def _crc32c_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return table
-
-
-_CRC32C_TABLE = _crc32c_table()
-
-
 def check_crc32c(data: bytes) -> bytes:
     """Return data without the crc32c sum (RFC 3720, little-endian) at its end.
 
@@ -130,12 +119,10 @@ def check_crc32c(data: bytes) -> bytes:
     """
     if len(data) < 4:
         raise ValueError(f"it has {len(data)} bytes, a crc32c sum alone has 4")
-    crc = 0xFFFFFFFF
-    for byte in data[:-4]:
-        crc = crc >> 8 ^ _CRC32C_TABLE[(crc ^ byte) & 0xFF]
+    crc = crc32c(data[:-4])
     found = int.from_bytes(data[-4:], "little")
-    if found != crc ^ 0xFFFFFFFF:
-        raise ValueError(f"its crc32c sum is {crc ^ 0xFFFFFFFF:#010x}, and {found:#010x} is written")
+    if found != crc:
+        raise ValueError(f"its crc32c sum is {crc:#010x}, and {found:#010x} is written")
     return data[:-4]
 
 

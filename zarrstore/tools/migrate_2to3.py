@@ -20,6 +20,7 @@ from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.shard import Shards, migrate_to_shards
 from zarrstore.wrappers.overlay import OverlayStore
 
 __all__ = ["migrate_1to3", "migrate_2to3"]
@@ -37,6 +38,7 @@ def migrate_2to3(
     remove_v2: bool = False,
     overwrite: bool = False,
     resume: str | os.PathLike[str] | None = None,
+    shards: Shards | None = None,
 ) -> MigrationReport:
     """Write a version 3 document for every version 2 node that version 3 can represent: all of them, or none.
 
@@ -59,6 +61,9 @@ def migrate_2to3(
     resume : path-like, optional
         With `dest`, a journal of the chunks that are copied: see `copy_store`. Without it, a second run compares the
         chunks that are there already with those of `store`.
+    shards : 'auto', int (bytes) or tuple of int (items), optional
+        Pack the chunks into shards in `dest`, as they are, without decoding one: see `migrate_to_shards`. Anything but
+        None for `resume` then goes on with what is there.
 
     Returns
     -------
@@ -110,6 +115,18 @@ def migrate_2to3(
         raise ValueError("resume is for a migration to dest: in place, a second run goes on by itself")
     source = as_store(store)
     at = k.normalize_path(path)
+    if shards is not None:
+        if dest is None:
+            raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
+        return migrate_to_shards(
+            source,
+            as_store(dest),
+            at,
+            shards,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            resume=resume is not None,
+        )
     target = source if dest is None else as_store(dest)
     plan = _plan(source, target, at, overwrite, in_place=dest is None)
     if dry_run:

@@ -1,0 +1,322 @@
+"""Version 2 chunks packed into version 3 shards without decoding one: what `migrate_2to3` does with ``shards=``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.adapt import as_store
+from zarrstore.base import Entry, Store
+from zarrstore.errors import DestinationExistsError, MetadataError, UnsupportedOperation
+from zarrstore.metadata import consolidated, documents, sharding, v2, v3
+from zarrstore.metadata.chunkkeys import ChunkKeys
+from zarrstore.nodes import Node, walk
+from zarrstore.spelling import spellings_of
+from zarrstore.tools.executing import run_ordered
+from zarrstore.tools.listing import listing_of
+from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.streams import sort_entries
+
+__all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
+
+#: What ``shards="auto"`` aims at, in bytes.
+AUTO_NBYTES = 64 << 20
+#: Chunks of an array whose sizes are looked at to know how large they are when stored.
+_SAMPLE = 32
+
+#: What a shard is told by: a size in bytes, "auto", or a shape.
+Shards = int | str | tuple[int, ...]
+
+
+def migrate_to_shards(
+    store: Mapping[str, Any],
+    dest: MutableMapping[str, Any],
+    path: object = "",
+    shards: Shards = "auto",
+    *,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    resume: bool = False,
+    executor: Executor | None = None,
+    workers: int = 4,
+    on_shard: Callable[[str], object] | None = None,
+) -> MigrationReport:
+    """Write the version 2 hierarchy below a path as version 3 with shards.
+
+    Parameters
+    ----------
+    store, dest : mapping of str to bytes
+        Where it is, and where it is to be.
+    path : str
+        The root of the hierarchy, in both.
+    shards : 'auto', int (bytes) or tuple of int (items)
+        About how large a shard is to be as it is stored ('auto' is 64 MiB), or its shape, for every array of as many
+        axes.
+    dry_run : bool, default False
+        Plan, and write nothing.
+    overwrite : bool, default False
+        Replace shards and documents that are in `dest`.
+    resume : bool, default False
+        Keep a shard that is in `dest` if its index lists the chunks that `store` has, with their sizes.
+    executor : concurrent.futures.Executor, optional
+        Where shards are put together; both stores travel to its workers if it has its own processes. Threads of this
+        process by default.
+    workers : int, default 4
+        Threads, where no executor is given. So many shards are in memory at a time, twice.
+    on_shard : callable, optional
+        Called with the key of each shard that was written or kept.
+
+    Returns
+    -------
+    MigrationReport
+        A node for each array and group: 'migrated' (or 'planned'), or 'impossible' with the reason.
+
+    Raises
+    ------
+    DestinationExistsError
+        A shard or document is in `dest`, and neither `overwrite` nor `resume` is True.
+    MetadataError
+        A document is damaged, or a shape of `shards` is no multiple of a chunk's. Nothing was written.
+    KeyError
+        Neither an array nor a group is at or below `path`.
+
+    Notes
+    -----
+    No chunk is decoded: the codecs of an array become the inner codecs of its shards, whose index carries a CRC-32C.
+    Documents are written last, arrays before the groups above them, so that a reader finds whole arrays or none. Cost:
+    each chunk is read once, each shard written once; one listing an array. Memory: the shards under way.
+    Threads, processes, crash: shards are set one by one; a killed run leaves no document, and `resume` goes on.
+    Source: the sharding codec of version 3; zarr 3.4's ``from_array(shards=)`` decodes and encodes every chunk.
+
+    Examples
+    --------
+    >>> from zarrstore import init_array
+    >>> store, dest = {}, {}
+    >>> init_array(store, shape=4, chunks=2, dtype="|u1", compressor=None, path="a")
+    >>> store.update({"a/0": bytes([1, 2]), "a/1": bytes([3, 4])})
+    >>> migrate_to_shards(store, dest).counts()
+    {'migrated': 2}
+    >>> sorted(dest), list(dest["a/c/0"][:4])
+    (['a/c/0', 'a/zarr.json', 'zarr.json'], [1, 2, 3, 4])
+    """
+    source, dest, path = as_store(store), as_store(dest), k.normalize_path(path)
+    steps = [_step(source, node, shards) for node in walk(source, path)]
+    if not steps:
+        raise KeyError(path)
+    _consolidate(source, steps)
+    _check_destination(dest, steps, overwrite or resume)
+    if not dry_run:
+        with ExitStack() as stack:
+            pool = executor or stack.enter_context(ThreadPoolExecutor(workers))
+            for step in steps:
+                if step.array is not None:
+                    _write_shards(source, dest, step, pool, overwrite, resume, on_shard)
+        dest.flush()
+        for step in sorted(steps, key=lambda step: (step.node.kind != "array", -len(k.segments(step.node.path)))):
+            if step.document is not None:
+                dest[step.key] = documents.dumps(step.document)
+        dest.flush()
+    action = "planned" if dry_run else "migrated"
+    return MigrationReport(
+        2,
+        3,
+        dry_run,
+        tuple(
+            MigratedNode(
+                step.node.path,
+                step.node.kind,
+                "impossible" if step.document is None else action,
+                tuple(step.notes),
+                () if step.document is None else (step.key,),
+            )
+            for step in steps
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Array:
+    """One array: how its chunks are named in the source and lie in the shards of the destination."""
+
+    path: str
+    layout: sharding.Sharding
+    source_keys: ChunkKeys
+    shard_keys: ChunkKeys
+
+    def tasks(self, source: Store) -> Iterator[tuple[str, list[tuple[int, Entry]]]]:
+        """Yield each shard that has a chunk: its key, and the places and entries of its chunks, in order."""
+        entries = sort_entries(self._placed(listing_of(source, self.path, details=True).entries))
+        for shard_key, members in groupby(entries, key=lambda entry: entry.key.partition("\n")[0]):
+            yield shard_key, [_unplaced(entry) for entry in members]
+
+    def _placed(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield the chunks under names that sort by shard, then by place."""
+        grid = [-(-size // chunk) for size, chunk in zip(self.layout.shape, self.layout.chunks, strict=True)]
+        for entry in entries:
+            coords = self.source_keys.coords(entry.key, self.path)
+            if coords is not None and all(at < count for at, count in zip(coords, grid, strict=True)):
+                shard_key = self.shard_keys.key(self.path, self.layout.shard_of(coords))
+                yield entry._replace(key=f"{shard_key}\n{self.layout.place_of(coords):020d}\n{entry.key}")
+
+
+def _unplaced(entry: Entry) -> tuple[int, Entry]:
+    _, place, key = entry.key.split("\n", 2)
+    return int(place), entry._replace(key=key)
+
+
+@dataclass
+class _Step:
+    """What becomes of one node."""
+
+    node: Node
+    document: dict[str, Any] | None
+    notes: list[str]
+    array: _Array | None = None
+
+    @property
+    def key(self) -> str:
+        return k.join(self.node.path, documents.ZARR_JSON)
+
+
+# Plan ---------------------------------------------------------------------------------------------------------------
+
+
+def _step(source: Store, node: Node, wanted: Shards) -> _Step:
+    if node.error is not None:
+        raise node.error
+    if node.version != 2:
+        return _Step(node, None, [f"is version {node.version}: only version 2 is packed into shards"])
+    data = source.get(node.attrs_key)
+    attrs = None if data is None else v2.decode_attrs(data, node.attrs_key)
+    if node.kind == "group":
+        v2.check_group(node.document, node.key)
+        found = v3.group_v2_to_v3(attrs)
+        return _Step(node, found.document, [*found.problems, *found.notes])
+    meta = v2.check_array(node.document, node.key)
+    found = v3.array_v2_to_v3(meta, attrs, chunk_keys="default", separator="/")
+    if found.document is None:
+        return _Step(node, None, [*found.problems, *found.notes])
+    separators = spellings_of(source, node.path, meta).separators
+    if len(separators) > 1:
+        raise MetadataError(
+            node.key, None, "describes chunks that are spelled in two ways; zarrstore.repair says which"
+        )
+    source_keys = ChunkKeys("v2", next(iter(separators), meta.separator), len(meta.shape))
+    if not meta.shape:  # one value, and no axis along which to pack
+        array = _Array(node.path, sharding.Sharding((), (), ()), source_keys, ChunkKeys("default", "/", 0))
+        return _Step(node, sharding.sharded_document(found.document, ()), list(found.notes), array)
+    shape = _shard_shape(source, node.path, meta, wanted)
+    array = _Array(
+        node.path,
+        sharding.Sharding(meta.shape, meta.chunks, shape),
+        source_keys,
+        ChunkKeys("default", "/", len(meta.shape)),
+    )
+    document = sharding.sharded_document(found.document, shape, node.key)
+    note = f"{array.layout.n_chunks:,} chunks to a shard of {'x'.join(map(str, shape))}"
+    return _Step(node, document, [*found.notes, note], array)
+
+
+def _shard_shape(source: Store, path: str, meta: v2.ArrayMeta, wanted: Shards) -> tuple[int, ...]:
+    if isinstance(wanted, tuple):
+        return wanted
+    if wanted != "auto" and not isinstance(wanted, int):
+        raise ValueError(f"shards is {wanted!r}; it is 'auto', a number of bytes, or a shape")
+    target = AUTO_NBYTES if wanted == "auto" else int(wanted)
+    return sharding.chosen_shape(meta.shape, meta.chunks, _typical_nbytes(source, path, meta), target)
+
+
+def _typical_nbytes(source: Store, path: str, meta: v2.ArrayMeta) -> int:
+    """Return the mean size of the first chunks as they are stored, or of a decoded chunk if none is there."""
+    sizes = []
+    for entry in listing_of(source, path, details=True).entries:
+        if k.is_chunk_name(k.name(entry.key)):
+            sizes.append(entry.nbytes if entry.nbytes >= 0 else source._nbytes(entry.key))
+        if len(sizes) == _SAMPLE:
+            break
+    return max(1, sum(sizes) // len(sizes)) if sizes else max(1, meta.chunk_nbytes)
+
+
+def _consolidate(source: Store, steps: list[_Step]) -> None:
+    for step in steps:
+        if step.node.kind == "group" and step.document is not None:
+            if k.join(step.node.path, documents.ZMETADATA) in source:
+                below: Mapping[str, Mapping[str, Any]] = {
+                    k.replace_root(other.node.path, step.node.path, ""): other.document
+                    for other in steps
+                    if other.document is not None and k.is_below(other.node.path, step.node.path)
+                }
+                step.document["consolidated_metadata"] = consolidated.build_inline(below)
+
+
+def _check_destination(dest: Store, steps: list[_Step], may_be_there: bool) -> None:
+    if not dest.capabilities.writable:
+        raise UnsupportedOperation("write shards", dest)
+    for step in steps:
+        found = None if step.document is None else dest.get(step.key)
+        if found is not None and found != documents.dumps(step.document) and not may_be_there:
+            raise DestinationExistsError(step.node.key, step.key, "pass overwrite=True")
+
+
+# Do -----------------------------------------------------------------------------------------------------------------
+
+
+def _write_shards(
+    source: Store,
+    dest: Store,
+    step: _Step,
+    executor: Executor,
+    overwrite: bool,
+    resume: bool,
+    on_shard: Callable[[str], object] | None,
+) -> None:
+    assert step.array is not None
+    n_chunks = step.array.layout.n_chunks
+    tasks = (
+        (write_shard, source, dest, key, members, n_chunks, overwrite, resume)
+        for key, members in step.array.tasks(source)
+    )
+    for key in run_ordered(executor, tasks):
+        if on_shard is not None:
+            on_shard(key)
+
+
+def write_shard(
+    source: Store,
+    dest: Store,
+    key: str,
+    members: list[tuple[int, Entry]],
+    n_chunks: int,
+    overwrite: bool,
+    resume: bool,
+) -> str:
+    """Read the chunks of one shard and write it, unless it is there and `resume` finds it as it is to be."""
+    if not overwrite and dest._contains(key):
+        if not resume:
+            raise DestinationExistsError(members[0][1].key, key, "pass overwrite=True, or resume=True to go on")
+        if _is_written(source, dest, key, members, n_chunks):
+            return key
+    found = source._get_many([entry.key for _, entry in members])
+    sizes: list[int | None] = [None] * n_chunks
+    parts = []
+    for place, entry in members:
+        value = found.get(entry.key)
+        if value is not None:  # deleted since it was listed
+            sizes[place] = len(value)
+            parts.append(value)
+    if parts:
+        dest._set(key, b"".join((*parts, sharding.pack_index(sizes))))
+    return key
+
+
+def _is_written(source: Store, dest: Store, key: str, members: list[tuple[int, Entry]], n_chunks: int) -> bool:
+    """Tell whether the index of a shard lists the chunks that the source has, with their sizes."""
+    sizes: list[int | None] = [None] * n_chunks
+    for place, entry in members:
+        sizes[place] = entry.nbytes if entry.nbytes >= 0 else source._nbytes(entry.key)
+    return dest._get_suffix(key, sharding.index_nbytes(n_chunks)) == sharding.pack_index(sizes)
