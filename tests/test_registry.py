@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from zarrstore import (
@@ -22,6 +23,7 @@ from zarrstore import (
     Store,
     ZipStore,
     open_store,
+    read_array,
 )
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, ReadOnlyError, StoreNotFoundError
 from zarrstore.kinds import KINDS
@@ -295,3 +297,13 @@ def test_an_empty_directory_is_an_empty_store_to_read(tmp_path: Path) -> None:
     counted = CountingStore(open_store(tmp_path, mode="w-"))
     counted["a"] = b"1"
     assert (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("release", ["2.4.0", "2.11.3"])
+def test_a_nested_tree_is_opened_as_what_it_is_whether_its_documents_say_so_or_not(release: str) -> None:
+    expected = np.load(V2.parent / "old" / release / "expected.npz")
+    with open_store(V2.parent / "old" / release / "nested.zarr", mode="r") as store:
+        for name in expected.files:
+            if not name.startswith("n5__"):
+                np.testing.assert_array_equal(read_array(store, name.replace("__", "/")), expected[name])
+    assert inside(open_store(V2.parent / "old" / release / "dir.zarr", mode="r")) is DirectoryStore

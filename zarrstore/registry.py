@@ -86,7 +86,8 @@ def open_store(
     missing: ``.n5``; ``.zip .ozx``;               N5View; ZipStore;
     ``.lmdb .mdb``;                                LMDBStore;
     ``.sqlite .sqlite3 .db``; ``.dbm .bdb``        SQLiteStore; DBMStore
-    any other path                                 DirectoryStore; Nested with ``dimension_separator="/"``
+    any other path                                 DirectoryStore; Nested with ``dimension_separator="/"``, and where
+                                                   chunks lie nested below documents that do not say so (zarr 2.0-2.7)
     ``file://`` ``local://``                       as the path
     ``zip:// lmdb:// dbm:// sqlite:// dir://``     that store, whatever the suffix; ``nested://`` ``dict://`` too
     ``http://`` ``https://``                       HTTPStore; FSStore with `storage_options`
@@ -193,9 +194,14 @@ class _Opening:
                 raise StoreNotFoundError(path, LOOKED_FOR)
             if kind.is_folder and os.path.isfile(path):
                 raise StoreNotFoundError(path, f"{LOOKED_FOR}; a file of another kind is there")
-        if kind.name == "dir" and self.options.get("dimension_separator") == "/":
+        if kind.name == "dir" and self._is_nested(path):
             kind = KINDS["nested"]
         return self.kind(kind, path)
+
+    def _is_nested(self, path: str) -> bool:
+        if "dimension_separator" in self.options:
+            return bool(self.options["dimension_separator"] == "/")
+        return os.path.isdir(path) and bool(load("zarrstore.tools.repair:looks_nested")(KINDS["dir"].make(path)))
 
     def kind(self, kind: Kind, path: str) -> Store:
         is_there = _is_there(kind, path)
