@@ -75,12 +75,12 @@ def test_tree(cli: Cli) -> None:
 
 
 def test_info(cli: Cli) -> None:
-    said = json.loads(cli("info", "legacy.zip", "--json").out)
-    assert said["store"]["store"] == "ZipStore"
-    assert said["store"]["entries"] == 89
-    assert said["node"]["kind"] == "group"
-    said = json.loads(cli("info", "legacy.zarr", "sparse", "--json").out)["node"]
-    assert (said["chunks_initialized"], said["metadata"]["shape"]) == (1, [50, 50])
+    report = json.loads(cli("info", "legacy.zip", "--json").out)
+    assert report["store"]["store"] == "ZipStore"
+    assert report["store"]["entries"] == 89
+    assert report["node"]["kind"] == "group"
+    report = json.loads(cli("info", "legacy.zarr", "sparse", "--json").out)["node"]
+    assert (report["chunks_initialized"], report["metadata"]["shape"]) == (1, [50, 50])
     assert "chunks_expected" in cli("info", "legacy.lmdb", "sparse").out
 
 
@@ -93,9 +93,9 @@ def test_cat(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_du(cli: Cli) -> None:
-    said = json.loads(cli("du", "legacy.zarr", "--json").out)
+    report = json.loads(cli("du", "legacy.zarr", "--json").out)
     total = sum(len(value) for value in open_store("legacy.zarr", mode="r").values())
-    assert said[0] == {"path": "", "nbytes": total, "nkeys": 89}
+    assert report[0] == {"path": "", "nbytes": total, "nkeys": 89}
     assert f"{total:,}" in cli("du", "legacy.zarr").out
 
 
@@ -149,15 +149,53 @@ def test_an_archive_that_would_write_outside_is_refused(cli: Cli, tmp_path: Path
 def test_migrate(cli: Cli) -> None:
     assert json.loads(cli("migrate", "v1", "--dry-run", "--json").out)["counts"] == {"planned": 1}
     assert Path("v1/meta").exists()
-    assert cli("migrate", "v1").code == 0
+    assert cli("migrate", "v1").code == 2  # nobody is here to answer
+    assert Path("v1/meta").exists()
+    assert cli("migrate", "v1", "-y").code == 0
     assert Path("v1/.zarray").exists()
     assert not Path("v1/meta").exists()
     result = cli("migrate", "legacy.zarr", "--json")
-    assert result.code == 1  # one array cannot be said in version 3
-    said = json.loads(result.out)
-    assert said["counts"] == {"migrated": 22, "impossible": 1}
+    assert result.code == 1  # one array cannot be report in version 3
+    report = json.loads(result.out)
+    assert report["counts"] == {"migrated": 22, "impossible": 1}
     assert Path("legacy.zarr/zarr.json").exists()
     assert cli("migrate", "legacy.lmdb", "--remove-v2").code == 2  # nobody is here to answer
+
+
+def test_migrate_to_a_destination(cli: Cli) -> None:
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr", "-n").code == 1
+    assert not Path("new.zarr").exists()
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr").code == 1  # one array has no equivalent
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr", "--json").out.count('"kept"') >= 22
+    Path("new.zarr/zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {"mine": 1}}')
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr").code not in (0, 1)
+    assert "mine" in Path("new.zarr/zarr.json").read_text()
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr", "--overwrite").code == 1
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr", "--remove-v2").code == 2
+    assert cli("migrate", "legacy.lmdb", "--resume", "journal").code == 2
+
+
+def test_repair(cli: Cli) -> None:
+    shutil.copytree(DATA / "old" / "2.4.0" / "nested.zarr", "nested.zarr")
+    before = Path("nested.zarr/grid/.zarray").read_text()
+    result = cli("repair", "nested.zarr", "--dry-run", "--json")
+    assert (result.code, len(json.loads(result.out)["repairs"])) == (0, 3)
+    assert cli("repair", "nested.zarr").code == 2  # nobody is here to answer
+    assert Path("nested.zarr/grid/.zarray").read_text() == before
+    result = cli("repair", "nested.zarr", "-y")
+    assert result.code == 0
+    assert "grid/.zarray" in result.out
+    assert json.loads(Path("nested.zarr/grid/.zarray").read_text())["dimension_separator"] == "/"
+    assert "0 documents" in cli("repair", "nested.zarr", "-y").err
+    assert cli("verify", "nested.zarr").code == 0
+    assert cli("repair", "nested.zarr", "--spelling", "flat", "-y").code == 0
+    assert Path("nested.zarr/grid/0.0").exists()
+
+
+def test_verify_has_an_exit_code_for_what_was_not_looked_at(cli: Cli) -> None:
+    result = cli("verify", "v1")
+    assert result.code == 4
+    assert "not fully checked" in result.err
 
 
 def test_consolidate(cli: Cli) -> None:

@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from zarrstore.adapt import as_store
 from zarrstore.base import Store
+from zarrstore.errors import StoreNotFoundError
 from zarrstore.keys import normalize_path
 from zarrstore.optional import require
 from zarrstore.registry import holds_hierarchy, open_store
@@ -37,6 +39,7 @@ __all__ = [
     "json_option",
     "not_empty",
     "opened",
+    "opened_destination",
     "path_argument",
     "path_option",
     "print_json",
@@ -112,6 +115,23 @@ def opened(target: str, mode: str, storage_option: Sequence[str] = (), **options
     is_url = "://" in target or "::" in target
     given = _pairs(storage_option) if is_url else {}
     with open_store(target, mode=mode, storage_options=given or None, **options) as store:
+        yield store
+
+
+@contextmanager
+def opened_destination(dest: str, dry_run: bool, storage_option: Sequence[str]) -> Iterator[Store]:
+    """Open the destination; a dry run creates nothing, and takes what is missing for an empty store."""
+    if not dry_run:
+        with opened(dest, "a", storage_option) as store:
+            yield store
+        return
+    try:
+        existing = opened(dest, "r", storage_option)
+        store = existing.__enter__()
+    except StoreNotFoundError:
+        yield as_store({})
+        return
+    with store:
         yield store
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-
 import click
 
-from zarrstore.adapt import as_store
-from zarrstore.base import Store
 from zarrstore.cli.common import (
     dry_run_option,
     echo_err,
@@ -17,6 +12,7 @@ from zarrstore.cli.common import (
     json_option,
     not_empty,
     opened,
+    opened_destination,
     path_option,
     print_json,
     printable,
@@ -26,7 +22,6 @@ from zarrstore.cli.common import (
     target_argument,
     with_executor,
 )
-from zarrstore.errors import StoreNotFoundError
 from zarrstore.keys import normalize_path
 from zarrstore.tools.copy import MEMORY, copy_store
 from zarrstore.tools.listing import require
@@ -77,7 +72,7 @@ def command(
         # Before DEST is opened, which creates it: what is refused here leaves nothing behind.
         require(src_store, normalize_path(source_path))
         echo_questions(src_store, source_path, max_questions)
-        with _destination(dest, dry_run, storage_option) as dest_store, with_executor(jobs, dask) as executor:
+        with opened_destination(dest, dry_run, storage_option) as dest_store, with_executor(jobs, dask) as executor:
             result = copy_store(
                 src_store,
                 dest_store,
@@ -106,20 +101,3 @@ def command(
     verb = "would copy" if dry_run else "copied"
     echo_err(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}, errors {len(result.errors):,}")
     ctx.exit(1 if result.errors else 0)
-
-
-@contextmanager
-def _destination(dest: str, dry_run: bool, storage_option: Sequence[str]) -> Iterator[Store]:
-    """Open the destination; a dry run creates nothing, and takes what is missing for an empty store."""
-    if not dry_run:
-        with opened(dest, "a", storage_option) as store:
-            yield store
-        return
-    try:
-        existing = opened(dest, "r", storage_option)
-        store = existing.__enter__()
-    except StoreNotFoundError:
-        yield as_store({})
-        return
-    with store:
-        yield store

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import click
 
 from zarrstore.cli.common import (
@@ -10,6 +12,7 @@ from zarrstore.cli.common import (
     echo_err,
     json_option,
     opened,
+    opened_destination,
     path_argument,
     print_json,
     print_table,
@@ -29,6 +32,9 @@ from zarrstore.tools.migration import MigrationReport
 @target_argument()
 @path_argument()
 @click.option("--to", "version", type=click.Choice(["2", "3"]), help="The version wanted; by default the next one.")
+@click.option("--dest", metavar="TARGET", help="Copy the chunks there and write the documents there (2 to 3 only).")
+@click.option("--overwrite", is_flag=True, help="Replace version 3 documents, and chunks at --dest, that differ.")
+@click.option("--resume", type=click.Path(dir_okay=False), metavar="FILE", help="With --dest, a journal to go on from.")
 @click.option("--remove-v2", is_flag=True, help="Delete the documents of version 2 once those of version 3 stand.")
 @dry_run_option
 @yes_option
@@ -40,22 +46,34 @@ def command(
     target: str,
     path: str,
     version: str | None,
+    dest: str | None,
+    overwrite: bool,
+    resume: str | None,
     remove_v2: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
     storage_option: tuple[str, ...],
 ) -> None:
-    """Bring the hierarchy at PATH to the next version of Zarr, in place: documents only, chunks are not touched.
+    """Bring the hierarchy at PATH to the next version of Zarr: documents only, chunks are not touched.
 
-    What is version 1 becomes version 2; what is version 2 becomes version 3, beside which the documents of version 2
-    stay unless --remove-v2. Exit 1 if a node cannot be expressed in the new version.
+    What is version 1 becomes version 2, and its documents are deleted; what is version 2 becomes version 3, beside
+    which the documents of version 2 stay unless --remove-v2. It goes one version at a time unless --to 3 is given.
+    With --dest, TARGET is only read. Exit 1 if a node cannot be expressed in the new version.
     """
-    with opened(target, "r" if dry_run else "r+", storage_option) as store:
+    if dest is not None and (remove_v2 or version == "2"):
+        raise click.UsageError("--dest is for version 2 to 3, and gets no documents of version 2 that could be removed")
+    if dest is None and resume is not None:
+        raise click.UsageError("--resume is for --dest: in place, a second run goes on by itself")
+    with ExitStack() as stack:
+        store = stack.enter_context(opened(target, "r" if dry_run or dest else "r+", storage_option))
         require(store, normalize_path(path))
         found = {node.version for node in walk(store, path)}
-        if remove_v2 and not dry_run:
-            confirm(f"Delete the version 2 documents of {target}?", yes)
+        if 1 in found and dest is not None:
+            raise click.UsageError(f"{target} holds version 1, which is migrated in place first: leave out --dest")
+        doomed = ["1"] * (1 in found) + ["2"] * (remove_v2 and (1 not in found or version == "3"))
+        if doomed and not dry_run:
+            confirm(f"Delete the version {' and '.join(doomed)} documents of {target}?", yes)
         if 1 in found and version != "3":
             report = migrate_1to2(store, path, dry_run=dry_run)
         elif 1 in found:
@@ -63,7 +81,18 @@ def command(
         elif version == "2":
             report = migrate_1to2(store, path, dry_run=dry_run)
         else:
-            report = migrate_2to3(store, path=path, dry_run=dry_run, remove_v2=remove_v2)
+            target_store = (
+                None if dest is None else stack.enter_context(opened_destination(dest, dry_run, storage_option))
+            )
+            report = migrate_2to3(
+                store,
+                target_store,
+                path,
+                dry_run=dry_run,
+                remove_v2=remove_v2,
+                overwrite=overwrite,
+                resume=None if dry_run else resume,
+            )
     _show(report, as_json)
     ctx.exit(1 if report.counts().get("impossible") else 0)
 

@@ -457,13 +457,11 @@ def _copy_chunks(
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan.steps if step.action == "impossible"]
     excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
-    if_exists = "replace" if overwrite else "raise" if resume is not None else "skip"
-    if if_exists == "skip":
+    if_exists = "replace" if overwrite else "skip"
+    # A journal knows what is its own. Without one, what is there already has to be equal.
+    if not overwrite and (resume is None or not os.path.exists(resume)):
         _check_equal(source, dest, path, excludes)
-    try:
-        copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, resume=resume)
-    except DestinationExistsError as exc:
-        raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
+    copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, resume=resume)
 
 
 def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str]) -> None:
