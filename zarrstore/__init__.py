@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.migrate_1to2 import migrate_1to2 as migrate_1to2
     from zarrstore.tools.migrate_2to3 import migrate_1to3 as migrate_1to3
     from zarrstore.tools.migrate_2to3 import migrate_2to3 as migrate_2to3
+    from zarrstore.tools.migrate_3to2 import migrate_3to2 as migrate_3to2
     from zarrstore.tools.migration import MigratedNode as MigratedNode
     from zarrstore.tools.migration import MigrationReport as MigrationReport
     from zarrstore.tools.pack import pack as pack
@@ -106,6 +107,7 @@ if TYPE_CHECKING:
     from zarrstore.wrappers.readonly import ReadOnlyStore as ReadOnlyStore
     from zarrstore.wrappers.retry import RetryStore as RetryStore
     from zarrstore.wrappers.split import SplitStore as SplitStore
+    from zarrstore.wrappers.unsharded import UnshardedView as UnshardedView
     from zarrstore.wrappers.usagelog import UsageLogStore as UsageLogStore
     from zarrstore.wrappers.v2view import V2View as V2View
     from zarrstore.wrappers.v3view import V3View as V3View
@@ -144,6 +146,7 @@ _MODULES = {
     "tools.manifest": "manifest_of read_manifest write_manifest",
     "tools.migrate_1to2": "migrate_1to2",
     "tools.migrate_2to3": "migrate_1to3 migrate_2to3",
+    "tools.migrate_3to2": "migrate_3to2",
     "tools.migration": "MigratedNode MigrationReport",
     "tools.pack": "pack unpack",
     "tools.progress": "Progress",
@@ -161,6 +164,7 @@ _MODULES = {
     "wrappers.readonly": "ReadOnlyStore",
     "wrappers.retry": "RetryStore",
     "wrappers.split": "SplitStore",
+    "wrappers.unsharded": "UnshardedView",
     "wrappers.usagelog": "UsageLogStore",
     "wrappers.v2view": "V2View",
     "wrappers.v3view": "V3View",

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from zarrstore.errors import MetadataError
 from zarrstore.metadata import bounded, chunking, documents, v2, v3, v3types
 from zarrstore.metadata.chunk import decode_chunk
 
-__all__ = ["ShardLayout", "shard_layout", "shard_problems"]
+__all__ = ["ShardLayout", "read_index", "shard_layout", "shard_problems"]
 
 #: Offset and size of an inner chunk that was never written.
 _EMPTY = (1 << 64) - 1
@@ -66,15 +67,22 @@ def shard_layout(document: Mapping[str, Any], key: str = documents.ZARR_JSON) ->
     if names != ["sharding_indexed"]:
         raise v3types.NotRepresentable(f"shards among other codecs: {', '.join(map(str, names))}")
     assert isinstance(codecs, list)
-    configuration = codecs[0]["configuration"]
-    shard_shape = document["chunk_grid"]["configuration"]["chunk_shape"]
-    inner_grid = {"name": "regular", "configuration": {"chunk_shape": configuration["chunk_shape"]}}
+    try:
+        configuration = codecs[0]["configuration"]
+        inner_codecs, index_codecs = configuration["codecs"], configuration["index_codecs"]
+        inner_grid = {"name": "regular", "configuration": {"chunk_shape": configuration["chunk_shape"]}}
+    except (KeyError, TypeError):
+        raise MetadataError(key, "codecs", "has a sharding_indexed without its configuration") from None
+    try:
+        shard_shape = document["chunk_grid"]["configuration"]["chunk_shape"]
+    except (KeyError, TypeError):
+        raise v3types.NotRepresentable("shards on a grid that is not regular") from None
     translation = v3.array_v3_to_v2(
-        {**document, "shape": shard_shape, "chunk_grid": inner_grid, "codecs": configuration["codecs"]}, key
+        {**document, "shape": shard_shape, "chunk_grid": inner_grid, "codecs": inner_codecs}, key
     )
     if translation.document is None:
         raise v3types.NotRepresentable(f"inner chunks: {'; '.join(translation.problems)}")
-    endian, checksum = _index_codecs(configuration["index_codecs"])
+    endian, checksum = _index_codecs(index_codecs)
     location = configuration.get("index_location", "end")
     return ShardLayout(v2.check_array(translation.document, key), endian, checksum, location)
 
@@ -84,6 +92,27 @@ def _index_codecs(codecs: list[dict[str, Any]]) -> tuple[str, bool]:
     if names not in (["bytes"], ["bytes", "crc32c"]):
         raise v3types.NotRepresentable(f"index with the codecs {', '.join(map(str, names))}")
     return codecs[0].get("configuration", {}).get("endian", "little"), len(names) == 2
+
+
+def read_index(data: bytes, layout: ShardLayout) -> list[tuple[int, int] | None]:
+    """Return offset and size of each inner chunk, in C order; None for those that were never written.
+
+    Parameters
+    ----------
+    data : bytes
+        The index, with its checksum if it has one.
+    layout : ShardLayout
+        From `shard_layout`.
+
+    Raises
+    ------
+    ValueError
+        The index has another size, or its checksum is wrong.
+    """
+    if len(data) != layout.index_nbytes:
+        raise ValueError(f"it has {len(data):,} bytes, and {layout.index_nbytes:,} are expected")
+    index = bounded.check_crc32c(data) if layout.index_checksum else data
+    return [None if offset == nbytes == _EMPTY else (offset, nbytes) for _, offset, nbytes in _entries(index, layout)]
 
 
 def shard_problems(
