@@ -116,7 +116,7 @@ def test_blosc_s_automatic_shuffle_is_the_one_that_numcodecs_takes(dtype, shuffl
         ("|b1", 0, False),
         ("<i4", 5.0, 5),
         ("<M8[s]", 2**64 - 1, -1),  # as zarr 2.2.0 wrote it
-        ("|S3", 0, ""),
+        ("|S3", 0, "MA=="),
     ],
 )
 def test_a_fill_value_is_spelled_as_its_type_wants_it(dtype, value, fill):

@@ -260,13 +260,19 @@ def test_consolidated_metadata_of_a_part_names_its_keys_from_there():
         (b"", MetadataError, "JSON"),
         (b"{}", MetadataError, "zarr_consolidated_format"),
         (b'{"zarr_consolidated_format": 2, "metadata": {}}', MetadataError, "1 is expected"),
-        (b'{"zarr_consolidated_format": 1, "metadata": {"../../x/.zarray": {}}}', MetadataError, "no key"),
-        (b'{"zarr_consolidated_format": 1, "metadata": {"a/0.0": {}}}', MetadataError, "no document"),
     ],
 )
 def test_what_is_no_consolidated_metadata_does_not_open(data, error, text):
     with pytest.raises(error, match=text):
         ConsolidatedStore({} if data is None else {".zmetadata": data})
+
+
+@pytest.mark.parametrize("name", ["../../x/.zarray", "/x/.zarray", "a//.zgroup", "a/0.0", "", "a/.zmetadata"])
+def test_an_odd_name_among_the_documents_is_left_out_and_the_others_are_read(name):
+    data = b'{"zarr_consolidated_format": 1, "metadata": {"b/.zgroup": {"zarr_format": 2}, "%b": {"x": 1}}}'
+    store = ConsolidatedStore({".zmetadata": data % name.encode()})
+    assert sorted(store) == [".zmetadata", "b/.zgroup"]
+    assert name not in store
 
 
 def test_a_zarr_json_that_repeats_nothing_is_no_consolidated_metadata():

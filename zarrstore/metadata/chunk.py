@@ -136,6 +136,12 @@ def _check_vlen(name: str, data: Any, nitems: int) -> None:
         raise ValueError(f"{name} says {header_nitems:,} items, and {nitems:,} are expected")
 
 
+def _has_dates(dtype: np.dtype[Any]) -> bool:
+    return dtype.names is not None and any(
+        dtype[name].base.kind in "mM" or _has_dates(dtype[name].base) for name in dtype.names
+    )
+
+
 def encode_chunk(items: Any, meta: ArrayMeta) -> bytes:
     """Return the value of one chunk: the inverse of `decode_chunk`.
 
@@ -157,7 +163,8 @@ def encode_chunk(items: Any, meta: ArrayMeta) -> bytes:
     chunk = np.asarray(items, dtype=meta.numpy_dtype, order="F" if meta.order == "F" else "C")
     if chunk.shape != meta.chunks:
         raise ValueError(f"a chunk of shape {chunk.shape} was given, and {meta.chunks} is expected")
-    encoded: Any = chunk
+    # numcodecs reads a buffer, and NumPy gives none for structures that hold dates.
+    encoded: Any = chunk.view(f"V{chunk.dtype.itemsize}") if _has_dates(chunk.dtype) else chunk
     for step in [*(meta.filters or ()), *([meta.compressor] if meta.compressor else ())]:
         encoded = numcodecs.get_codec(dict(step)).encode(encoded)
     return as_bytes(encoded)

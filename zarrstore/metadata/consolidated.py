@@ -63,7 +63,7 @@ def build(found: Mapping[str, bytes]) -> bytes:
     return documents.dumps({"zarr_consolidated_format": 1, "metadata": metadata})
 
 
-def parse(data: bytes, key: str = documents.ZMETADATA) -> dict[str, dict[str, Any]]:
+def parse(data: bytes, key: str = documents.ZMETADATA, *, strict: bool = True) -> dict[str, dict[str, Any]]:
     """Return the documents that a ``.zmetadata`` repeats, parsed, by their keys: every name judged.
 
     Parameters
@@ -72,6 +72,9 @@ def parse(data: bytes, key: str = documents.ZMETADATA) -> dict[str, dict[str, An
         The document.
     key : str
         Its full key, for the error.
+    strict : bool, default True
+        Refuse a name that is no key or no document's. Otherwise such an entry is left out: it stands for nothing that
+        can be read, and the others are as good as without it.
 
     Returns
     -------
@@ -96,12 +99,17 @@ def parse(data: bytes, key: str = documents.ZMETADATA) -> dict[str, dict[str, An
     if version != 1 or isinstance(version, bool):
         raise MetadataError(key, "zarr_consolidated_format", f"is {version!r}, and 1 is expected")
     metadata = _object(document, "metadata", key)
+    entries = {}
     for name in metadata:
-        _judged(name, key)
-        if not is_repeated(name):
-            raise MetadataError(key, name, f"names no document: {', '.join(sorted(_REPEATED))} are repeated")
-        _object(metadata, name, key)
-    return metadata
+        try:
+            _judged(name, key)
+            if not is_repeated(name):
+                raise MetadataError(key, name, f"names no document: {', '.join(sorted(_REPEATED))} are repeated")
+            entries[name] = _object(metadata, name, key)
+        except MetadataError:
+            if strict:
+                raise
+    return entries
 
 
 def _judged(name: str, key: str) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "decode_fill",
     "encode_dtype",
     "encode_fill",
+    "has_unit",
     "normalize_dtype",
     "normalize_fill",
 ]
@@ -92,6 +93,20 @@ def _field(field: Any) -> tuple[Any, ...]:
     return (names if len(names) == 2 else names[0] if names else "", spec, *lengths)
 
 
+def has_unit(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a datetime64 or timedelta64 says what it counts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> has_unit(np.dtype("M8[s]")), has_unit(np.dtype("M8"))
+    (True, False)
+    """
+    import numpy as np
+
+    return np.datetime_data(dtype)[0] != "generic"
+
+
 def encode_dtype(dtype: np.dtype[Any]) -> str | list[Any]:
     """Return what a document says for a NumPy dtype: a string, or one entry per field.
 
@@ -156,7 +171,7 @@ def normalize_dtype(dtype: Any) -> tuple[np.dtype[Any], dict[str, Any] | None]:
                 config["dtype"] = np.dtype(argument).str
             return np.dtype(object), config
     found = np.dtype(spec)
-    if found.kind in "mM" and np.datetime_data(found)[0] == "generic":
+    if found.kind in "mM" and not has_unit(found):
         raise ValueError(f"dtype {found.str!r} has no unit: write one, such as {found.str + '[ns]'!r}")
     return found, None
 
@@ -287,7 +302,8 @@ def decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, Any
 
     Notes
     -----
-    Takes what zarr 2.2.0 and 2.18.7 wrote, so datetimes below zero in either spelling, signed or unsigned.
+    Takes what zarr 2.2.0 and 2.18.7 wrote, so datetimes below zero in either spelling, signed or unsigned, and what
+    2.18.7 reads: numbers as text, the number 0 as the text ``"0"``.
 
     Examples
     --------
@@ -320,18 +336,20 @@ def _decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, An
     if kind in "SV":
         return _decode_bytes(raw_fill, dtype, object_codec)
     if kind == "U":
-        if raw_fill == 0 and not isinstance(raw_fill, str):
-            raw_fill = ""
-        if not isinstance(raw_fill, str):
+        if isinstance(raw_fill, list | dict):
             raise ValueError("a string is expected")
+        # As zarr 2, which reads the number 0 as the text "0".
         return np.array(raw_fill, dtype=dtype)[()]
     if kind in "mM":
         if isinstance(raw_fill, str):
             return np.array(raw_fill, dtype=dtype)[()]
         number = int(raw_fill) - (1 << 64 if raw_fill >= 1 << 63 else 0)
         return np.array(number, dtype="i8").astype(dtype.newbyteorder("="), copy=False).astype(dtype)[()]
-    if isinstance(raw_fill, str | list | dict):
+    if isinstance(raw_fill, list | dict):
         raise ValueError("a number is expected")
+    if isinstance(raw_fill, str):
+        # n5-zarr wrote numbers as text; zarr 2.18.7 and 3.4 read them.
+        return np.array(raw_fill, dtype=dtype)[()]
     if kind in "iu" and raw_fill != int(raw_fill):
         raise ValueError("a whole number is expected")
     return np.array(int(raw_fill) if kind in "iu" else raw_fill, dtype=dtype)[()]
@@ -339,7 +357,7 @@ def _decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, An
 
 def _decode_float(raw_fill: Any) -> float:
     if isinstance(raw_fill, str):
-        return _NOT_FINITE[raw_fill]
+        return _NOT_FINITE[raw_fill] if raw_fill in _NOT_FINITE else float(raw_fill)
     if isinstance(raw_fill, list | dict):
         raise ValueError("a number is expected")
     return float(raw_fill)
@@ -349,10 +367,10 @@ def _decode_bytes(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, A
     import numpy as np
 
     if not isinstance(raw_fill, str):
-        # Before base64 came, 0 was written for the empty value.
-        if raw_fill == 0 and not isinstance(raw_fill, list | dict):
-            return np.zeros((), dtype=dtype)[()]
-        raise ValueError("base64 text is expected")
+        if isinstance(raw_fill, list | dict) or (dtype.kind == "V" and raw_fill != 0):
+            raise ValueError("base64 text is expected")
+        # As zarr 2, which reads the number 0 as the text b"0".
+        return np.array(raw_fill, dtype=dtype)[()] if dtype.kind == "S" else np.zeros((), dtype=dtype)[()]
     try:
         raw = base64.b64decode(raw_fill, validate=True)
     except binascii.Error:

@@ -67,6 +67,8 @@ def array_to_v2(data: bytes, key: str = documents.META) -> tuple[v2.ArrayMeta, l
         codec = compressor["id"] if compressor else "no compression"
         notes.append(f"order F became C: version 1 wrote C-ordered bytes with {codec}, whatever the document states")
         order = "C"
+    if _holds_objects(document["dtype"]):
+        raise MetadataError(key, "dtype", "holds objects, which version 1 cannot store")
     draft = {
         "zarr_format": 2,
         "shape": document["shape"],
@@ -79,10 +81,15 @@ def array_to_v2(data: bytes, key: str = documents.META) -> tuple[v2.ArrayMeta, l
     }
     # Judged before the fill value is looked at, which needs the dtype.
     dtype = v2.check_array(draft, key).numpy_dtype
-    if dtype.hasobject:
-        raise MetadataError(key, "dtype", "holds objects, which version 1 cannot store")
     draft["fill_value"] = _fill(document["fill_value"], dtype, key, notes)
     return v2.check_array(draft, key), notes
+
+
+def _holds_objects(described: Any) -> bool:
+    try:
+        return dtypes.decode_dtype(described).hasobject
+    except ValueError:
+        return False  # judged with the other members
 
 
 def _fill(raw_fill: Any, dtype: np.dtype[Any], key: str, notes: list[str]) -> Any:

@@ -282,9 +282,13 @@ def check_array(document: Mapping[str, Any], key: str = documents.ZARRAY) -> Arr
             raise MetadataError(key, member, "is missing")
     shape = _sizes(document["shape"], key, "shape", 0)
     chunks = _sizes(document["chunks"], key, "chunks", 1)
+    if not shape and all(length == 1 for length in chunks):
+        chunks = ()  # zarr 2 reads the one item all the same
     if len(chunks) != len(shape):
         raise MetadataError(key, "chunks", f'has {_entries(chunks)}, "shape" has {len(shape)}')
     order = document["order"]
+    if order in ("c", "f"):
+        order = order.upper()  # NumPy, and so zarr 2, takes both
     if order not in ("C", "F"):
         raise MetadataError(key, "order", f"is {_short(order)}, and 'C' or 'F' is expected")
     separator = document.get("dimension_separator")
@@ -305,6 +309,10 @@ def check_array(document: Mapping[str, Any], key: str = documents.ZARRAY) -> Arr
         found = dtypes.decode_dtype(dtype)
     except ValueError as exc:
         raise MetadataError(key, "dtype", str(exc)) from None
+    if found.kind in "mM" and not dtypes.has_unit(found):
+        raise MetadataError(key, "dtype", f"is {_short(dtype)}, which has no unit")
+    if found.kind == "O" and not filters:
+        raise MetadataError(key, "filters", "name no codec that encodes the objects")
     # Fields that hold objects have their fill value in the object codec's encoding: known only to who has the codec.
     if fill_value is not None and not (found.hasobject and found.kind == "V"):
         try:

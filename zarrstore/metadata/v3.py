@@ -16,6 +16,7 @@ __all__ = [
     "array_v3_to_v2",
     "group_v2_to_v3",
     "group_v3_to_v2",
+    "losses",
     "node_type",
     "split_dimensions",
     "without_codecs",
@@ -193,7 +194,7 @@ def node_type(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> st
     'group'
     """
     version = document.get("zarr_format")
-    if version != 3 or isinstance(version, bool):
+    if type(version) is not int or version != 3:
         raise MetadataError(key, "zarr_format", f"is {version!r}, and 3 is expected")
     found = document.get("node_type")
     if found not in ("array", "group"):
@@ -252,9 +253,12 @@ def array_v3_to_v2(
     try:
         chunks = _chunks(document["chunk_grid"])
         chain = v3codecs.chain_of(codecs, len(shape))
-        dtype, object_codec = v3types.dtype_of(document["data_type"], chain.endian)
+        dtype, object_codec = v3types.dtype_of(document["data_type"], None if chain.dtype else chain.endian)
         if chain.dtype is not None:
             dtype = chain.dtype
+        if object_codec == "vlen-bytes" and document["fill_value"]:
+            # JSON has no bytes, and a text would be read as text.
+            raise v3types.NotRepresentable(f"fill_value {document['fill_value']!r} of variable-length bytes")
     except v3types.NotRepresentable as exc:
         problems.append(str(exc))
     if problems:
@@ -266,6 +270,8 @@ def array_v3_to_v2(
     except Exception as exc:  # ValueError by us; NumPy, struct and base64 raise what they like.
         raise MetadataError(key, "fill_value", str(exc)) from None
     shown_separator = own_separator if separator is None else separator
+    if object_codec == "vlen-bytes":
+        fill_value = 0  # what zarr 2 writes itself, and vlen-bytes encodes as b""
     zarray: dict[str, Any] = {
         "zarr_format": 2,
         "shape": shape,
@@ -299,8 +305,52 @@ def without_codecs(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, "codecs": [plain]}
 
 
+def losses(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> list[str]:
+    """Return what of a version 3 array would not come back if it were kept as version 2; nothing if all would.
+
+    Parameters
+    ----------
+    document : mapping
+        A parsed ``zarr.json`` that `array_v3_to_v2` gives a document for.
+    key : str
+        Its full key, for errors.
+
+    Notes
+    -----
+    The names of chunks are not compared.
+
+    Examples
+    --------
+    >>> document = array_v2_to_v3(v2.build_array(shape=(4, 4), dtype="<f4", fill_value=0)).document
+    >>> losses(document), losses({**document, "dimension_names": ["x", None]})
+    ([], ["dimension_names ['x', None]"])
+    """
+    there = array_v3_to_v2(document, key)
+    meta = v2.check_array(there.document or {}, key)
+    back = array_v2_to_v3(meta, there.attrs)
+    if back.document is None:
+        return [f"codecs: {'; '.join(back.problems)}"]
+    lost = [f"member {member!r}" for member in sorted(document.keys() - _ARRAY_MEMBERS)]
+    names = document.get("dimension_names")
+    if any(names or ()) and back.document.get("dimension_names") != names:
+        lost.append(f"dimension_names {names!r}")
+    if documents.dumps(back.document["attributes"]) != documents.dumps(document.get("attributes") or {}):
+        lost.append("attributes")
+    dtype, _ = v3types.dtype_of(document["data_type"], None)
+    if v3types.dtype_of(back.document["data_type"], None)[0] != dtype:
+        lost.append(f"data_type {document['data_type']!r}")
+    elif not v3types.same_fill(back.document["fill_value"], document["fill_value"], dtype):
+        lost.append(f"fill_value {document['fill_value']!r}")
+    if array_v3_to_v2(back.document, key, separator=".").document != {
+        name: value for name, value in (there.document or {}).items() if name != "dimension_separator"
+    }:
+        lost.append("codecs")
+    return lost
+
+
 def _attrs(document: Mapping[str, Any], key: str) -> dict[str, Any]:
-    attrs = document.get("attributes", {})
+    attrs = document.get("attributes")
+    attrs = {} if attrs is None else attrs  # zarr 3 takes null for an empty object
     if not isinstance(attrs, dict):
         raise MetadataError(key, "attributes", "is no object")
     return dict(attrs)

@@ -121,7 +121,9 @@ def _bytes_codec(step: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
     if name == "zstd":
         return _named("zstd", level=step.get("level", 0), checksum=bool(step.get("checksum", False)))
     if name == "gzip":
-        return _named("gzip", level=step.get("level", 1))
+        level = step.get("level", 1)
+        # -1 is zlib's own choice, which is 6; zarr 3 refuses it, and decoding does not depend on it.
+        return _named("gzip", level=level if type(level) is int and 0 <= level <= 9 else 6)
     if name in _BYTES_CODECS:
         return _numcodecs(step)
     raise NotRepresentable(f"codec {name!r}: zarr 3 has none of that name that works on bytes")
@@ -170,11 +172,13 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
     >>> chain_of([{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "zstd"}], 1).compressor
     {'id': 'zstd', 'level': 0, 'checksum': False}
     """
-    order, filters, endian, input_dtype, at_bytes = "C", list[dict[str, Any]](), None, None, False
+    filters: list[dict[str, Any]] = []
+    axes = list(range(ndim))
+    endian, input_dtype, at_bytes = None, None, False
     for codec in codecs:
         name, configuration = _parts(codec)
         if not at_bytes and name == "transpose" and not filters:
-            order = _order(configuration, ndim)
+            axes = [axes[axis] for axis in _permutation(configuration, ndim)]
         elif not at_bytes and name == "bytes":
             at_bytes, endian = True, configuration.get("endian")
             if endian not in (None, "little", "big"):
@@ -191,6 +195,10 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
             filters.append(_from_bytes_codec(name, configuration))
     if not at_bytes:
         raise NotRepresentable("a codec chain that never comes to bytes")
+    order = _order(axes)
+    array_filters = [step for step in filters if step["id"] in _ARRAY_FILTERS]
+    if array_filters:
+        input_dtype = _give_byte_order(array_filters, endian, input_dtype)
     compressor = None
     if filters and filters[-1]["id"] not in _FILTERS_ONLY | set(_ARRAY_FILTERS) | set(v3types.STRINGS):
         compressor = filters.pop()
@@ -207,13 +215,58 @@ def _parts(codec: Any) -> tuple[str, dict[str, Any]]:
     raise NotRepresentable(f"codec {codec!r}")
 
 
-def _order(configuration: dict[str, Any], ndim: int) -> str:
+def _permutation(configuration: dict[str, Any], ndim: int) -> list[int]:
     order = configuration.get("order")
-    if order in ("F", list(range(ndim))[::-1]):
-        return "F"
-    if order in ("C", list(range(ndim))):
+    axes = list(range(ndim))
+    if order in ("C", "F"):
+        return axes if order == "C" else axes[::-1]
+    if isinstance(order, list) and all(type(axis) is int for axis in order) and sorted(order) == axes:
+        return order
+    raise NotRepresentable(f"transposition {order!r} of {ndim} axes")
+
+
+def _order(axes: list[int]) -> str:
+    """Return the order of version 2 that all transpositions together make."""
+    if axes == sorted(axes):
         return "C"
-    raise NotRepresentable(f"transposition {order!r}: version 2 knows orders C and F")
+    if axes == sorted(axes, reverse=True):
+        return "F"
+    raise NotRepresentable(f"transposition {axes!r}: version 2 knows orders C and F")
+
+
+def _give_byte_order(
+    filters: list[dict[str, Any]], endian: str | None, input_dtype: np.dtype[Any] | None
+) -> np.dtype[Any] | None:
+    """Let the last array filter write in the byte order of the ``bytes`` codec, which follows it in version 3.
+
+    Version 2 has no such codec: what the last filter gives is stored as it is. Returns the dtype of the array, None
+    where ``data_type`` and `endian` decide.
+    """
+    members = [
+        (step, member)
+        for step in filters
+        for member in (_TAKES.get(step["id"]), _ARRAY_FILTERS[step["id"]])
+        if step.get(member or "") is not None
+    ]
+    wide = [dtype for step, member in members if (dtype := _dtype_member(step, member)) and dtype.itemsize > 1]
+    big = [dtype for dtype in wide if dtype.byteorder == ">"]
+    if big:
+        # As this package writes it for arrays of version 2: all of them, and the bytes too.
+        if len(big) != len(wide) or endian != "big":
+            raise NotRepresentable("array filters that name another byte order than the bytes codec")
+        return input_dtype
+    if endian != "big":
+        return input_dtype
+    last = next((step for step in reversed(filters) if _ARRAY_FILTERS[step["id"]] is not None), None)
+    if last is None or last is not filters[-1]:
+        raise NotRepresentable("filter 'bitround' before big-endian bytes")
+    member = _ARRAY_FILTERS[last["id"]]
+    output = _dtype_member(last, member) or _dtype_member(last, _TAKES.get(last["id"]))
+    if output is None:
+        raise NotRepresentable(f"filter {last['id']!r} that names no dtype, before big-endian bytes")
+    assert member is not None
+    last[member] = dtypes.encode_dtype(output.newbyteorder(">"))
+    return input_dtype
 
 
 def _array_filter(name: str, configuration: dict[str, Any]) -> dict[str, Any]:

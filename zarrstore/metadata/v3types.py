@@ -12,7 +12,7 @@ from zarrstore.metadata import dtypes
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["NotRepresentable", "data_type_of", "dtype_of", "fill_of", "fill_to_v3", "needs_endian"]
+__all__ = ["NotRepresentable", "data_type_of", "dtype_of", "fill_of", "fill_to_v3", "needs_endian", "same_fill"]
 
 
 class NotRepresentable(ValueError):
@@ -254,6 +254,23 @@ def fill_of(value: Any, dtype: np.dtype[Any]) -> Any:
     if value is None:
         raise ValueError("is null, and version 3 has no undefined one")
     return dtypes.encode_fill(_scalar(value, dtype), dtype)
+
+
+def same_fill(one: Any, other: Any, dtype: np.dtype[Any]) -> bool:
+    """Tell whether two ``fill_value`` members of version 3 mean the same bits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> same_fill("NaN", "0x7fc00000", np.dtype("f4")), same_fill("NaN", "0x7fc00001", np.dtype("f4"))
+    (True, False)
+    """
+    import numpy as np
+
+    if dtype.kind == "O":
+        return bool(one == other)
+    first, second = (np.asarray(_scalar(value, dtype), dtype=dtype).tobytes() for value in (one, other))
+    return first == second
 
 
 def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:

@@ -210,7 +210,7 @@ def check_consolidated(
         if stale is None:
             raise KeyError(key)
         return stale
-    v2_stale = consolidated.compare(consolidated.parse(data, key), _documents(adapted, at))
+    v2_stale = consolidated.compare(consolidated.parse(data, key, strict=False), _documents(adapted, at))
     if stale is None:
         return v2_stale
     return Staleness(
@@ -288,14 +288,14 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
 
 
 def _updated_zmetadata(data: bytes, key: str, path: str, changes: Mapping[str, bytes | None]) -> bytes:
-    metadata = dict(consolidated.parse(data, key))
+    metadata = dict(consolidated.parse(data, key, strict=False))
     for name, value in changes.items():
         if k.is_below(name, path) and consolidated.is_repeated(name):
             relative = k.replace_root(name, path, "")
             metadata.pop(relative, None)
             if value is not None:
                 metadata[relative] = documents.loads(value, name)
-    if metadata == consolidated.parse(data, key):
+    if metadata == consolidated.parse(data, key, strict=False):
         return data
     return documents.dumps({"zarr_consolidated_format": 1, "metadata": metadata})
 

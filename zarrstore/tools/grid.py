@@ -187,7 +187,7 @@ def _consolidated(store: Store, root: str) -> dict[str, Mapping[str, Any] | None
     data = _read(store, key)
     if data is not None:
         found[key] = None
-        for name, document in consolidated.parse(data, key).items():
+        for name, document in consolidated.parse(data, key, strict=False).items():
             found[k.join(root, name)] = document
     key = k.join(root, documents.ZARR_JSON)
     data = _read(store, key)

@@ -71,7 +71,9 @@ def read_array(
     if max_nbytes is not None and size > max_nbytes:
         raise ValueError(f"array {at!r} has {size:,} bytes, and {max_nbytes:,} are allowed; pass max_nbytes=None")
     fill = meta.numpy_fill
-    out = np.zeros(meta.shape, dtype=meta.numpy_dtype, order="F" if meta.order == "F" else "C")
+    # Objects that were never written are None, as in zarr 2; numbers are zero.
+    new = np.empty if meta.numpy_dtype.kind == "O" else np.zeros
+    out = new(meta.shape, dtype=meta.numpy_dtype, order="F" if meta.order == "F" else "C")
     if fill is not None:
         out[...] = fill
     rule = chunk_keys_of(adapted, at, meta)

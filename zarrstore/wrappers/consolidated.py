@@ -270,7 +270,7 @@ def holds_array(found: Mapping[str, bytes], path: str) -> bool:
 
 
 def _format_1(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
-    for name, document in consolidated.parse(data, key).items():
+    for name, document in consolidated.parse(data, key, strict=False).items():
         yield k.join(k.parent(key), name), documents.dumps(document)
 
 

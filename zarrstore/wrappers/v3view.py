@@ -113,6 +113,9 @@ class V3View(Wrapper):
                 translation = v3.group_v3_to_v2(document, key)
             if translation.document is None:
                 raise MetadataError(key, None, f"version 2 cannot represent it: {'; '.join(translation.problems)}")
+            lost = v3.losses(document, key) if is_array else _unknown_members(document)
+            if lost:
+                raise MetadataError(key, None, f"version 2 would lose of it: {'; '.join(lost)}")
             name, other = (ZARRAY, ZGROUP) if is_array else (ZGROUP, ZARRAY)
             if translation.attrs:
                 self.inner._set(k.join(path, ZATTRS), v2.encode_attrs(translation.attrs))
@@ -275,6 +278,11 @@ class V3View(Wrapper):
         if self._contains(source):
             return Store._rename(self, source, destination)
         self.inner._rename(source, destination)
+
+
+def _unknown_members(group: Mapping[str, Any]) -> list[str]:
+    known = {"zarr_format", "node_type", "attributes", "consolidated_metadata"}
+    return [f"member {member!r}" for member in sorted(group.keys() - known)]
 
 
 def _is_v3_chunk_name(key: str) -> bool:

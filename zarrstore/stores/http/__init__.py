@@ -234,7 +234,7 @@ class HTTPStore(RefuseWrites):
     def _consolidated(self) -> dict[str, bool]:
         data = self._or_none(documents.ZMETADATA)
         if data is not None:
-            keys = [documents.ZMETADATA, *consolidated.parse(data)]
+            keys = [documents.ZMETADATA, *consolidated.parse(data, strict=False)]
             return {key: k.name(key) == documents.ZARRAY for key in keys}
         data = self._or_none(documents.ZARR_JSON)
         nodes = None if data is None else self._inline(data)
