@@ -60,7 +60,7 @@ def possible(marks, acknowledged):
 
 @pytest.mark.needs_peer("strace")
 @pytest.mark.parametrize("options", [{}, {"metasync": True}, {"subdir": False}], ids=str)
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.nightly)])
 def test_a_cut_between_any_two_writes_leaves_all_that_was_flushed(tmp_path, options, every):
     folder = tmp_path / "store"
     LMDBStore(folder if options.get("subdir", True) else tmp_path / "store" / "a.mdb", **options).close()

@@ -91,7 +91,7 @@ def _events(log: Path, folder: str) -> Iterator[Event]:
             if strings and strings[0].startswith(b"MARK "):
                 yield Event("mark", data=strings[0][5:].strip())
             continue
-        if not path.startswith(folder) or result < 0:
+        if not path.startswith(folder + "/") or result < 0:  # nor the folder: a new name counts as being on the disk
             continue
         if call == "lseek":
             positions[fd] = result

@@ -28,6 +28,11 @@ __all__ = ["Connections", "is_open_here"]
 
 T = TypeVar("T")
 
+
+class _StuckLockError(LockedStoreError):
+    """An unlock failed, so that SQLite counts a lock which nobody holds; closing every connection forgets it."""
+
+
 #: Bytes; no database is shorter.
 SMALLEST_PAGE = 512
 #: Bytes in a page of a new database. With SQLite's 4 KiB a large value costs twice as much as in zarr 2, whose journal
@@ -227,7 +232,11 @@ class Connections(Resource):
             with self.turn:
                 self.check()
                 return call()
-        return self.use(call)
+        try:
+            return self.use(call)
+        except _StuckLockError:
+            self.alone(self._close_all)
+            return self.use(call)
 
     def write(self, work: Callable[[sqlite3.Connection], T], nbytes: int = 0) -> T:
         """Return ``work(connection)`` in a transaction: all of it is stored, or nothing.
@@ -314,6 +323,8 @@ class Connections(Resource):
         if isinstance(exc, sqlite3.OperationalError):
             if "locked" in reason or "busy" in reason:
                 return LockedStoreError(self.path, f"another process kept it for longer than {self.timeout:g} s")
+            if "locking protocol" in reason:
+                return _StuckLockError(self.path, "a lock of this process could not be given up")
             if "readonly" in reason:
                 return ReadOnlyError("the database", self.label)
             if "unable to open" in reason:
