@@ -57,7 +57,7 @@ from typing import Any, TypeVar
 
 from zarrstore.errors import ClosedStoreError, LockedStoreError
 
-__all__ = ["EXIT_WAITS", "FORK_WAITS", "Resource", "registered"]
+__all__ = ["EXIT_WAITS", "FORK_WAITS", "Resource", "Stay", "registered"]
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Resource")
@@ -79,6 +79,13 @@ _resources: weakref.WeakValueDictionary[int, Resource] = weakref.WeakValueDictio
 _stopped: dict[int, list[Resource]] = {}
 
 
+class Stay:
+    """A use that lasts while code of the caller runs, which may want to be alone with the resource, or fork."""
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+
+
 class Resource:
     """Something that belongs to one process: its threads use it together, no fork and no exit finds it half way.
 
@@ -95,7 +102,7 @@ class Resource:
         Held by the thread that uses the resource exclusively. A thread may hold it and then ask for `registry_lock`
         never; the other way round it may.
     busy : list
-        One entry for each thread inside `use`.
+        One entry for each call inside `use`, and a `Stay` for each thread that is inside for longer.
     shut : bool
         True where a use must first ask `admit`. `alone`, forks and the exit leave it True; `admit` makes it False.
     dead : bool
@@ -195,17 +202,51 @@ class Resource:
             self.reopen()
             self.shut = False
 
+    def enter(self, stay: Stay) -> list[Any]:
+        """Put `stay` into `busy` once that is allowed; return the list, from which the caller removes it at the end."""
+        while True:
+            busy = self.busy
+            entered = False
+            try:
+                busy.append(stay)
+                entered = not self.shut
+                if entered:
+                    return busy
+            finally:
+                if not entered:
+                    busy.remove(stay)
+            self.admit()
+
     def alone(self, work: Callable[[], T]) -> T:
-        """Return ``work()``, done when no thread is inside `use`; those that want to wait meanwhile."""
+        """Return ``work()``, done when no thread is inside `use`; those that want to wait meanwhile.
+
+        Raises
+        ------
+        LockedStoreError
+            This thread itself stays inside.
+        """
         with self.turn:
             self.shut = True
-            self.wait_for_others()
+            if not self.wait_for_others():
+                self.refuse_within_stay()
             return work()
 
-    def wait_for_others(self, deadline: float | None = None) -> bool:
-        """Wait until no thread is inside `use`, or until `deadline`; return whether that came about."""
+    def refuse_within_stay(self) -> None:
+        """Raise LockedStoreError if this thread itself stays inside."""
+        me = threading.get_ident()
+        if any(isinstance(entry, Stay) and entry.thread == me for entry in list(self.busy)):
+            raise LockedStoreError(
+                self.path or self.label,
+                "this thread is inside a block that reads a view of it; do this after the block",
+            )
+
+    def wait_for_others(self, deadline: float = float("inf")) -> bool:
+        """Wait until no other thread is inside `use`, or until `deadline`; return whether nobody is inside then."""
+        me = threading.get_ident()
         while self.busy:
-            if deadline is not None and time.monotonic() >= deadline:
+            if all(isinstance(entry, Stay) and entry.thread == me for entry in list(self.busy)):
+                return not self.busy
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(_PAUSE)
         return True

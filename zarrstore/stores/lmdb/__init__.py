@@ -27,6 +27,7 @@ from zarrstore.stores.lmdb import registry
 from zarrstore.stores.lmdb.environments import ClosedEnvironment
 from zarrstore.stores.lmdb.files import create
 from zarrstore.stores.lmdb.ranges import SCAN, as_name, as_text, bounds, some_children, some_keys, some_sizes
+from zarrstore.stores.lmdb.view import View
 
 __all__ = ["LMDBStore"]
 
@@ -268,6 +269,43 @@ class LMDBStore(Store):
     def _get_suffix(self, key: str, n: int) -> bytes:
         return bytes(self._part(key, lambda view: bytes(view[max(0, len(view) - n) :])))
 
+    def reading(self) -> View:
+        """Return one state of the store as a read-only mapping whose values are views of the file: nothing is copied.
+
+        Returns
+        -------
+        View
+            A mapping of str to memoryview, to be used as ``with store.reading() as view``. At the end of the block its
+            values are released: using one raises ValueError.
+
+        Raises
+        ------
+        BufferError
+            At the end of the block: an object made of a value (a part of it, a NumPy array) is in use still.
+        LockedStoreError
+            Within the block, this thread does what must be alone with the file: it closes the store, compacts it, or
+            writes more than the map holds, which has to grow then (see `map_size`).
+
+        Notes
+        -----
+        For short blocks of one thread: pages that others free meanwhile are not used again before the end; closing and
+        growth of the map in other threads wait for it. A child forked within a block cannot use the store.
+
+        Examples
+        --------
+        >>> store = LMDBStore("data.mdb")
+        >>> store["foo"] = b"data"
+        >>> with store.reading() as view:
+        ...     value = view["foo"]
+        ...     bytes(value[1:3])
+        b'at'
+        >>> store.close()
+        >>> value[0]
+        Traceback (most recent call last):
+        ValueError: operation forbidden on released memoryview object
+        """
+        return View(self._env, self)
+
     def _write(self, work: Any, what: str, nbytes: int = 0) -> Any:
         if not self._writable:
             if not self._finalizer.alive:
@@ -482,6 +520,7 @@ class LMDBStore(Store):
         if not self._finalizer.alive:
             return
         env = self._env
+        env.refuse_within_stay()
         try:
             if not env.dead:  # the end of the interpreter has closed it
                 self._flush()

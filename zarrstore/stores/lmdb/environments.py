@@ -11,13 +11,16 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError
 from zarrstore.stores._process import Resource
 from zarrstore.stores.lmdb import checks
 from zarrstore.stores.lmdb.files import compact, lock_file
 from zarrstore.stores.lmdb.pages import lacks_pages
+
+if TYPE_CHECKING:
+    from zarrstore.stores.lmdb.view import View
 
 __all__ = ["ClosedEnvironment", "SharedEnvironment", "identity"]
 
@@ -69,6 +72,7 @@ class SharedEnvironment(Resource):
         self.env: Any = None
         self.identity = (0, 0)
         self._of_the_parent: list[Any] = []
+        self._kept_views: list[View] = []
         self._bytes_since_check = self._writes_since_check = 0
         # Commits that failed, and how many of them a later sync has made good.
         self._failed_commits = self._settled_commits = 0
@@ -126,9 +130,24 @@ class SharedEnvironment(Resource):
 
     def _release(self) -> None:
         """Close; whoever has the turn may open it again."""
+        if self.env is None:
+            return
+        if not self._kept_views_end():
+            raise BufferError(f"{self.label}: an object made of a value of a view is still in use; let go of it first")
         env, self.env = self.env, None
-        if env is not None:
-            env.close()
+        env.close()
+
+    def keep(self, view: View) -> None:
+        """Keep the transaction of a view, and the map, for what was made of its values and cannot be taken away."""
+        self._kept_views.append(view)
+
+    def _kept_views_end(self) -> bool:
+        """End the transactions of which nobody uses a value any more; return whether that is all of them."""
+        if self.quiet:  # otherwise they are the parent's
+            for view in [view for view in self._kept_views if view.release()]:
+                view.abort()
+                self._kept_views.remove(view)
+        return not self._kept_views
 
     def reopen(self) -> None:
         """Open again what was closed for a fork."""
@@ -137,17 +156,19 @@ class SharedEnvironment(Resource):
 
     def before_fork(self) -> None:
         """Close: the child would share the slot of the parent in the lock file, and clear it when it closes."""
-        self._release()
+        with suppress(BufferError):
+            self._release()
 
     def after_fork_in_child(self) -> None:
         """Keep what is the parent's, unused: freeing it here would end its transactions there."""
         if self.env is not None:
-            self._of_the_parent.append(self.env)
-            self.env = None
+            self._of_the_parent.append((self.env, self.begin))
+            self.env, self.quiet = None, False
 
     def at_exit(self) -> None:
         """Close beside daemon threads; what they have committed is in the file, and on the disk."""
-        self._finish()
+        with suppress(BufferError):
+            self._finish()
 
     def _reopen(self, map_size: int) -> None:
         """Close and open with another map. Not ``set_mapsize``: where that fails, the old map is gone."""
