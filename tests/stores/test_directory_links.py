@@ -178,7 +178,6 @@ def test_follow_symlinks_follows_them(root, out):
 def test_a_directory_that_becomes_a_link_is_noticed_within_a_second(root, out, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(folders, "monotonic", lambda: now[0])
-    monkeypatch.setattr("zarrstore.stores.directory.monotonic", lambda: now[0])
     store = DirectoryStore(root)
     store["b/value"] = b"1"
     (root / "b").rename(root / "c")

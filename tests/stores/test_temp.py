@@ -6,7 +6,6 @@ import gc
 import os
 import pickle
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -112,10 +111,76 @@ def test_a_pickled_copy_uses_the_directory_and_never_removes_it(tmp_path):
     del copy
     gc.collect()
     assert store["a"] == b"1"
-    other = pickle.loads(pickle.dumps(store))
-    store.close()
-    assert not Path(store.path).exists()
-    assert other.get("a") is None
+
+
+def test_once_pickled_the_directory_outlives_its_store_for_the_copies_as_in_zarr_2(tmp_path):
+    script = """
+        import gc, json, os, pickle, sys
+        from zarrstore.stores.temp import TempStore
+        store = TempStore(dir=sys.argv[1])
+        store["a"] = b"1"
+        pickled = pickle.dumps(store)
+        store.close()
+        assert pickle.dumps(store) == pickled
+        copy = pickle.loads(pickled)
+        found = [dict(copy) == {"a": b"1"}]
+        del store, copy
+        gc.collect()
+        found.append(dict(pickle.loads(pickled)) == {"a": b"1"})
+        child = os.fork()
+        if child == 0:
+            sys.exit()
+        os.waitpid(child, 0)
+        found.append(len(os.listdir(sys.argv[1])) == 1)
+        print(json.dumps(found))
+    """
+    assert peers.run("self", script, tmp_path) == [True, True, True]
+    assert os.listdir(tmp_path) == []
+
+
+def test_it_goes_with_the_last_reference_and_no_garbage_collection(tmp_path):
+    gc.disable()
+    try:
+        for durability in ("none", "flush"):
+            store = TempStore(dir=tmp_path, durability=durability)
+            store["a"] = b"1"
+            del store
+    finally:
+        gc.enable()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_thread_that_writes_at_the_close_or_exit_does_not_bring_the_directory_back(tmp_path):
+    script = """
+        import sys, threading, time
+        from zarrstore.errors import ClosedStoreError
+        from zarrstore.stores.temp import TempStore
+        store = TempStore(dir=sys.argv[1])
+        def write(n):
+            try:
+                for i in range(10**9):
+                    store[f"d{n}/{i % 7}/{i % 3}"] = b"1" * 1000
+                    if i % 5 == 0:
+                        store.rmdir(f"d{n}")
+            except ClosedStoreError:
+                pass
+        for n in range(4):
+            threading.Thread(target=write, args=(n,), daemon=True).start()
+        time.sleep(0.1)
+        if sys.argv[2] == "close":
+            store.close()
+    """
+    for how in ("exit", "close"):
+        for _ in range(3):
+            peers.run("self", script, tmp_path, how)
+            assert os.listdir(tmp_path) == []
+
+
+def test_it_takes_bytes_where_paths_are_taken(tmp_path):
+    store = TempStore(b"-end", b"begin-", os.fsencode(tmp_path))
+    assert os.path.dirname(store.path) == str(tmp_path)
+    store["a"] = b"1"
+    assert store["a"] == b"1"
 
 
 def test_importing_it_makes_nothing(tmp_path):

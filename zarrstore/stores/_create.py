@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from zarrstore.stores._files import finished, sweep_folder, temporary_name
+from zarrstore.stores._files import release_name, sweep_folder, temporary_name
 from zarrstore.stores._sync import fsync_folder
 
 __all__ = ["create_file"]
@@ -86,7 +86,7 @@ def _create_by_name(path: str, folder: str, content: bytes, mode: int) -> bool:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
-        finished(name)
+        release_name(name)
     fsync_folder(folder)
     return created
 

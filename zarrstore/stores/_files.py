@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import re
@@ -11,39 +12,48 @@ import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from zarrstore.keys import RESERVED
 
 __all__ = [
     "ABSENT",
-    "USUAL",
+    "FIRST_READ",
+    "MAX_CALL",
+    "TEMPORARY_LENGTH",
     "Pread",
-    "finished",
     "is_abandoned",
     "is_busy",
     "is_temporary",
     "pread",
     "read_part",
     "read_whole",
+    "release_name",
+    "remove_tree",
     "sweep_folder",
     "temporary_name",
+    "with_file",
     "write_rest",
 ]
 
-#: What the file system says of a name at which no regular file stands, or could.
+T = TypeVar("T")
+
+#: Errors that mean: no regular file has this name, or none could.
 ABSENT = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO, errno.ESPIPE}
-    # FreeBSD and NetBSD say of a link met with O_NOFOLLOW what Linux says with ELOOP; Windows of a name it cannot hold.
+    # O_NOFOLLOW at a link: ELOOP on Linux, EMLINK on FreeBSD, EFTYPE on NetBSD. EILSEQ, EINVAL: a name that the file
+    # system cannot hold.
     | {getattr(errno, "EFTYPE", errno.ELOOP), errno.EMLINK, errno.EILSEQ}
     | ({errno.EINVAL} if os.name == "nt" else set())
 )
 
-#: What another host left counts as abandoned after so many seconds; of this host's processes we know who lives.
+#: Seconds without a write after which a temporary file of another host is abandoned. For this host's processes, whether
+#: the process lives decides.
 ABANDONED_AFTER = 3600.0
-#: The most that one call of the system reads or writes on Linux.
-_LARGEST = 0x7FFFF000
-#: Below this a generous buffer costs nothing; above it, fresh pages do.
-USUAL = 1 << 16
+#: Most bytes that one system call reads or writes on Linux.
+MAX_CALL = 0x7FFFF000
+#: Bytes asked for by a read that does not know the size: a larger buffer would cost page faults.
+FIRST_READ = 1 << 16
 
 _TEMPORARY = re.compile(
     re.escape(RESERVED) + r"-(?P<host>[0-9a-f]{8})-(?P<pid>[0-9a-f]{8})-(?P<start>[0-9a-f]{16})-[0-9a-f]{8}"
@@ -52,8 +62,8 @@ _TEMPORARY = re.compile(
 
 # Temporary files ----------------------------------------------------------------------------------------------------
 #
-# A name says who writes it: the running system and its process namespace, the process and when it started, a number.
-# Its length is fixed and owes nothing to the key, so every key that the file system takes can be written.
+# A name holds its writer: the running system and process namespace, the process and its start time, a serial number.
+# The length is fixed and independent of the key, so every key that the file system accepts can be written.
 
 
 def _host() -> str:
@@ -66,11 +76,11 @@ def _host() -> str:
     return f"{zlib.crc32(repr(parts).encode('utf-8', 'surrogateescape')):08x}"
 
 
-def _started(pid: int) -> int:
-    """Return when a process started, in ticks since boot; 0 where that cannot be known."""
+def _start_time(pid: int) -> int:
+    """Return when a process started, in ticks since boot; 0 where that is unknown."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            # The command's name stands in parentheses and may hold anything, spaces and parentheses too.
+            # The second field, the command's name in parentheses, may hold spaces and parentheses itself.
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return 0
@@ -79,7 +89,7 @@ def _started(pid: int) -> int:
 _HOST = _host()
 _lead = ""
 _numbers = itertools.count()
-#: Names that this process gave out, until it says that the file has its final name or is gone.
+#: Names in use: from `temporary_name` until `release_name`.
 _writing: set[str] = set()
 
 
@@ -87,34 +97,36 @@ def _identify() -> None:
     global _lead
     _writing.clear()
     pid = os.getpid()
-    _lead = f"{RESERVED}-{_HOST}-{pid:08x}-{_started(pid):016x}-"
+    _lead = f"{RESERVED}-{_HOST}-{pid:08x}-{_start_time(pid):016x}-"
 
 
 _identify()
+#: Characters of a temporary name.
+TEMPORARY_LENGTH = len(_lead) + 8
 if hasattr(os, "register_at_fork"):
     # Not asked at each write: os.getpid is a system call.
     os.register_at_fork(after_in_child=_identify)
 
 
 def temporary_name() -> str:
-    """Return a name that no key has and no other writer takes; tell `finished` when no such file is being written."""
+    """Return a name that no key has and no other writer takes. Call `release_name` when no such file is left."""
     name = f"{_lead}{next(_numbers) & 0xFFFFFFFF:08x}"
     _writing.add(name)
     return name
 
 
-#: Told of a temporary name whose file was renamed or deleted. If it was moved away with its directory before that, what
-#: stands there now is abandoned, although its writer lives.
-finished = _writing.discard
+#: Take back a temporary name whose file was renamed or deleted. A file that still has the name (its directory was moved
+#: meanwhile) is abandoned from then on.
+release_name = _writing.discard
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file of this name is one that a store was writing."""
+    """Tell whether a name is that of a temporary file."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def is_abandoned(place: str) -> bool:
-    """Tell whether the writer of the temporary file at `place` is dead, or far away and long silent."""
+    """Tell whether the writer of the temporary file at `place` is dead, or on another host and silent for an hour."""
     match = _TEMPORARY.fullmatch(os.path.basename(place))
     if match is None:
         return False
@@ -126,16 +138,37 @@ def is_abandoned(place: str) -> bool:
 
 
 def sweep_folder(folder: str, dry_run: bool = False) -> list[str]:
-    """Delete the temporary files of dead writers that stand in a directory itself; return their names."""
-    found = [name for name in os.listdir(folder) if is_abandoned(os.path.join(folder, name))]
-    for name in () if dry_run else found:
+    """Delete the temporary files of dead writers directly in a directory; return their names."""
+    names = [name for name in os.listdir(folder) if is_abandoned(os.path.join(folder, name))]
+    for name in () if dry_run else names:
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, name))
-    return found
+    return names
+
+
+def remove_tree(root: str) -> None:
+    """Delete a directory and all below it, as far as possible; links are deleted, what they lead to is not.
+
+    Not `shutil.rmtree`: Python 3.11's recurses, and a tree may be deeper than the recursion limit.
+    """
+    pending, folders = [root], []
+    while pending:
+        folder = pending.pop()
+        folders.append(folder)
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    with suppress(OSError):
+                        os.unlink(entry.path)
+    for folder in reversed(folders):
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def is_silent(place: str) -> bool:
-    """Tell whether a file was not written for so long that its writer can be taken for dead."""
+    """Tell whether the last write to a file is more than `ABANDONED_AFTER` ago."""
     try:
         return time.time() - os.lstat(place).st_mtime > ABANDONED_AFTER
     except OSError:
@@ -147,9 +180,9 @@ def _lives(pid: int, start: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # it is another user's, and it is there
+    except (OSError, OverflowError):  # the process exists and belongs to another user
         pass
-    now = _started(pid)
+    now = _start_time(pid)
     return now == 0 or start == 0 or now == start
 
 
@@ -162,54 +195,66 @@ if hasattr(os, "pread"):
 else:  # pragma: no cover - Windows
 
     def pread(fd: int, n: int, offset: int, /) -> bytes:
-        """Read at an offset; the descriptor is the caller's alone."""
+        """Read at an offset of a descriptor that nobody else uses."""
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, n)
 
 
+_buffered = pread
+
+
+def with_file(path: str, flags: int, act: Callable[[int], T], mode: int = 0o666) -> T:
+    """Open a file, return what `act(descriptor)` returns, close the file."""
+    # A loop over `map` stores the descriptor in the step of the interpreter that opens the file. After a plain call of
+    # os.open, Ctrl-C could raise before the descriptor has a name, and nobody would close it.
+    for fd in map(os.open, (path,), (flags,), (mode,)):
+        try:
+            return act(fd)
+        finally:
+            os.close(fd)
+    raise AssertionError("unreachable: os.open returns or raises")
+
+
 def read_whole(fd: int, pread: Pread = pread) -> bytes:
-    """Return all of a regular file, in one read where the system can; OSError with ENXIO for anything else."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
+    """Return all of a regular file up to its end; OSError with ENXIO for anything else."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-    # One byte more than there is: a read that comes back short has met the end.
-    value = pread(fd, min(found.st_size + 1, _LARGEST), 0)
-    if len(value) == found.st_size:
-        return value
-    parts = [value]
-    at = len(value)
-    while part := pread(fd, 1 << 24, at):
+    if pread is _buffered:
+        os.lseek(fd, 0, os.SEEK_SET)
+        with io.FileIO(fd, closefd=False) as file:
+            return file.readall()  # repeats until a read returns nothing, and holds the value once
+    parts: list[bytes] = []
+    size = 0
+    while part := pread(fd, min(max(status.st_size - size, 0) + 1, MAX_CALL), size):
         parts.append(part)
-        at += len(part)
-    return b"".join(parts)
+        size += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def write_rest(fd: int, value: bytes, written: int) -> None:
-    """Write what a first, short write left: a disk that is nearly full, a signal, or more than 2 GiB."""
+def write_rest(fd: int, value: bytes | memoryview, count: int) -> None:
+    """Write the rest of a value after a write of `count` bytes: the disk is nearly full, or the value above 2 GiB."""
     view = memoryview(value)
-    while written < len(value):
-        count = os.write(fd, view[written:])
-        if count == 0:
+    while count < len(value):
+        step = os.write(fd, view[count:])
+        if step == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written += count
+        count += step
 
 
 def read_part(fd: int, span: Callable[[int], tuple[int, int]], pread: Pread = pread) -> bytes:
-    """Return the bytes of a regular file from where to where `span` says, which is told the size."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
+    """Return the bytes of a regular file within ``span(size)``, a start and a stop."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-    at, stop = span(found.st_size)
-    parts = []
-    while at < stop:
-        part = pread(fd, min(stop - at, _LARGEST), at)
-        if not part:
-            break
+    start, stop = span(status.st_size)
+    parts: list[bytes] = []
+    while start < stop and (part := pread(fd, min(stop - start, MAX_CALL), start)):
         parts.append(part)
-        at += len(part)
+        start += len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def is_busy(exc: OSError) -> bool:
-    """Tell whether Windows denies a replace because somebody, a virus scanner perhaps, has the destination open."""
+    """Tell whether Windows refused to replace a file because a program, such as a virus scanner, has it open."""
     return getattr(exc, "winerror", None) in (5, 32)  # access denied, sharing violation

@@ -1,114 +1,188 @@
-"""What was written since the last flush, and how it is made to survive a power cut."""
+"""What was changed since the last flush, and fsync of it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from zarrstore import keys as k
+from zarrstore.stores._files import with_file
 
-__all__ = ["Unsynced", "fsync_file", "fsync_folder"]
+__all__ = ["SyncError", "Unsynced", "fsync_file", "fsync_folder"]
 
-#: A file system commits many files at the price of one when they are asked for together.
+#: Threads that sync: a file system commits many files at the cost of one when they are asked for together.
 THREADS = 8
-#: With more than this unsynced, a set syncs them first: memory is bounded.
-MOST = 1 << 16
+#: Most keys held unsynced, a bound of memory: a set beyond it flushes.
+MAX_UNSYNCED = 1 << 16
+
+_FILE = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
+
+#: Which file it is: a key that was set again has another. None: no file.
+Identity = tuple[int, int, int] | None
+
+
+class SyncError(OSError):
+    """fsync itself failed: the system may have dropped the pages, so that a second fsync would succeed in vain."""
 
 
 def fsync_file(place: str) -> None:
-    """Make the content of a file durable; nothing if it is gone."""
+    """Make the content of a file durable; nothing if there is no file.
+
+    Raises
+    ------
+    SyncError
+        The fsync failed, and the content may be lost.
+    OSError
+        The file could not be opened: nothing is lost, a later call may succeed.
+    """
     try:
-        fd = os.open(place, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with_file(place, _FILE, _fsync)
     except OSError as exc:
-        # Deleted or moved since: its directory tells, and that is synced too.
-        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return
-        raise
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        # Deleted or moved meanwhile. The directories that the change touched are synced as well.
+        if isinstance(exc, SyncError) or exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
 
 
 def fsync_folder(place: str) -> None:
-    """Make the names in a directory durable; nothing if it is gone, or where directories cannot be synced."""
-    if os.name == "nt":  # pragma: no cover - its file systems keep names in a journal, and open no directories
+    """Make the names in a directory durable; nothing if there is none, or where directories cannot be synced."""
+    if os.name == "nt":  # pragma: no cover - directories cannot be opened there, and their changes are journaled
         return
     try:
-        fd = os.open(place, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    except (FileNotFoundError, NotADirectoryError):
-        return
+        with_file(place, _FOLDER, os.fsync)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def _fsync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as exc:
-        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(fd)
+        raise SyncError(exc.errno, exc.strerror) from exc
+
+
+def _identity(place: str) -> Identity:
+    try:
+        status = os.lstat(place)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+class _Names:
+    """Names to sync. One leaves only after its sync has succeeded, wherever a flush is interrupted."""
+
+    def __init__(self) -> None:
+        #: Changed since the last flush began.
+        self.new: set[str] = set()
+        #: What each flush took and has not synced. A set for each: the threads of an interrupted flush may go on beside
+        #: the next flush, and must not remove a name that this one has taken since.
+        self.batches: list[set[str]] = []
+
+    def add(self, name: str) -> None:
+        self.new.add(name)
+
+    def take(self) -> list[tuple[set[str], str]]:
+        """Return all names, each with the set from which to remove it when it is synced."""
+        batch: set[str] = set()
+        self.batches = [*filter(None, self.batches), batch]
+        for name in list(self.new):
+            # In this order, an interrupt leaves the name in one of both. A change during the sync adds it to `new`
+            # again, so the next flush syncs it again.
+            batch.add(name)
+            self.new.discard(name)
+        return [(batch, name) for batch in self.batches for name in list(batch)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.new, *(name for batch in self.batches for name in list(batch))])
+
+    def __len__(self) -> int:
+        return len(self.new)
 
 
 class Unsynced:
-    """Keys and directories changed since the last `sync`.
+    """Keys and directories changed since the last successful `sync`.
+
+    Parameters
+    ----------
+    place : callable
+        ``place(name) -> str``: where a key or directory is in the file system.
 
     Notes
     -----
-    Sets are filled and emptied by single steps of the interpreter, so that no lock is held when a process forks.
+    Threads: safe, each step on a set is one step of the interpreter. Fork: a child syncs what its parent had changed.
     """
 
-    def __init__(self) -> None:
-        self.files: set[str] = set()
-        self.folders: set[str] = set()
-        # Keys whose sync failed: the system has then dropped their pages, and a second fsync would lie.
-        self.failed: set[str] = set()
-        self._turn = threading.Lock()
-        self._pid = os.getpid()
+    def __init__(self, place: Callable[[str], str]) -> None:
+        self.place = place
+        self.files = _Names()
+        self.folders = _Names()
+        #: Keys whose fsync failed, and the file that each had then. The failure stands while that file stands there.
+        self.failed: dict[str, Identity] = {}
+        # One lock per process: that of a parent may be held by a thread which does not exist in the child.
+        self._locks: dict[int, threading.Lock] = {}
 
-    def sync(self, place: Callable[[str], str]) -> OSError | None:
+    def sync(self) -> OSError | None:
         """Sync all, files before the directories that name them; return the first failure."""
-        if self._pid != os.getpid():  # a thread of the parent may have been here when it forked
-            self._turn, self._pid = threading.Lock(), os.getpid()
-        with self._turn:
-            # The lock, since who flushes second must not return before the first is done.
-            error = _each(self.files, fsync_file, place, self.failed)
-            error = _each(self.folders, fsync_folder, place, self.folders) or error
-            if self.failed and error is None:
-                error = OSError(errno.EIO, os.strerror(errno.EIO), place(min(self.failed)))
+        lock = self._locks.setdefault(os.getpid(), threading.Lock())
+        # The lock: a second flush must not return before the first has synced what both found.
+        with lock:
+            error = _each(self.files, self._sync_file)
+            error = _each(self.folders, lambda name: fsync_folder(self.place(name))) or error
+            if error is None and (failed := self.failures()):
+                error = OSError(errno.EIO, os.strerror(errno.EIO), self.place(failed[0]))
             return error
 
-    def moved(self, source: str, destination: str) -> None:
-        """Take what lies below `source` for what now lies below `destination`."""
-        for names in (self.files, self.folders, self.failed):
-            for name in list(names):
+    def _sync_file(self, key: str) -> None:
+        place = self.place(key)
+        try:
+            fsync_file(place)
+        except SyncError:
+            self.failed[key] = _identity(place)
+            raise
+
+    def failures(self) -> list[str]:
+        """Return the keys whose values may be lost: their fsync failed, and they were not set or removed since."""
+        for key, identity in list(self.failed.items()):
+            if identity is None or _identity(self.place(key)) != identity:
+                self.failed.pop(key, None)
+        return sorted(self.failed)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Take what is known of `source` and below for `destination` too. Call it before the move."""
+        for names in (self.files, self.folders):
+            for name in names:
                 if name == source or k.is_below(name, source):
-                    names.discard(name)
                     names.add(k.replace_root(name, source, destination))
+        for name, identity in list(self.failed.items()):
+            if name == source or k.is_below(name, source):
+                self.failed[k.replace_root(name, source, destination)] = identity
 
 
-def _each(
-    names: set[str], sync: Callable[[str], None], place: Callable[[str], str], failed: set[str]
-) -> OSError | None:
-    taken = set(_drain(names))
+def _each(names: _Names, sync: Callable[[str], None]) -> OSError | None:
+    """Sync each name and return the first failure."""
 
-    def attempt(name: str) -> OSError | None:
+    def attempt(item: tuple[set[str], str]) -> OSError | None:
+        batch, name = item
+        error: OSError | None = None
         try:
-            sync(place(name))
+            sync(name)
+        except SyncError as exc:
+            error = exc  # remembered by `failed`: another fsync would prove nothing
         except OSError as exc:
-            failed.add(name)
-            return exc
-        return None
+            return exc  # stays in its batch: the next flush tries again
+        batch.discard(name)
+        return error
 
-    if len(taken) < 2:
-        return next(filter(None, map(attempt, taken)), None)
-    with ThreadPoolExecutor(min(THREADS, len(taken)), "zarrstore-sync") as pool:
-        return next(filter(None, list(pool.map(attempt, taken))), None)
-
-
-def _drain(names: set[str]) -> Iterable[str]:
-    while names:
-        try:
-            yield names.pop()
-        except KeyError:  # another thread took the last
-            return
+    items = names.take()
+    if len(items) < 2:
+        return next(filter(None, map(attempt, items)), None)
+    pool = ThreadPoolExecutor(min(THREADS, len(items)), "zarrstore-sync")
+    try:
+        return next(filter(None, list(pool.map(attempt, items))), None)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C: do not sync the rest first

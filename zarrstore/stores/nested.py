@@ -109,34 +109,34 @@ class NestedDirectoryStore(DirectoryStore):
         try:
             return super()._get(_nested[key])
         except KeyError as exc:
-            return self._elsewhere(super()._get, key, exc)
+            return self._read_flat(super()._get, key, exc)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         get = super()._get_range
         try:
             return get(_nested[key], start, stop)
         except KeyError as exc:
-            return self._elsewhere(lambda flat: get(flat, start, stop), key, exc)
+            return self._read_flat(lambda flat: get(flat, start, stop), key, exc)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
         get = super()._get_suffix
         try:
             return get(_nested[key], n)
         except KeyError as exc:
-            return self._elsewhere(lambda flat: get(flat, n), key, exc)
+            return self._read_flat(lambda flat: get(flat, n), key, exc)
 
     def _nbytes(self, key: str) -> int:
         try:
             return super()._nbytes(_nested[key])
         except KeyError as exc:
-            return self._elsewhere(super()._nbytes, key, exc)
+            return self._read_flat(super()._nbytes, key, exc)
 
     def _contains(self, key: str) -> bool:
         if super()._contains(_nested[key]):
             return True
         return any(map(super()._contains, _flat(key)))
 
-    def _elsewhere(self, read: Callable[[str], T], key: str, exc: KeyError) -> T:
+    def _read_flat(self, read: Callable[[str], T], key: str, exc: KeyError) -> T:
         """Read a value that is not where it should be from a flat file."""
         if isinstance(exc, InvalidKeyError):
             raise exc
@@ -145,7 +145,7 @@ class NestedDirectoryStore(DirectoryStore):
                 return read(flat)
         raise KeyError(key)
 
-    def _write(self, key: str, value: bytes) -> None:
+    def _write(self, key: str, value: bytes | memoryview) -> None:
         nested = _nested[key]
         if nested == key:
             super()._write(key, value)
@@ -155,7 +155,7 @@ class NestedDirectoryStore(DirectoryStore):
         array = self._array(parent(key))
         if array is not None and array.taken and k.name(key) in array.taken:
             super()._write(key, value)  # which says what is in the way
-        elif array is not None or self._regular(nested) is not None:
+        elif array is not None or self._status(nested) is not None:
             super()._write(nested, value)
         else:
             super()._write(key, value)
@@ -186,7 +186,7 @@ class NestedDirectoryStore(DirectoryStore):
         seen = self._arrays.get(path)
         if seen is not None and seen.until > now:
             return seen
-        if self._regular(k.join(path, ZARRAY)) is None:
+        if self._status(k.join(path, ZARRAY)) is None:
             return None  # not remembered: the next chunk may come after its array
         if len(self._arrays) >= _MOST:
             self._arrays.clear()
@@ -198,7 +198,7 @@ class NestedDirectoryStore(DirectoryStore):
         for at in (*k.parents(path), path):
             nested = _nested[at]
             if nested != at and self._is_array(parent(at)):
-                if self._regular(nested) is not None:
+                if self._status(nested) is not None:
                     raise ConflictError(key, self, at)
                 self._arrays.clear()
         super()._make(path, key)
@@ -216,7 +216,7 @@ class NestedDirectoryStore(DirectoryStore):
         """Return the array of whose chunk directories `path` is one, None if it is none."""
         while path and _is_number(k.name(path)):
             path = parent(path)
-            if self._regular(k.join(path, ZARRAY)) is not None:
+            if self._status(k.join(path, ZARRAY)) is not None:
                 return path
         return None
 
@@ -266,7 +266,7 @@ class NestedDirectoryStore(DirectoryStore):
     def _is_shadowed(self, flat: str, folders: list[str]) -> bool:
         """Tell whether a flat file stands beside the nested file of the same chunk."""
         nested = k.nest(flat)
-        return k.child(nested, parent(flat)) in folders and self._regular(nested) is not None
+        return k.child(nested, parent(flat)) in folders and self._status(nested) is not None
 
     def _count(self) -> int:
         return Store._count(self)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from zarrstore.errors import ClosedStoreError
+from zarrstore.stores._files import remove_tree
 from zarrstore.stores.directory import DirectoryStore
 
 __all__ = ["TempStore"]
+
+#: How often a removal begins again while threads that were writing at the close finish their files.
+_ATTEMPTS = 100
 
 
 class TempStore(DirectoryStore):
@@ -22,7 +26,7 @@ class TempStore(DirectoryStore):
     suffix, prefix : str, defaults '' and 'zarr'
         How the directory's name ends and begins.
     dir : path-like, optional
-        Where the directory is made; by default where temporary files go.
+        Where the directory is created; by default where temporary files go.
     normalize_keys : bool, default False
         As `DirectoryStore`.
     dimension_separator : {'.', '/'}, optional
@@ -32,9 +36,11 @@ class TempStore(DirectoryStore):
 
     Notes
     -----
-    Only the object that made the directory, in the process that made it, removes it: a forked child and a pickled copy
-    use it while it lasts. After `close` every call raises ClosedStoreError. A killed process leaves the directory.
-    Source: zarr 2 TempStore; deviations: `dimension_separator` is kept, and no child removes its parent's data.
+    Only the process that created the directory removes it: a forked child and a pickled copy use it while it lasts.
+    Once the store was pickled, a copy may be in use: the directory is then removed at the exit of the process that
+    created it, and not before. After `close` every call raises ClosedStoreError. A killed process leaves the directory.
+    Source: zarr 2 TempStore; deviations: `dimension_separator` is kept, a store that was never pickled removes its
+    directory early, and no child removes its parent's data.
 
     Examples
     --------
@@ -47,6 +53,9 @@ class TempStore(DirectoryStore):
     False
     """
 
+    #: Removes the directory; None in a copy, which does not own it.
+    _removal: weakref.finalize[Any, Any] | None = None
+
     def __init__(
         self,
         suffix: str = "",
@@ -56,27 +65,40 @@ class TempStore(DirectoryStore):
         dimension_separator: str | None = None,
         **options: Any,
     ) -> None:
-        path = tempfile.mkdtemp(suffix=suffix, prefix=prefix, dir=dir)
-        # Before all else: whatever fails from here on, the directory goes.
-        self._removal = weakref.finalize(self, _remove, path, os.getpid())
+        parent = None if dir is None else os.fsdecode(dir)
+        path = tempfile.mkdtemp(os.fsdecode(suffix), os.fsdecode(prefix), parent)
+        stops: list[Callable[[Exception], None]] = []
+        # Registered before anything else can fail: the directory is removed in any case.
+        self._removal = weakref.finalize(self, _remove, path, os.getpid(), stops)
         super().__init__(path, normalize_keys, dimension_separator, **options)
+        stops.append(self._folders.close)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._removal = None  # a copy: the directory is not its own
-
-    _removal: Any = None
+    def __getstate__(self) -> dict[str, Any]:
+        removal = self._removal and self._removal.detach()
+        if removal:
+            # Tied to a class instead of the store: called at the exit of this process, whatever becomes of the store.
+            _, act, args, _ = removal
+            self._removal = None
+            weakref.finalize(TempStore, act, *args)
+        return super().__getstate__()
 
     def _close(self) -> None:
-        if self._folders.closed is not None:
+        if self._folders.closed:
             return
-        if self._removal is None or self._removal.peek() is None:
+        if self._removal is None or not self._removal.alive:
             super()._close()
         else:
             self._removal()
         self._folders.close(ClosedStoreError(self))
 
 
-def _remove(path: str, pid: int) -> None:
-    if os.getpid() == pid:
-        shutil.rmtree(path, ignore_errors=True)
+def _remove(path: str, pid: int, stops: list[Callable[[Exception], None]]) -> None:
+    if os.getpid() != pid:
+        return
+    # No thread begins a write from here on. One that has begun may still create a file.
+    for stop in stops:
+        stop(ClosedStoreError(f"TempStore({path!r})"))
+    for _ in range(_ATTEMPTS):
+        remove_tree(path)
+        if not os.path.lexists(path):
+            return

@@ -77,9 +77,9 @@ def pread(fd: int, n: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
-def write(fd: int, value: bytes) -> int:
+def write(fd: int, value: bytes | memoryview) -> int:
     """Write a value at the start of an empty file past the page cache; return how many bytes went so."""
-    if not value or not _arm(fd):
+    if not len(value) or not _arm(fd):
         return 0
     done = 0
     while done < len(value):

@@ -12,78 +12,116 @@ from zarrstore import keys as k
 
 __all__ = ["Folders", "LeavesRootError"]
 
-#: For how long, in seconds, a directory that was seen to be none of those links is believed to be none.
+#: Seconds for which a directory counts as checked.
 FRESH = 1.0
 _MOST = 1 << 16
 
 
 class LeavesRootError(OSError):
-    """A symbolic link at `path` leads out of the root. The errno is ELOOP, as of a link met with O_NOFOLLOW."""
+    """A symbolic link at `path` leads out of the root. The errno is ELOOP, as for a link met with O_NOFOLLOW."""
 
     def __init__(self, path: str) -> None:
         super().__init__(errno.ELOOP, "a symbolic link that leaves the root", path)
         self.path = path
 
 
-class Folders(dict[str, str]):
-    """Where directories stand in the file system, by path, each looked at before it is used the first time.
+class Folders:
+    """Directories that were checked to lie within the root, and where they are in the file system.
 
     Parameters
     ----------
     root : str
         Absolute path of the root, which may itself be reached through links.
     follow : bool
-        Look at nothing: links are followed wherever they lead.
+        Check nothing: links are followed wherever they lead.
 
     Notes
     -----
-    ``folders[path]`` raises what the file system says (FileNotFoundError, NotADirectoryError), or `LeavesRootError`. A
-    verdict stands until `until`; whoever comes later calls `renew`. So a chunk costs no look at its directory (an
-    ``openat2`` that looks itself costs a third of a read more, through ctypes), and a link that somebody puts in the
-    place of a directory is followed for a second at most. Threads: safe, steps on a dict are whole.
+    A check counts for `FRESH` seconds, so a chunk costs no look at its directory (``openat2``, which checks by itself,
+    costs a third of a read more through ctypes), and a link that replaces a directory is followed for a second at
+    most. Threads: safe, each step on a dict is one step of the interpreter.
     """
 
     def __init__(self, root: str, follow: bool) -> None:
-        super().__init__()
         self.root = root
         self.base = root if root.endswith(os.sep) else root + os.sep
         self.follow = follow
-        #: Whether a link that may be followed was ever met: until then, nobody pays for the question.
+        #: Whether a link that may be followed was ever met. Until then, a write does not look for links.
         self.links = follow
-        self.closed: Exception | None = None
-        self.until = 0.0
+        self._closed: Exception | None = None
+        self._places: dict[str, str] = {}
+        self._until = 0.0
         self.renew()
+
+    def check(self, path: str) -> str:
+        """Return where a directory is in the file system.
+
+        Raises
+        ------
+        LeavesRootError
+            A link that leaves the root is on the way.
+        OSError
+            No directory is there (FileNotFoundError, NotADirectoryError), or the system failed.
+        """
+        if monotonic() > self._until:
+            self.renew()
+        return self._places.get(path) or self._check_parents(path)
+
+    def add(self, path: str) -> None:
+        """Count a directory as checked that was created in this moment, in one that is checked."""
+        self._places[path] = self.base + path
 
     def renew(self) -> None:
-        """Forget all verdicts."""
-        self.clear()
-        self.until = inf if self.follow else monotonic() + FRESH
+        """Forget all checks."""
+        self._places.clear()
+        self._until = inf if self.follow else monotonic() + FRESH
 
     def close(self, error: Exception) -> None:
-        """Raise `error` for every directory from now on."""
-        self.closed = error
+        """Raise `error` at every check from now on."""
+        self._closed = error
         self.renew()
 
-    def __missing__(self, path: str) -> str:
-        if self.closed is not None:
-            raise self.closed
-        if len(self) > _MOST:
-            self.clear()
+    @property
+    def closed(self) -> bool:
+        """Tell whether `close` was called."""
+        return self._closed is not None
+
+    def _check_parents(self, path: str) -> str:
+        if self._closed is not None:
+            raise self._closed
+        if len(self._places) > _MOST:
+            self._places.clear()
         if not self.follow:
-            for above in (*k.parents(path), path):
-                if above and above not in self:
-                    self._look(above)
-                    self[above] = self.base + above
-        self[path] = place = self.base + path
+            if k.parent(path) not in self._places:
+                self._check_from_root(path)
+            self._look(path)
+        self._places[path] = place = self.base + path
         return place
 
+    def _check_from_root(self, path: str) -> None:
+        """Check what is above a path; the first directory that is absent ends it."""
+        first = not self._places
+        for above in k.parents(path):
+            if above not in self._places:
+                self._look(above)
+        if first:
+            # From here, not from before: the checks of a very deep path could otherwise expire while they are made.
+            self._until = monotonic() + FRESH
+
     def _look(self, path: str) -> None:
+        """Check one directory, whose parents are checked."""
+        if path:
+            self._refuse_others(path)
+        self._places[path] = self.base + path
+
+    def _refuse_others(self, path: str) -> None:
+        """Raise if a path is no directory, or is a link that leaves the root."""
         place = self.base + path
-        found = os.lstat(place)
-        # A junction of Windows has a reparse tag, and calls itself a directory.
-        if stat.S_ISDIR(found.st_mode) and not getattr(found, "st_reparse_tag", 0):
+        status = os.lstat(place)
+        # st_reparse_tag: a junction of Windows counts as a directory in st_mode.
+        if stat.S_ISDIR(status.st_mode) and not getattr(status, "st_reparse_tag", 0):
             return
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(status.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place)
         if self.real(path) is None:
             raise LeavesRootError(path)
@@ -91,7 +129,7 @@ class Folders(dict[str, str]):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), place)
 
     def real(self, path: str) -> str | None:
-        """Return where a path really is, None if that is outside of the root; OSError if it is nowhere."""
+        """Return the path without links, None if it is outside of the root; OSError if nothing is there."""
         real = os.path.realpath(self.base + path, strict=True)
         root = os.path.realpath(self.root)
         if self.follow or os.path.commonpath([root, real]) == root:
@@ -100,7 +138,7 @@ class Folders(dict[str, str]):
         return None
 
     def is_link_to_directory(self, path: str) -> bool:
-        """Tell whether keys lie below a link."""
+        """Tell whether `path` is a link with keys below it."""
         if not os.path.islink(self.base + path):
             return False
         try:
@@ -110,6 +148,6 @@ class Folders(dict[str, str]):
         return real is not None and os.path.isdir(real)
 
     def is_loop(self, path: str) -> bool:
-        """Tell whether the directory that a link leads to holds the link, so that a listing would never end."""
+        """Tell whether a link leads to a directory that holds the link: a listing would never end."""
         real = os.path.realpath(self.base + path)
         return any(os.path.realpath(self.base + above) == real for above in k.parents(path))

@@ -1,4 +1,4 @@
-"""Directories as paths: listed, made, pruned, removed and moved while others do the same."""
+"""Directories: list, create, prune, remove and move them while others do the same."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from zarrstore import keys as k
-from zarrstore.stores._files import ABSENT, is_abandoned, is_silent, is_temporary
+from zarrstore.stores._files import ABSENT, TEMPORARY_LENGTH, is_abandoned, is_silent, is_temporary
 from zarrstore.stores.directory.folders import Folders, LeavesRootError
 
 __all__ = ["Tree"]
 
-#: What hard links are refused with, by a file system that has none or a rule of the system.
+#: Errors of a file system without hard links, or of a system that restricts them.
 _NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
 
 
@@ -25,18 +25,19 @@ class Tree:
     ----------
     folders : Folders
         Where directories are, and which lie within the root.
-    changed : callable
-        Told the path of each directory whose names have changed.
+    on_change : callable, optional
+        Called with the path of each directory in which names have changed.
 
     Notes
     -----
-    Every method works on what it meets, and takes what vanished meanwhile for gone. Errors are the system's own.
+    What another writer deletes meanwhile counts as absent. Errors are those of the system. `on_change` stands in
+    ``finally``: after Ctrl-C behind the system call, the change is still made durable by the next flush.
     """
 
-    def __init__(self, folders: Folders, changed: Callable[[str], None]) -> None:
+    def __init__(self, folders: Folders, on_change: Callable[[str], None] | None = None) -> None:
         self.folders = folders
         self.base = folders.base
-        self.changed = changed
+        self.on_change = on_change or _ignore
 
     def scan(self, path: str) -> tuple[list[str], list[str]]:
         """Return the names of the values and of the directories in a directory; none for what is no directory."""
@@ -44,8 +45,8 @@ class Tree:
         folders: list[str] = []
         links: list[str] = []
         try:
-            # Read to its end at once: the caller may write while it iterates, and holds no descriptor.
-            with os.scandir(self.folders[path]) as entries:
+            # All names at once: the caller may write between two of them, and a half-read listing holds no descriptor.
+            with os.scandir(self.folders.check(path)) as entries:
                 for entry in entries:
                     if entry.is_file(follow_symlinks=False):
                         files.append(entry.name)
@@ -58,7 +59,7 @@ class Tree:
                 raise
         for name in links:
             self._scan_link(k.join(path, name), name, files, folders)
-        # One look at all names together: most directories hold nothing that is no key.
+        # One test of all names together: in most directories, every name is part of a key.
         if _are_plain("/".join(files)) and _are_plain("/".join(folders)):
             return files, folders
         self._sweep(path, files)
@@ -83,7 +84,7 @@ class Tree:
                 raise
 
     def _sweep(self, path: str, names: list[str]) -> None:
-        """Remove what dead writers left among the files of a directory."""
+        """Remove temporary files of dead writers among the files of a directory."""
         for name in names:
             place = self.base + k.join(path, name)
             if is_temporary(name) and is_abandoned(place):
@@ -91,107 +92,148 @@ class Tree:
                     os.unlink(place)
 
     def leftovers(self, path: str) -> Iterator[str]:
-        """Yield the files below a directory that dead writers left, ours and zarr 2's, which no listing shows."""
-        try:
-            start = self.folders[path]
-        except OSError as exc:
-            if exc.errno not in ABSENT:
-                raise
-            return
-        for place, _, names in os.walk(start):
-            at = os.path.relpath(place, self.folders.root).replace(os.sep, "/")
-            for name in names:
-                file = os.path.join(place, name)
-                if is_abandoned(file) or (k.is_partial(name) and is_silent(file)):
-                    yield name if at == "." else k.join(at, name)
+        """Yield the files of dead writers below a directory, ours and zarr 2's, which no listing shows."""
+        pending = [path]
+        while pending:
+            at = pending.pop()
+            files: list[str] = []
+            try:
+                with os.scandir(self.folders.check(at)) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(k.join(at, entry.name))
+                        elif is_abandoned(entry.path) or (k.is_partial(entry.name) and is_silent(entry.path)):
+                            files.append(k.join(at, entry.name))
+            except OSError as exc:
+                if exc.errno not in ABSENT:
+                    raise
+            yield from files
 
     def make(self, path: str) -> None:
-        """Make a directory and those above it; NotADirectoryError if a file is in the way."""
-        missing = [path]
-        while missing:
-            at = missing[-1]
-            if not at:
-                self._make_root()
-                missing.pop()
-                continue
-            above = k.parent(at)
-            try:
-                # Looked at before, so that nothing is made behind a link that leaves the root.
-                self.folders[above]
-                os.mkdir(self.base + at)
-                self.changed(above)
-                missing.pop()
-            except FileExistsError:
-                missing.pop()
-            except FileNotFoundError:
-                if len(missing) > 8192:  # others prune as fast as we make
-                    raise
-                missing.append(above)
+        """Create a directory and those above it; FileNotFoundError if others prune them meanwhile."""
+        try:
+            self._make_one(path)
+        except FileNotFoundError:
+            # A path too long is refused here, before the first of its directories is made.
+            self._refuse_long(path)
+            self.folders.renew()
+            self._make_root()
+            for above in k.parents(path):
+                if not self._exists(above):
+                    self._make_one(above)
+            self._make_one(path)
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self.folders.check(path)
+        except FileNotFoundError:
+            return False
+        return not self.folders.follow or os.path.isdir(self.base + path)
+
+    def _refuse_long(self, path: str) -> None:
+        try:
+            os.lstat(f"{self.base}{path}/{'x' * TEMPORARY_LENGTH}")
+        except OSError as exc:
+            if exc.errno == errno.ENAMETOOLONG:
+                raise
+
+    def _make_one(self, path: str) -> None:
+        if not path:
+            return self._make_root()
+        above = k.parent(path)
+        # Checked first: no directory is made behind a link that leaves the root.
+        self.folders.check(above)
+        try:
+            os.mkdir(self.base + path)
+            self.folders.add(path)
+        except FileExistsError:
+            pass
+        finally:
+            self.on_change(above)
 
     def _make_root(self) -> None:
-        outside = ""
+        self.folders.check("")  # raises after `close`: the root of a closed TempStore is not created anew
+        if os.path.isdir(self.folders.root):
+            return
+        missing = [""]
         place = self.folders.root
         while not os.path.exists(place):
-            self.changed(outside)
-            # Named from the root, as all that has changed is.
-            outside = os.path.join("..", outside) if outside else ".."
+            # Named from the root, as every changed directory is.
+            missing.append(os.path.join(*[".."] * len(missing)))
             place = os.path.dirname(place)
-        self.changed(outside)
-        os.makedirs(self.folders.root, exist_ok=True)
+        try:
+            os.makedirs(self.folders.root, exist_ok=True)
+        finally:
+            for path in missing:
+                self.on_change(path)
 
     def prune(self, path: str) -> None:
         """Remove a directory and those above it, as far as they are empty; never the root."""
         while path:
+            above = k.parent(path)
             try:
-                self.folders[k.parent(path)]  # behind a link that leaves the root, even an empty directory stays
+                self.folders.check(above)  # an empty directory behind a link that leaves the root stays
                 os.rmdir(self.base + path)
             except OSError as exc:
-                # What is not there, or never could be, says nothing about those above it.
                 if exc.errno not in (errno.ENOENT, errno.ENAMETOOLONG) and not isinstance(exc, LeavesRootError):
                     return
-                path = k.parent(path)
+                path = self._existing(above)
             else:
-                path = k.parent(path)
-                self.changed(path)
+                self.on_change(above)
+                path = above
 
-    def remove(self, path: str, only_hollow: bool = False) -> None:
-        """Remove all below a path, links but never what they lead to, and no file that a living writer is writing.
+    def _existing(self, path: str) -> str:
+        """Return the deepest directory at or above a path that exists within the root."""
+        deepest = ""
+        for at in (*k.parents(path), path):
+            try:
+                self.folders.check(at)
+            except OSError:
+                break
+            deepest = at
+        return deepest
 
-        With `only_hollow`, only what is left when all keys are gone: directories, and files of dead writers.
+    def remove(self, path: str, keyless_only: bool = False) -> None:
+        """Remove all below a path, links but never what they lead to, and no temporary file of a living writer.
+
+        With `keyless_only`, only what holds no key: directories, and temporary files of dead writers.
         """
         if path and os.path.islink(self.base + path):
             self._unlink_link(path)
             return
         pending = [path]
-        found = []
-        while pending:
-            at = pending.pop()
-            try:
-                with os.scandir(self.folders[at]) as entries:
-                    found.append(at)
-                    for entry in entries:
-                        if entry.is_dir(follow_symlinks=False):
-                            pending.append(k.join(at, entry.name))
-                        elif is_abandoned(entry.path) if only_hollow or is_temporary(entry.name) else True:
-                            with suppress(FileNotFoundError):
-                                os.unlink(entry.path)
-            except OSError as exc:
-                if exc.errno not in ABSENT:
-                    raise
-        for at in reversed(found):
-            self.changed(at)
+        folders = []
+        try:
+            while pending:
+                at = pending.pop()
+                try:
+                    with os.scandir(self.folders.check(at)) as entries:
+                        folders.append(at)
+                        for entry in entries:
+                            if entry.is_dir(follow_symlinks=False):
+                                pending.append(k.join(at, entry.name))
+                            elif is_abandoned(entry.path) if keyless_only or is_temporary(entry.name) else True:
+                                with suppress(FileNotFoundError):
+                                    os.unlink(entry.path)
+                except OSError as exc:
+                    if exc.errno not in ABSENT:
+                        raise
+        finally:
+            for at in reversed(folders):
+                self.on_change(at)
+        for at in reversed(folders):
             if at:
                 with suppress(OSError):
                     os.rmdir(self.base + at)
         if path:
-            self.changed(k.parent(path))
+            self.on_change(k.parent(path))
             self.prune(k.parent(path))
 
     def _unlink_link(self, path: str) -> None:
         above = k.parent(path)
         try:
-            self.folders[above]
-            # One that leaves the root is out of sight, and stays as it is.
+            self.folders.check(above)
+            # A link that leaves the root counts as absent, and stays.
             if self.folders.real(path) is None:
                 return
             os.unlink(self.base + path)
@@ -200,7 +242,7 @@ class Tree:
                 raise
             return
         self.folders.renew()
-        self.changed(above)
+        self.on_change(above)
         self.prune(above)
 
     def move(self, source: str, destination: str) -> None:
@@ -210,20 +252,22 @@ class Tree:
         """
         old, new = self.base + source, self.base + destination
         mode = os.lstat(old).st_mode
-        if stat.S_ISDIR(mode):
-            os.rename(old, new)
-        elif stat.S_ISLNK(mode):
-            os.symlink(self._target(old, new), new)
-            os.unlink(old)
-        else:
-            self._move_file(old, new)
-        self.folders.renew()
-        self.changed(k.parent(source))
-        self.changed(k.parent(destination))
+        try:
+            if stat.S_ISDIR(mode):
+                os.rename(old, new)
+            elif stat.S_ISLNK(mode):
+                os.symlink(self._target(old, new), new)
+                os.unlink(old)
+            else:
+                self._move_file(old, new)
+        finally:
+            self.folders.renew()
+            self.on_change(k.parent(source))
+            self.on_change(k.parent(destination))
 
     @staticmethod
     def _move_file(old: str, new: str) -> None:
-        # A second name first: unlike a rename, it never overwrites what somebody set meanwhile.
+        # A hard link first: unlike a rename, it never replaces a value that was set meanwhile.
         try:
             os.link(old, new, follow_symlinks=False)
         except OSError as exc:
@@ -237,7 +281,7 @@ class Tree:
 
     @staticmethod
     def _target(old: str, new: str) -> str:
-        """Return what a link at `new` must say to lead where the one at `old` does."""
+        """Return the target that a link at `new` needs to lead where the one at `old` leads."""
         target = os.readlink(old)
         if os.path.isabs(target):
             return target
@@ -245,8 +289,12 @@ class Tree:
         return os.path.relpath(aim, os.path.realpath(os.path.dirname(new)))
 
 
+def _ignore(path: str) -> None:
+    pass
+
+
 def _are_plain(names: str) -> bool:
-    """Tell that none of these names, joined, can be other than part of a key."""
+    """Tell whether each of these joined names is part of a key for certain."""
     return (
         names.isascii()
         and k.RESERVED not in names

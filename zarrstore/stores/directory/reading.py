@@ -1,0 +1,182 @@
+"""Reading and listing of a directory tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from zarrstore import keys as k
+from zarrstore.base import Entry, Store
+from zarrstore.errors import InvalidKeyError, StoreReadError
+from zarrstore.keys import judged, parent
+from zarrstore.stores._files import ABSENT, FIRST_READ, MAX_CALL, Pread, read_part, read_whole, with_file
+from zarrstore.stores.directory.folders import Folders, LeavesRootError
+from zarrstore.stores.directory.tree import Tree
+
+__all__ = ["READ_FLAGS", "DirectoryReader"]
+
+T = TypeVar("T")
+
+# O_NONBLOCK: opening a FIFO would otherwise block until a writer opens it.
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_KIND, _REGULAR, _LINK = 0o170000, stat.S_IFREG, stat.S_IFLNK
+
+
+class DirectoryReader(Store):
+    """The half of `DirectoryStore` that changes nothing. Its attributes are set there."""
+
+    path: str
+    normalize_keys: bool
+    _base: str
+    _folders: Folders
+    _tree: Tree
+    _read_flags: int
+    _pread: Pread
+    _stat: Callable[[str], os.stat_result]
+    #: Bytes asked for by the next read: one more than the last value had, so that one read finds its end.
+    _next_read = FIRST_READ
+
+    # One value ----------------------------------------------------------------------------------------------------
+
+    def _get(self, key: str) -> bytes:
+        return self._with_value(key, self._read_whole)
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        def span(size: int) -> tuple[int, int]:
+            return start, size if stop is None else min(stop, size)
+
+        return self._with_value(key, lambda fd: read_part(fd, span, self._pread))
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        def span(size: int) -> tuple[int, int]:
+            return max(0, size - n), size
+
+        return self._with_value(key, lambda fd: read_part(fd, span, self._pread))
+
+    def _with_value(self, key: str, read: Callable[[int], T]) -> T:
+        """Return what `read` returns for the open file of a value; KeyError only if there is none."""
+        if self.normalize_keys or key[-8:] == ".partial":
+            key = self._own_key(key)
+        try:
+            self._folders.check(parent(key))
+            return with_file(self._base + key, self._read_flags, read)
+        except OSError as exc:
+            return self._retry_read(key, exc, read)
+
+    def _read_whole(self, fd: int) -> bytes:
+        count = self._next_read
+        value = self._pread(fd, count, 0)
+        size = len(value)
+        # A read is short not only at the end: also above 2 GiB, on FUSE and NFS, and before a damaged sector.
+        # An empty one may come from a device.
+        if not size or size != os.lseek(fd, 0, os.SEEK_END):
+            value = read_whole(fd, self._pread)
+            size = len(value)
+        if size >= FIRST_READ or count > FIRST_READ:
+            self._next_read = size + 1 if FIRST_READ <= size < MAX_CALL else FIRST_READ
+        return value
+
+    def _own_key(self, key: str) -> str:
+        """Return the key under which this store keeps `key`; InvalidKeyError for the name of a leftover of zarr 2."""
+        if self.normalize_keys:
+            key = judged[key.lower()]
+        if k.is_partial(key):
+            raise InvalidKeyError(key, "killed writers of zarr 2 leave files with such names")
+        return key
+
+    def _retry_read(self, key: str, exc: OSError, read: Callable[[int], T]) -> T:
+        """Read what a first try could not open: a link within the root, a file with a lease. Else raise the error."""
+        try:
+            if exc.errno in (errno.ELOOP, errno.EMLINK) and not isinstance(exc, LeavesRootError):
+                real = self._folders.real(key)
+                if real is not None:
+                    return with_file(real, self._read_flags, read)
+            elif exc.errno == errno.EAGAIN and stat.S_ISREG(self._stat(self._base + key).st_mode):
+                return with_file(self._base + key, self._read_flags & ~getattr(os, "O_NONBLOCK", 0), read)
+        except OSError as second:
+            raise self._read_error(key, second) from second
+        raise self._read_error(key, exc) from exc
+
+    def _read_error(self, key: str, exc: OSError) -> Exception:
+        """Return KeyError if a failed read means absence, else StoreReadError."""
+        if exc.errno in ABSENT:
+            return KeyError(key)
+        if exc.errno == errno.EACCES and os.path.isdir(self._base + key):  # what Windows raises for a directory
+            return KeyError(key)
+        error = StoreReadError(key, self, exc.strerror or str(exc))
+        error.errno = exc.errno
+        return error
+
+    def _contains(self, key: str) -> bool:
+        try:
+            return self._status(key) is not None
+        except InvalidKeyError:
+            return False
+
+    def _nbytes(self, key: str) -> int:
+        status = self._status(key)
+        if status is None:
+            raise KeyError(key)
+        return status.st_size
+
+    def _status(self, key: str) -> os.stat_result | None:
+        """Return the status of the file that holds a value, None if there is none."""
+        if self.normalize_keys or key[-8:] == ".partial":
+            key = self._own_key(key)
+        try:
+            self._folders.check(parent(key))
+            status = self._stat(self._base + key)
+            if status.st_mode & _KIND == _REGULAR:
+                return status
+            if status.st_mode & _KIND == _LINK and (real := self._folders.real(key)) is not None:
+                status = os.stat(real)
+                return status if status.st_mode & _KIND == _REGULAR else None
+        except OSError as exc:
+            if exc.errno not in ABSENT:
+                raise self._read_error(key, exc) from exc
+        return None
+
+    # Listing ------------------------------------------------------------------------------------------------------
+
+    def _lower(self, path: str) -> str:
+        return path.lower() if self.normalize_keys else path
+
+    def _scan(self, path: str) -> tuple[list[str], list[str]]:
+        """Return the names of the values and of the directories in a directory."""
+        try:
+            return self._tree.scan(path)
+        except OSError as exc:
+            raise StoreReadError(path, self, exc.strerror or str(exc)) from exc
+
+    def _walk(self, path: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield each directory at and below a path, with the names of its values."""
+        pending = [self._lower(path)]
+        while pending:
+            at = pending.pop()
+            files, folders = self._scan(at)
+            yield at, files
+            pending.extend([k.join(at, name) for name in folders])
+
+    def _keys(self, path: str) -> Iterator[str]:
+        for at, files in self._walk(path):
+            lead = k.prefix(at)
+            for name in files:
+                yield lead + name
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        for key in self._keys(path):
+            status = self._status(key)
+            if status is not None:
+                # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
+                times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+                yield Entry(key, status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{times}")
+
+    def _count(self) -> int:
+        return sum(len(files) for _, files in self._walk(""))
+
+    def _listdir(self, path: str) -> Iterable[str]:
+        files, folders = self._scan(self._lower(path))
+        return files + folders

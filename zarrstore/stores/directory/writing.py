@@ -1,0 +1,207 @@
+"""Setting and deleting of values in a directory tree, and what stands in their way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+
+from zarrstore import keys as k
+from zarrstore.errors import ConflictError, InvalidKeyError, RootIsFileError
+from zarrstore.keys import parent
+from zarrstore.stores._files import ABSENT, is_busy, release_name, temporary_name, with_file, write_rest
+from zarrstore.stores._sync import MAX_UNSYNCED, THREADS, Unsynced
+from zarrstore.stores.directory import direct
+from zarrstore.stores.directory.folders import LeavesRootError
+from zarrstore.stores.directory.reading import DirectoryReader
+
+__all__ = ["ATTEMPTS", "DirectoryWriter"]
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+
+#: How often a write begins again while others prune, sweep or rename.
+ATTEMPTS = 64
+#: Values that `setitems` writes before it syncs their directories.
+_BATCH = 64
+
+
+class DirectoryWriter(DirectoryReader):
+    """What `DirectoryStore` does with one value at a time. Its attributes are set there."""
+
+    # Every set has written the buffer when it returns.
+    takes_buffers = True
+
+    durability: str
+    direct_io: bool
+    _unsynced: Unsynced | None
+
+    # Set ----------------------------------------------------------------------------------------------------------
+
+    def _set(self, key: str, value: bytes | memoryview) -> None:
+        self._write(key, value)
+        self._sync_if_always()
+
+    def _write(self, key: str, value: bytes | memoryview) -> None:
+        if self.normalize_keys or key[-8:] == ".partial":
+            key = self._own_key(key)
+        try:
+            self._replace(key, value)
+        except OSError as exc:
+            self._retry_write(key, value, exc)
+        if self._unsynced is not None and len(self._unsynced.files) > MAX_UNSYNCED:
+            self._flush()
+
+    def _replace(self, key: str, value: bytes | memoryview) -> None:
+        """Write a new file and give it the name of the key, in one step."""
+        directory = parent(key)
+        folder = self._folders.check(directory)
+        # A replace would delete the link, and the keys below it.
+        if self._folders.links and self._folders.is_link_to_directory(key):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # Within the directory of the key: os.replace is one step only within a file system.
+        name = temporary_name()
+        temporary = f"{folder}/{name}" if directory else folder + name
+        try:
+            with_file(temporary, _CREATE, lambda fd: self._write_file(fd, value))
+            if self._unsynced is None:
+                os.replace(temporary, self._base + key)
+            else:
+                self._replace_noted(temporary, key, directory)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            release_name(name)
+
+    def _write_file(self, fd: int, value: bytes | memoryview) -> None:
+        count = direct.write(fd, value) if self.direct_io else os.write(fd, value)
+        if count != len(value):
+            write_rest(fd, value, count)
+        if self.durability == "always":
+            os.fsync(fd)
+
+    def _replace_noted(self, temporary: str, key: str, directory: str) -> None:
+        unsynced = self._unsynced
+        assert unsynced is not None
+        try:
+            os.replace(temporary, self._base + key)
+        finally:
+            # In `finally`: if Ctrl-C comes behind the replace, the new value stands, and the next flush must sync it.
+            if self.durability == "flush":
+                unsynced.files.add(key)
+            unsynced.folders.add(directory)
+
+    def _retry_write(self, key: str, value: bytes | memoryview, exc: OSError) -> None:
+        """Remove the cause of a failed write and write again; raise what the cause means if it cannot be removed."""
+        try:
+            for attempt in range(ATTEMPTS):
+                try:
+                    if isinstance(exc, FileNotFoundError):
+                        self._make(parent(key), key)
+                    elif isinstance(exc, NotADirectoryError | IsADirectoryError) or os.path.isdir(self._base + key):
+                        self._make_way(key, exc, attempt)
+                    elif is_busy(exc) and attempt < 10:
+                        time.sleep(0.001 * 2**attempt)
+                    else:
+                        break
+                    return self._replace(key, value)
+                except OSError as again:
+                    exc = again
+            raise self._write_error("set", key, exc) from exc
+        except BaseException:
+            self._tree.prune(parent(key))
+            raise
+
+    def _make_way(self, key: str, exc: OSError, attempt: int) -> None:
+        """Remove directories that hold no key from where a value is to be; raise what else is there."""
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise RootIsFileError(self.path, type(self).__name__) from exc
+        for above in k.parents(key):
+            if above and os.path.lexists(self._base + above) and not os.path.isdir(self._base + above):
+                raise ConflictError(key, self, above) from exc
+        below = next(iter(DirectoryReader._keys(self, key)), None)
+        if below is not None:
+            raise ConflictError(key, self, below) from exc
+        self._tree.remove(key, keyless_only=True)
+        if attempt >= 10 and os.path.isdir(self._base + key):
+            # Another writer is about to set a value there, or something is there that is no value.
+            raise ConflictError(key, self, k.join(key, next(iter(os.listdir(self._base + key)), "?"))) from exc
+
+    def _make(self, path: str, key: str) -> None:
+        """Create the directory `path` for `key`."""
+        self._tree.make(path)
+
+    def _write_error(self, verb: str, key: str, exc: OSError) -> Exception:
+        """Return an error that names the key and has the errno of the system's."""
+        if isinstance(exc, LeavesRootError):
+            reason = f"{exc.path!r} is a symbolic link that leaves {self}; follow_symlinks=True follows it"
+            return PermissionError(errno.EPERM, f"cannot {verb} {key!r}: {reason}")
+        if exc.errno == errno.ENAMETOOLONG:
+            return InvalidKeyError(key, f"the file system of {self} takes no name so long")
+        return OSError(exc.errno, f"cannot {verb} {key!r} in {self}: {exc.strerror or exc}")
+
+    # Delete -------------------------------------------------------------------------------------------------------
+
+    def _delete(self, key: str) -> None:
+        for directory in self._unlink(key):
+            self._tree.prune(directory)
+        self._sync_if_always()
+
+    def _unlink(self, key: str) -> Iterable[str]:
+        """Remove the file of a value and return the directories that may be empty now."""
+        if self.normalize_keys or key[-8:] == ".partial":
+            key = self._own_key(key)
+        # The status first: a FIFO, or a link that leaves the root, is no key and stays.
+        if self._status(key) is None:
+            raise KeyError(key)
+        directory = parent(key)
+        try:
+            os.unlink(self._base + key)
+        except OSError as exc:
+            if exc.errno in ABSENT:
+                raise KeyError(key) from exc
+            raise self._write_error("delete", key, exc) from exc
+        finally:
+            self._note_change(directory)
+        return (directory,)
+
+    # Batches ------------------------------------------------------------------------------------------------------
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        emptied: set[str] = set()
+        try:
+            for key in keys:
+                with suppress(KeyError):
+                    emptied.update(self._unlink(key))
+        finally:
+            for directory in emptied:  # once for all its keys
+                self._tree.prune(directory)
+        self._sync_if_always()
+
+    def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
+        if self.durability != "always":
+            for key, value in items:
+                self._set(key, value)
+            return
+        pairs = iter(items)
+        with ThreadPoolExecutor(THREADS, "zarrstore-set") as pool:
+            # dict: of the same key twice, the last counts. Syncs that overlap cost little more than one.
+            while batch := dict(islice(pairs, _BATCH)):
+                list(pool.map(self._write, batch.keys(), batch.values()))
+                self._flush()
+
+    # Durability ---------------------------------------------------------------------------------------------------
+
+    def _note_change(self, path: str) -> None:
+        """Note that names in a directory have changed."""
+        if self._unsynced is not None:
+            self._unsynced.folders.add(path)
+
+    def _sync_if_always(self) -> None:
+        if self.durability == "always":
+            self._flush()
