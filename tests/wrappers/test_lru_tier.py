@@ -21,7 +21,7 @@ from zarrstore import DictStore
 from zarrstore.errors import ReadOnlyError
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.testing import CountingStore, FailingStore, StoreConformance
-from zarrstore.wrappers.lru import LRUStoreCache
+from zarrstore.wrappers.lru import LRUStoreCache, claims, entries
 from zarrstore.wrappers.lru import tier as disk_tier
 from zarrstore.wrappers.lru.tier import Tier
 from zarrstore.wrappers.prefix import PrefixStore
@@ -128,14 +128,14 @@ def test_age_counts_across_sessions(tmp_path, monkeypatch):
     opened(inner, tmp_path)["a"]
     inner["a"] = b"new"
     now = time.time()
-    monkeypatch.setattr(disk_tier.time, "time", lambda: now + 59)
+    monkeypatch.setattr(time, "time", lambda: now + 59)
     young = LRUStoreCache(inner, 100, cache=DirectoryStore(tmp_path), max_age=60)
     assert young["a"] == b"old"
     # In memory it is 59 seconds old from the start.
     assert -60.0 < young._values._kept["a"].born - time.monotonic() < -58.0
-    monkeypatch.setattr(disk_tier.time, "time", lambda: now + 61)
+    monkeypatch.setattr(time, "time", lambda: now + 61)
     assert opened(inner, tmp_path, max_age=60)["a"] == b"new"
-    monkeypatch.setattr(disk_tier.time, "time", lambda: now - 1000)  # a clock that was set back
+    monkeypatch.setattr(time, "time", lambda: now - 1000)  # a clock that was set back
     assert opened(inner, tmp_path, max_age=60)["a"] == b"new"
 
 
@@ -237,18 +237,18 @@ def test_several_processes_share_the_budget_and_kills_leave_nothing_untracked(tm
 def test_a_pickled_and_a_forked_cache_claim_for_themselves(tmp_path):
     cache = opened(filled(20), tmp_path, 3000)
     copy = pickle.loads(pickle.dumps(cache))
-    session = cache._tier._session
+    session = cache._tier.claim.session
     answers = fork.Queue()
 
     def child():
-        answers.put((cache._tier._session, cache._tier._room, cache["a/3"] == value(3)))
+        answers.put((cache._tier.claim.session, cache._tier._room, cache["a/3"] == value(3)))
 
     cache["a/1"]
     process = fork.Process(target=child)
     process.start()
     other, room, right = answers.get(timeout=20)
     process.join(20)
-    assert len({session, copy._tier._session, other}) == 3
+    assert len({session, copy._tier.claim.session, other}) == 3
     assert (room, right) == (0, True)
 
 
@@ -261,21 +261,21 @@ class SharedDict(DictStore):
 def test_a_claim_counts_until_it_is_void(monkeypatch):
     store, big = SharedDict(), bytes(100)
     now = time.time()
-    store["claims/otherhost-1-abc"] = f"9000 {now}".encode()
+    store["claims/otherhost-1-7-abc"] = f"9000 {now}".encode()
     store["claims/broken"] = b"?"
-    store[f"claims/{disk_tier._host()}-{_dead_process()}-abc"] = f"9999 {now}".encode()
+    store[f"claims/{claims.host()}-{_dead_process()}-7-abc"] = f"9999 {now}".encode()
     tier = Tier(store, 10_000, None)
     for number in range(50):
         tier.put(f"{number}", big, 0.0)
     # The dead and the broken claim are gone; the one of the other machine leaves 1000 bytes.
-    assert set(store.listdir("claims")) == {"otherhost-1-abc", tier._session}
+    assert set(store.listdir("claims")) == {"otherhost-1-7-abc", tier.claim.session}
     assert 0 < sum(map(len, map(store.__getitem__, store.keys_below("values")))) <= 1000
     assert tier.errors == 0
-    monkeypatch.setattr(disk_tier.time, "time", lambda: now + 2 * disk_tier._CLAIM_LASTS)
+    monkeypatch.setattr(time, "time", lambda: now + 2 * claims.LIFETIME)
     for number in range(50):
         tier.put(f"{number}", big, 0.0)
     assert len(tier) == 50
-    assert set(store.listdir("claims")) == {tier._session}
+    assert set(store.listdir("claims")) == {tier.claim.session}
     tier.close()
     assert store.listdir("claims") == []
 
@@ -329,16 +329,17 @@ def test_a_damaged_entry_is_counted_passed_by_and_replaced(tmp_path, how):
 
 
 def test_a_head_that_lies_is_passed_by():
-    entry = disk_tier._pack("key", b"value", 1.0)
-    assert disk_tier._unpack("key", entry) == (b"value", 1.0)
+    entry = entries.pack("key", "values/key", b"value", 1.0)
+    assert entries.unpack("key", "values/key", entry) == (b"value", 1.0)
     for at in range(len(entry)):
         for bit in range(8):
             data = bytearray(entry)
             data[at] ^= 1 << bit
-            assert disk_tier._unpack("key", bytes(data)) is None
+            assert entries.unpack("key", "values/key", bytes(data)) is None
     for cut in range(len(entry)):
-        assert disk_tier._unpack("key", entry[:cut]) is None
-    assert disk_tier._unpack("other", entry) is None
+        assert entries.unpack("key", "values/key", entry[:cut]) is None
+    assert entries.unpack("other", "values/other", entry) is None
+    assert entries.unpack("key", "parts/key/0-5", entry) is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
 
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zarrstore.wrappers.lru.facts import Facts, Listings, as_names
+from zarrstore.wrappers.lru.listings import Listings, as_names
+from zarrstore.wrappers.lru.ttl import TTLCache
 from zarrstore.wrappers.lru.values import Values
 
 KEYS = ["a", "b", "c/d", "c/e", "c/f"]
@@ -47,8 +49,8 @@ def test_values_are_kept_and_evicted_as_an_ordered_dict_would(max_size, steps):
             model.pop(key, None)
         elif act == "tree":
             values.forget_tree("c")
-            for gone in [other for other in model if other.startswith("c/")]:
-                del model[gone]
+            for below in [other for other in model if other.startswith("c/")]:
+                del model[below]
         else:
             values.recount()
         assert set(values.keys()) == set(model)
@@ -56,23 +58,80 @@ def test_values_are_kept_and_evicted_as_an_ordered_dict_would(max_size, steps):
         assert max_size is None or values.size <= max_size
 
 
+CONTENT = {key: bytes((7 * index + n) % 256 for n in range(40)) for index, key in enumerate(KEYS)}
+SPANS = [None, "tail", (0, 3), (2, 9), (5, 20), (18, 40), (9, 18), (0, 40), (30, 31)]
+
+
+@settings(max_examples=300, deadline=None)
 @given(
-    steps=st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from([None, (0, 3), (2, 9), (5, None)]), st.booleans()))
+    max_size=st.sampled_from([0, 10, 30, 100, None]),
+    steps=st.lists(
+        st.tuples(st.sampled_from(KEYS[:3]), st.sampled_from(SPANS), st.sampled_from("ppppfr")), max_size=40
+    ),
 )
-def test_parts_are_counted_and_go_with_their_value(steps):
-    values = Values(30, None)
-    for key, span, forget in steps:
-        part = None if span is None else ("range", *span)
-        if forget:
+def test_parts_are_joined_counted_and_go_with_their_value(max_size, steps):
+    values = Values(max_size, None)
+    for key, span, act in steps:
+        content = CONTENT[key]
+        if act == "f":
             values.forget(key)
             assert not values.has(key)
+            assert values.part(key, 0, 1, None) is None
+        elif act == "r":
+            values.recount()
+        elif span is None:
+            values.put(key, content, 0.0)
+        elif span == "tail":
+            values.put_suffix(key, content[-7:], 0.0)
         else:
-            values.put(key, bytes(7), 0.0, part)
-            assert values.has(key)
-        assert values.size == values.real_size() <= 30
+            values.put_part(key, span[0], content[span[0] : span[1]], 0.0)
+        for start in range(0, 40, 3):
+            for stop in (start + 1, start + 5, 40):
+                assert values.part(key, start, stop, None) in (None, content[start:stop])
+        assert values.suffix(key, 5, None) in (None, content[-5:])
+        assert values.suffix(key, 5, 40) in (None, content[-5:])
+        assert values.size == values.real_size() <= (1 << 20 if max_size is None else max_size)
         assert len(list(values.keys())) == len(values)
+        for parts in values._parts.values():
+            assert all(one.stop < two.start for one, two in itertools.pairwise(parts)), "what touches is joined"
     values.clear()
     assert (values.size, len(values), values._parts, values._order) == (0, 0, {}, [])
+
+
+def test_parts_that_touch_serve_a_range_over_both_and_evict_as_one():
+    values = Values(20, None)
+    values.put_part("a", 0, b"01234", 0.0)
+    values.put_part("a", 10, b"abcde", 0.0)
+    assert values.part("a", 3, 12, None) is None
+    values.put_part("a", 4, b"456789a", 0.0)  # overlaps both
+    assert values.part("a", 0, 15, None) == b"0123456789abcde"
+    assert (len(values), values.size) == (1, 15)
+    values.put("b", bytes(10), 0.0)
+    assert (values.part("a", 0, 1, None), values.size) == (None, 10)
+
+
+def test_long_parts_stay_side_by_side_and_serve_a_range_over_both():
+    values = Values(None, None)
+    half = bytes(600_000)
+    values.put_part("a", 0, half, 0.0)
+    values.put_part("a", 600_000, b"x" * 600_000, 0.0)
+    assert len(values) == 2
+    assert values.part("a", 599_999, 600_001, None) == b"\0x"
+
+
+def test_the_end_is_known_only_with_the_size():
+    values = Values(None, None)
+    values.put_part("a", 5, b"56789", 0.0)
+    assert values.part("a", 5, None, None) is None
+    assert values.part("a", 5, None, 10) == values.part("a", 5, 99, 10) == b"56789"
+    assert values.part("a", 12, 15, 10) == b""
+    assert (values.suffix("a", 3, None), values.suffix("a", 3, 10)) == (None, b"789")
+
+
+def test_a_part_is_not_handed_out_under_the_name_of_its_place():
+    values = Values(None, None)
+    values.put_part("a", 0, b"1", 0.0)
+    assert dict(values.hot) == {}
 
 
 def test_the_order_of_use_takes_no_more_memory_than_the_values():
@@ -89,15 +148,15 @@ def test_old_values_are_not_there():
     assert (values.get("young"), values.get("old"), values.size, dict(values.hot)) == (b"1", None, 1, {})
 
 
-def test_facts_are_bounded_and_fade():
-    facts, now = Facts(3, 10.0), time.monotonic()
+def test_answers_are_bounded_and_fade():
+    answers, now = TTLCache(3, 10.0), time.monotonic()
     for key in "abcd":
-        facts.put(key, True, now)
-    facts.put("old", True, now - 11)
-    assert [facts.get(key) for key in ("a", "b", "c", "d", "old")] == [None, None, True, True, None]
-    facts.recount()
-    assert facts._weight == len(facts) == 2
-    nothing = Facts(3, 0.0)
+        answers.put(key, True, now)
+    answers.put("old", True, now - 11)
+    assert [answers.get(key) for key in ("a", "b", "c", "d", "old")] == [None, None, True, True, None]
+    answers.recount()
+    assert answers._weight == len(answers) == 2
+    nothing = TTLCache(3, 0.0)
     nothing.put("a", True, now)
     assert nothing.get("a") is None
 
@@ -116,15 +175,15 @@ def test_listings_are_bounded_by_names():
 
 
 @pytest.mark.parametrize(
-    "key, gone, forgotten", [("a/x/1", False, {"a/x"}), ("n/x", False, {"", "n"}), ("a/x/0", True, {"a/x", "a"})]
+    "key, deleted, forgotten", [("a/x/1", False, {"a/x"}), ("n/x", False, {"", "n"}), ("a/x/0", True, {"a/x", "a"})]
 )
-def test_a_write_forgets_the_listings_whose_names_change(key, gone, forgotten):
+def test_a_write_forgets_the_listings_whose_names_change(key, deleted, forgotten):
     listings = Listings(1000, None)
     known = {"": ["a", "b"], "a": ["x"], "a/x": ["0"], "b": ["0"], "n": []}
-    if gone:
+    if deleted:
         known["a"] = ["x", "y"]
         forgotten = {"a/x", "a"}
     for path, names in known.items():
         listings.children.put(path, as_names(names), 0.0)
-    listings.changed(key, gone=gone)
+    listings.changed(key, deleted=deleted)
     assert {path for path in known if listings.children.peek(path) is None} == forgotten

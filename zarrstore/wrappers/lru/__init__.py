@@ -6,31 +6,33 @@ import math
 import os
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Capabilities
-from zarrstore.wrappers.base import Wrapper
-from zarrstore.wrappers.lru.facts import Names, as_names
 from zarrstore.wrappers.lru.fetch import Fetcher
-from zarrstore.wrappers.lru.flights import Flight, Write
-from zarrstore.wrappers.lru.memory import CHILDREN, MOST_NAMES, PRESENCE, SIZE, Memory, part_of
+from zarrstore.wrappers.lru.inflight import Fetch
+from zarrstore.wrappers.lru.listings import Names, as_names
+from zarrstore.wrappers.lru.memory import MAX_NAMES, Memory
+from zarrstore.wrappers.lru.questions import CHILDREN, PRESENCE, SIZE
 from zarrstore.wrappers.lru.stats import CacheStats
 from zarrstore.wrappers.lru.tier import Tier
-from zarrstore.wrappers.lru.values import Part
+from zarrstore.wrappers.lru.writes import WritesThrough
 
 __all__ = ["CacheStats", "LRUStoreCache"]
 
 #: Threads that read a batch from a store that waits and has no batches of its own.
 _WORKERS = 16
-#: Keys that `prefetch` asks for at once.
-_PREFETCH = 128
+#: Keys in the first batch of `prefetch`, when no size is known yet, and at most in a later one.
+_FIRST, _PREFETCH = 4, 128
+#: Bytes that `prefetch` has in flight.
+_PREFETCH_NBYTES = 128 << 20
 
 
-class LRUStoreCache(Wrapper):
+class LRUStoreCache(WritesThrough):
     """Keep the values used last in memory: a key is read below once, whoever asks, until it is evicted or written.
 
     Parameters
@@ -45,7 +47,7 @@ class LRUStoreCache(Wrapper):
     missing_ttl : float or None, seconds
         How long a missing key is known to be missing (never longer than `max_age`). 0 remembers none.
     max_missing : int
-        How many missing keys are remembered, and how many that are only known to exist.
+        How many missing keys are remembered, and the sizes of how many others.
     cache : MutableMapping, optional
         A second tier that outlives the process, such as a DirectoryStore on a local disk: what is fetched is kept
         there too, and looked for there first. It belongs to one store: give each of several a PrefixStore of its own.
@@ -69,19 +71,21 @@ class LRUStoreCache(Wrapper):
     -----
     **Reading.** A hit takes no lock and waits for nobody. Of many threads that want one key, the first reads it and
     the others get what came of that, an error too; a reader that was interrupted (KeyboardInterrupt, a dead thread)
-    is replaced by one of those who wait. `in` is answered from what is known or by asking for the key, never by a
-    listing. A batch asks below once for what is lacking. Parts of values are remembered, and served from the whole
-    value if that is here; a store that cannot read parts is asked for the whole.
+    is replaced by one of those who wait. `in` is answered from what is known (a listing that is remembered, too) or by
+    asking for the key. A batch asks below once for what is not here. Parts of values are remembered, joined where they
+    touch, and served from the whole value if that is here; a store that cannot read parts is asked for the whole. Parts
+    that were read at different times serve one range together: another writer's change between the two goes unseen
+    until one of the `invalidate` methods, or `max_age`.
 
     **Writing** goes through, and is never overtaken by an older read. A value that was set is held. What another
     writer changes below is seen after `invalidate`, `invalidate_values` (values), `invalidate_keys` (presence,
     listings), or `max_age`.
 
-    **The second tier** fails no read: its errors (a full disk, a damaged entry) are counted and passed by. A write
-    does fail, before anything is written, when the tier cannot forget the old value, which would come back otherwise.
-    Parts of values and missing keys are not kept there. Entries carry the time at which they were read, so `max_age`
-    holds across restarts. See `wrappers.lru.tier` for how processes share the budget: they must share a store that
-    says it is safe for processes, else each has a budget of its own.
+    **The second tier** holds values and parts of values, and fails no read: its errors (a full disk, a damaged entry)
+    are counted, and the store below is asked. A write does fail, before anything is written, when the tier cannot
+    forget the old value, which would come back otherwise. Missing keys are not kept there. Entries carry the time at
+    which they were read, so `max_age` holds across restarts. See `wrappers.lru.claims` for how processes share the
+    budget: they must share a store that says it is safe for processes, else each has a budget of its own.
 
     Threads: safe, if `store` is. Processes: each has its own memory; a fork keeps what is held. Pickles its
     configuration, not its contents. `close` closes `store`, and leaves the second tier open.
@@ -119,6 +123,7 @@ class LRUStoreCache(Wrapper):
         self.cache = None if cache is None else as_store(cache)
         self.cache_size = _bytes("cache_size", cache_size)
         self.max_workers = max_workers
+        self.takes_buffers = self.inner.takes_buffers
         below = self.inner.capabilities
         workers = _workers(below) if max_workers is None else max_workers
         # Another process's writes are below, and what is remembered here does not know them.
@@ -166,6 +171,8 @@ class LRUStoreCache(Wrapper):
         """Return the counters, and what is held, as of one moment. No I/O."""
         tier, memory, counts = self._tier, self._memory, self._fetcher.counts
         with self._fetcher.lock:
+            memory.open()
+            memory.close()
             return CacheStats(
                 hits=memory.values.hits,
                 misses=counts.misses,
@@ -187,20 +194,19 @@ class LRUStoreCache(Wrapper):
 
     def invalidate(self) -> None:
         """Forget everything, in the second tier too; a read that began before is not remembered either."""
-        with self._writing_tree(""):
-            pass
+        self._write_trees(_nothing, "")
 
     def invalidate_values(self) -> None:
         """Forget all values, in the second tier too, and which keys are missing; listings stay."""
-        with self._writing_tree("", listings=False):
-            pass
+        self._write_trees(_nothing, "", listings=False)
 
     def invalidate_keys(self) -> None:
         """Forget which keys are missing or there, and all listings; values stay."""
         with self._fetcher.lock:
-            # As a write of everything would: what is being asked just now is not remembered.
-            self._fetcher.traffic.end(self._fetcher.traffic.begin_tree(""))
+            self._memory.open()
+            self._mark_all_stale()
             self._memory.forget_keys()
+            self._memory.close()
 
     def prefetch(self, keys: object) -> int:
         """Read values ahead, so that whoever comes next finds them.
@@ -217,7 +223,8 @@ class LRUStoreCache(Wrapper):
 
         Notes
         -----
-        Cost: one batch below for every 128 keys that are not here.
+        Cost: one batch below for every 128 keys that are not here, or fewer so that a batch takes about 128 MiB; the
+        first batch, of 4 keys, tells how large values are.
         """
         if isinstance(keys, str):
             path = k.normalize_path(keys)
@@ -226,13 +233,15 @@ class LRUStoreCache(Wrapper):
             wanted = list(keys)  # type: ignore[call-overload]
         wanted = [key for key in dict.fromkeys(wanted) if k.is_key(key)]
         sizes = [self.max_size] + ([] if self._tier is None else [self.cache_size])
-        left = math.inf if None in sizes else max(size for size in sizes if size is not None)
-        fetched = 0
-        while wanted and left > 0:
-            lacking, wanted = self._fetcher.lacking(wanted[:_PREFETCH]), wanted[_PREFETCH:]
-            found = self._fetcher.values(lacking)
-            fetched += len(found)
-            left -= sum(map(len, found.values()))
+        most = math.inf if None in sizes else max(size for size in sizes if size is not None)
+        fetched = nbytes = 0
+        size = _FIRST
+        while wanted and nbytes < most:
+            batch, wanted = self._fetcher.to_fetch(wanted[:size]), wanted[size:]
+            lengths = [len(value) for value in self._fetcher.values(batch).values()]
+            fetched += len(lengths)
+            nbytes += sum(lengths)
+            size = min(_PREFETCH, max(1, _PREFETCH_NBYTES // max(1, *lengths))) if lengths else size
         return fetched
 
     # Reading --------------------------------------------------------------------------------------------------------
@@ -261,26 +270,25 @@ class LRUStoreCache(Wrapper):
         return entry.value
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        return self._get_part(key, ("range", start, stop))
+        return self._fetcher.range(key, start, stop) if self._reads_parts(key) else self._get(key)[start:stop]
 
     def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        return [self._get_range(key, start, stop) for start, stop in spans]
+        if self._reads_parts(key):
+            return self._fetcher.ranges(key, spans)
+        value = self._get(key)
+        return [value[start:stop] for start, stop in spans]
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        return self._get_part(key, ("suffix", n, None))
+        if self._reads_parts(key):
+            return self._fetcher.suffix(key, n)
+        value = self._get(key)
+        return value[max(0, len(value) - n) :]
 
-    def _get_part(self, key: str, part: Part) -> bytes:
-        by_parts = self.inner.capabilities.ranged and not (self._tier is not None and self._tier.holds(key))
-        if key in self._hot or not by_parts:
-            return part_of(self._get(key), part)
-        return self._fetcher.answer(key, part, self._read_part)  # type: ignore[no-any-return]
-
-    def _read_part(self, flight: Flight) -> bytes:
-        assert isinstance(flight.question, tuple)
-        how, start, stop = flight.question
-        if how == "suffix":
-            return self.inner._get_suffix(flight.key, start)
-        return self.inner._get_range(flight.key, start, stop)
+    def _reads_parts(self, key: str) -> bool:
+        """Tell whether parts of a value are asked for as such; otherwise the whole is here, or must be read."""
+        if key in self._hot or not self.inner.capabilities.ranged:
+            return False
+        return self._tier is None or not self._tier.holds(key)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         return self._fetcher.batch(keys)
@@ -290,18 +298,18 @@ class LRUStoreCache(Wrapper):
             return True
         return self._fetcher.answer(key, PRESENCE, self._read_presence)  # type: ignore[no-any-return]
 
-    def _read_presence(self, flight: Flight) -> bool:
-        if self._tier is not None and not flight.stale and self._tier.holds(flight.key):
+    def _read_presence(self, fetch: Fetch) -> bool:
+        if self._tier is not None and not fetch.stale and self._tier.holds(fetch.key):
             # What was stored is probably wanted next; and a damaged entry is no proof.
             with suppress(KeyError):
-                self._get(flight.key)
+                self._get(fetch.key)
                 return True
             return False
-        return self.inner._contains(flight.key)
+        return self.inner._contains(fetch.key)
 
     def _nbytes(self, key: str) -> int:
         return self._fetcher.answer(  # type: ignore[no-any-return]
-            key, SIZE, lambda flight: self.inner._nbytes(flight.key)
+            key, SIZE, lambda fetch: self.inner._nbytes(fetch.key)
         )
 
     def _getsize(self, path: str) -> int:
@@ -310,173 +318,56 @@ class LRUStoreCache(Wrapper):
 
     def _listdir(self, path: str) -> Iterable[str]:
         return self._fetcher.answer(  # type: ignore[no-any-return]
-            path, CHILDREN, lambda flight: as_names(self.inner._listdir(flight.key))
+            path, CHILDREN, lambda fetch: as_names(self.inner._listdir(fetch.key))
         )
 
     def _keys(self, path: str) -> Iterator[str]:
         """Yield keys as they come, and remember them if all came and none was written meanwhile."""
         fetcher, listings = self._fetcher, self._memory.listings.below
-        watch = Flight(path, object(), listing=True)  # a question that nobody else asks
-        seen: Names | None = {}
+        fetch = Fetch(path, object(), is_listing=True)  # a question that nobody else asks
+        found: Names | None = {}
         try:
             with fetcher.lock:
+                self._memory.open()
                 known = listings.get(path)
+                self._memory.close()
                 if known is None:
-                    fetcher.traffic.board(watch)
+                    fetcher.in_flight.join(fetch)
             if known is not None:
                 yield from known
                 return
             for key in self.inner._keys(path):
-                if seen is not None:
-                    seen[key] = None
-                    if len(seen) > MOST_NAMES:
-                        seen = None
+                if found is not None:
+                    found[key] = None
+                    if len(found) > MAX_NAMES:
+                        found = None
                 yield key
             with fetcher.lock:
-                if seen is not None and not watch.stale:
-                    listings.put(path, seen, watch.born)
+                if found is not None and not fetch.stale:
+                    self._memory.open()
+                    listings.put(path, found, fetch.born)
+                    self._memory.close()
         finally:
-            with fetcher.lock:
-                fetcher.traffic.leave(watch)
+            # Without the lock: a listing that is not read to its end is closed by the garbage collector, which may run
+            # in a thread that holds the lock. Twice: the first call may be interrupted.
+            try:
+                fetcher.in_flight.abandon(fetch)
+            finally:
+                fetcher.in_flight.abandon(fetch)
 
     def _count(self) -> int:
         with self._fetcher.lock:
+            self._memory.open()
             known = self._memory.listings.below.get("")
+            self._memory.close()
         if known is not None:
             return len(known)
         # list(store) asks for the length before the first key: a slow store is listed once for both.
         return sum(1 for _ in self._keys("")) if self.inner.capabilities.blocking else self.inner._count()
 
-    # Writing --------------------------------------------------------------------------------------------------------
 
-    def _begin(self, key: str, *, gone: bool) -> Write:
-        """Let go of all that is known of a key about to be written or deleted."""
-        with self._fetcher.lock:
-            write = self._fetcher.traffic.begin(key)
-            self._memory.forget(key, gone=gone)
-            return write
-
-    def _clear_way(self, write: Write) -> None:
-        """Make the second tier forget what is about to change; raises if it cannot."""
-        if self._tier is None:
-            return
-        with self._fetcher.lock:
-            copying = self._fetcher.traffic.fills(write)
-        for event in copying:
-            event.wait()
-        if write.tree:
-            self._tier.forget_tree(write.at)
-        else:
-            self._tier.forget(write.at)
-
-    def _end(self, write: Write, value: bytes | None, known: bool) -> None:
-        """End a write of one key, after which it is `value` (None: gone), if that is known."""
-        with self._fetcher.lock:
-            self._fetcher.traffic.end(write)
-            if known and write.alone:
-                if value is None:
-                    self._memory.remember_missing(write.at, write.born)
-                else:
-                    self._memory.values.put(write.at, value, write.born)
-
-    def _set(self, key: str, value: bytes) -> None:
-        write = self._begin(key, gone=False)
-        known = False
-        try:
-            self._clear_way(write)
-            self.inner._set(key, value)
-            known = True
-        finally:
-            self._end(write, value, known)
-
-    def _delete(self, key: str) -> None:
-        write = self._begin(key, gone=True)
-        known = False
-        try:
-            self._clear_way(write)
-            self.inner._delete(key)
-            known = True
-        except KeyError as exc:
-            known = type(exc) is KeyError
-            raise
-        finally:
-            self._end(write, None, known)
-
-    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        writes: list[tuple[Write, bytes | None]] = []
-        known = False
-
-        def announced() -> Iterator[tuple[str, bytes]]:
-            kept = 0
-            for key, value in items:
-                write = self._begin(key, gone=False)
-                # Of a batch larger than the cache, what comes first is held: nothing is copied twice for nothing.
-                kept += len(value)
-                fits = self.max_size is None or kept <= self.max_size
-                writes.append((write, value if fits else None))
-                self._clear_way(write)
-                yield key, value
-
-        try:
-            self.inner._set_many(announced())
-            known = True
-        finally:
-            for write, value in writes:
-                self._end(write, value, known and value is not None)
-
-    def _delete_many(self, keys: Iterable[str]) -> None:
-        writes: list[Write] = []
-        known = False
-        try:
-            for key in keys:
-                writes.append(self._begin(key, gone=True))
-            for write in writes:
-                self._clear_way(write)
-            self.inner._delete_many([write.at for write in writes])
-            known = True
-        finally:
-            for write in writes:
-                self._end(write, None, known)
-
-    @contextmanager
-    def _writing_tree(self, *paths: str, listings: bool = True) -> Iterator[None]:
-        """Let go of all at, below and above some paths, while what stands there is changed."""
-        sweeps: list[Write] = []
-        try:
-            with self._fetcher.lock:
-                for path in paths:
-                    sweeps.append(self._fetcher.traffic.begin_tree(path))
-                    self._memory.forget_tree(path, listings=listings)
-            for sweep in sweeps:
-                self._clear_way(sweep)
-            yield
-        finally:
-            with self._fetcher.lock:
-                for sweep in sweeps:
-                    self._fetcher.traffic.end(sweep)
-
-    def _rmdir(self, path: str) -> None:
-        with self._writing_tree(path):
-            self.inner._rmdir(path)
-
-    def _rename(self, source: str, destination: str) -> None:
-        with self._writing_tree(source, destination):
-            self.inner._rename(source, destination)
-
-    def _clear(self) -> None:
-        with self._writing_tree(""):
-            self.inner._clear()
-
-    def _flush(self) -> None:
-        self.inner._flush()
-
-    def _close(self) -> None:
-        with self._fetcher.lock:
-            self._fetcher.traffic.end(self._fetcher.traffic.begin_tree(""))
-            self._memory.forget_tree("")
-        if self._tier is not None:
-            self._tier.close()
-        self.inner._close()
+def _nothing() -> None:
+    """Change nothing below."""
 
 
 def _bytes(name: str, size: float | None) -> int | None:

@@ -1,53 +1,26 @@
 """The second tier of a cache: values in any mapping, that outlive the process, within a budget that several may share.
 
-An entry is one value of the mapping, ``values/<key as one segment>``. It checks itself: the key, the length and a
-CRC-32 stand in its head, so what was damaged, or belongs to another key, is passed by.
-
-The budget is true at every moment, whoever else uses the mapping and whoever died using it, without a lock: what a
-process is about to add it claims first. It writes its claim, reads the claims of all others, lists what is stored, and
-goes on only if all that together is within the budget. Of two that claim at once, the later one sees the claim of the
-other. A claim is good for many entries, so most additions list nothing. Because what counts is the listing, nothing
-that a crash left behind is ever untracked.
+`entries` says how they are named and packed, `claims` how several processes keep to one budget.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
-import struct
 import threading
 import time
-import uuid
-import weakref
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from functools import cache
 
 from zarrstore import keys as k
 from zarrstore.base import Store
+from zarrstore.wrappers.lru.claims import Claim
+from zarrstore.wrappers.lru.entries import PARTS, VALUES, Piece, key_of, name_of, pack, unpack
+from zarrstore.wrappers.lru.questions import WHOLE, Question, Range, Suffix
 
 __all__ = ["Tier"]
 
-_MAGIC = b"ZSC1"
-# magic, CRC-32 of all that follows it, seconds since 1970, length of the key, length of the value
-_HEAD = struct.Struct("<4sIdIQ")
-_CHECKED_FROM = 8
-
-_VALUES = "values"
-_CLAIMS = "claims"
 #: A claim asks for this part of the budget: so much is listed once.
 _SHARE = 16
-#: A claim is void for others after so many seconds, and renewed by its owner after half of them.
-_CLAIM_LASTS = 600.0
-#: Names of entries are shorter than this; longer ones are hashed. LMDB takes 511 bytes, file systems 255.
-_LONGEST_NAME = 200
-
-
-#: The tiers of this process by session: what was let go without `close` claims nothing any more.
-_OPEN: weakref.WeakValueDictionary[str, Tier] = weakref.WeakValueDictionary()
 
 
 class Tier:
@@ -60,7 +33,7 @@ class Tier:
     budget : int or None, bytes
         What all entries together may take, heads included; None is no limit.
     max_age : float or None, seconds
-        Entries stored longer ago are not there.
+        Older entries are not used.
 
     Notes
     -----
@@ -74,6 +47,7 @@ class Tier:
         self.budget = budget
         self.max_age = max_age
         self.hits = self.errors = self.evictions = 0
+        # Sizes by place (``values/<name>``, ``parts/<name>/<piece>``), the least recently used first.
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self.restart()
 
@@ -82,9 +56,7 @@ class Tier:
         self._lock = threading.Lock()
         self._room = 0
         self._pending = 0
-        self._claimed_at = -float("inf")
-        self._session = f"{_host()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        _OPEN[self._session] = self
+        self.claim = Claim(self.store)
 
     def open(self) -> None:
         """Find what earlier sessions left, and bring it within the budget."""
@@ -103,177 +75,234 @@ class Tier:
     # Reading
 
     def holds(self, key: str) -> bool:
-        """Tell whether an entry of `key` is known."""
-        return _name(key) in self._sizes
+        """Tell whether an entry of the whole value is known."""
+        return k.join(VALUES, name_of(key)) in self._sizes
 
-    def get(self, key: str) -> tuple[bytes, float] | None:
-        """Return a value and its age in seconds, None if there is none that can be trusted."""
-        name = _name(key)
-        place = k.join(_VALUES, name)
+    def get(self, key: str, question: Question = WHOLE) -> tuple[bytes, float] | None:
+        """Return what is asked for and its age in seconds, None if there is none that can be trusted."""
+        if isinstance(question, Range):
+            found = self._part(key, question)
+        elif isinstance(question, Suffix):
+            found = self._suffix(key, question.n)
+        else:
+            found = self._entry(key, k.join(VALUES, name_of(key)))
+        if found is None:
+            return None
+        self.hits += 1
+        value, stored = found
+        return value, max(0.0, time.time() - stored)
+
+    def _entry(self, key: str, place: str) -> tuple[bytes, float] | None:
+        """Return the bytes of one entry and the time at which they were true."""
         try:
             entry = self.store._get(place)
         except KeyError:
-            self._sizes.pop(name, None)
+            self._sizes.pop(place, None)
             return None
         except Exception:
             self.errors += 1
             return None
-        found = _unpack(key, entry)
+        found = unpack(key, place, entry)
         if found is None:
             self.errors += 1
-            self._safely(lambda: self._remove(name))
+            self._safely(lambda: self._remove(place))
             return None
-        value, stored = found
-        now = time.time()
-        if self.max_age is not None and not -self.max_age < now - stored < self.max_age:
+        if self.max_age is not None and not -self.max_age < time.time() - found[1] < self.max_age:
             return None
-        self.hits += 1
         with suppress(KeyError):
-            self._sizes.move_to_end(name)
-        return value, max(0.0, now - stored)
+            self._sizes.move_to_end(place)
+        return found
+
+    def _part(self, key: str, part: Range) -> tuple[bytes, float] | None:
+        pieces = self._pieces(key)
+        ends = [piece.start + piece.length for piece in pieces if piece.is_end and piece.start is not None]
+        stop = part.stop
+        if ends:
+            stop = ends[0] if stop is None else min(stop, ends[0])
+        if stop is None or stop <= part.start:
+            return None
+        values, times = [], []
+        at = part.start
+        while at < stop:
+            covering = [piece for piece in pieces if piece.start is not None and piece.start <= at < _stop(piece)]
+            best = max(covering, key=_stop, default=None)
+            found = None if best is None else self._entry(key, self._place_of(key, best))
+            if best is None or best.start is None or found is None:
+                return None
+            values.append(found[0][at - best.start : stop - best.start])
+            times.append(found[1])
+            at = _stop(best)
+        return b"".join(values), min(times)
+
+    def _suffix(self, key: str, n: int) -> tuple[bytes, float] | None:
+        for piece in self._pieces(key):
+            if piece.start is None or piece.is_end:
+                if piece.length >= n > 0:
+                    found = self._entry(key, self._place_of(key, piece))
+                    if found is not None:
+                        return found[0][len(found[0]) - n :], found[1]
+        return None
+
+    def _place_of(self, key: str, piece: Piece) -> str:
+        return k.join(PARTS, name_of(key), piece.name)
+
+    def _pieces(self, key: str) -> list[Piece]:
+        """Return which parts of a value are stored; other processes may have added some."""
+        found: list[Piece] = []
+        try:
+            for name in self._names_below(k.join(PARTS, name_of(key))):
+                piece = Piece.parse(name)
+                if piece is not None:
+                    found.append(piece)
+        except Exception:
+            self.errors += 1
+            return []
+        return found
+
+    def _names_below(self, path: str) -> Iterable[str]:
+        if not self.claim.is_shared and not any(True for _ in self._known_below(path)):
+            return ()
+        return list(self.store._listdir(path))
+
+    def _known_below(self, path: str) -> Iterator[str]:
+        return (place for place in list(self._sizes) if k.is_below(place, path))
 
     # Adding
 
-    def put(self, key: str, value: bytes, age: float) -> None:
-        """Keep a value that was true `age` seconds ago, if the budget allows."""
-        name = _name(key)
-        entry = _pack(key, value, time.time() - age)
-        if not self.store.capabilities.writable:
+    def put(self, key: str, value: bytes, age: float, question: Question = WHOLE) -> None:
+        """Keep a value, or a part of one, that was true `age` seconds ago, if the budget allows."""
+        place = self._place_for(key, value, question)
+        if place is None or not self.store.capabilities.writable:
             return
+        entry = pack(key, place, value, time.time() - age)
         if not self._reserve(len(entry)):
             return
         try:
-            stored = self._safely(lambda: self.store._set(k.join(_VALUES, name), entry))
+            stored = self._safely(lambda: self.store._set(place, entry))
         finally:
             with self._lock:
                 self._pending -= len(entry)
         if stored:
-            self._sizes[name] = len(entry)
+            self._sizes[place] = len(entry)
             with suppress(KeyError):
-                self._sizes.move_to_end(name)
+                self._sizes.move_to_end(place)
+
+    def _place_for(self, key: str, value: bytes, question: Question) -> str | None:
+        if isinstance(question, Suffix) and not question.is_whole(value):
+            return self._place_of(key, Piece(None, len(value), False)) if value else None
+        if isinstance(question, Range) and not (question.start == 0 and question.reaches_end(value)):
+            if not value:
+                return None
+            return self._place_of(key, Piece(question.start, len(value), question.reaches_end(value)))
+        return k.join(VALUES, name_of(key))
 
     def _reserve(self, size: int) -> bool:
         """Tell whether `size` bytes may be added now; they count as pending until they are stored."""
-        if self.budget is None:
-            with self._lock:
-                self._pending += size
-            return True
-        if size > self.budget:
-            return False
         with self._lock:
-            stale = time.time() - self._claimed_at > _CLAIM_LASTS / 2
-            if self._room < size or stale:
-                self._room = 0
-                if not (self._safely(lambda: self._claim(size)) and self._room >= size):
+            if self.budget is not None:
+                if size > self.budget:
                     return False
-            self._room -= size
+                if self._room < size or self.claim.needs_renewal():
+                    self._room = 0
+                    if not (self._safely(lambda: self._claim_room(size)) and self._room >= size):
+                        return False
+                self._room -= size
             self._pending += size
             return True
 
-    def _claim(self, size: int) -> None:
+    def _claim_room(self, size: int) -> None:
         """Set `_room` to what may be added, at least `size`, evicting to make room; 0 if there is none."""
         assert self.budget is not None
-        wanted = max(size, self.budget // _SHARE)
-        shared = self.store.capabilities.process_safe
-        mine = k.join(_CLAIMS, self._session)
-        for want in (wanted, size):
-            # Claimed before the others are read, and they before the entries are listed: whatever another process
-            # adds meanwhile is covered by a claim that was read, or by its check, which sees this claim.
-            self._claimed_at = time.time()
-            if shared:
-                self.store._set(mine, f"{want + self._pending} {self._claimed_at}".encode())
-            others = self._claims_of_others() if shared else 0
+        for wanted in dict.fromkeys((max(size, self.budget // _SHARE), size)):
+            # The order matters: see `claims`.
+            self.claim.write(wanted + self._pending)
+            others = self.claim.others()
             self._find_all()
-            self._evict(others, want + self._pending)
-            if self.size + others + want + self._pending <= self.budget:
-                self._room = want
+            self._evict(others, wanted + self._pending)
+            if self.size + others + wanted + self._pending <= self.budget:
+                self._room = wanted
                 return
-        if shared:
-            self.store._set(mine, f"{self._pending} {self._claimed_at}".encode())
-
-    def _claims_of_others(self) -> int:
-        total = 0
-        for session in self.store._listdir(_CLAIMS):
-            if session == self._session:
-                continue
-            place = k.join(_CLAIMS, session)
-            try:
-                claimed, at = self.store._get(place).split()
-                if not _is_void(session, float(at)):
-                    total += int(claimed)
-                    continue
-            except (KeyError, ValueError):
-                pass
-            with suppress(KeyError):
-                self.store._delete(place)
-        return total
+        self.claim.write(self._pending)
 
     def _find_all(self) -> None:
         """Bring `_sizes` in line with what is stored, keeping the order of use."""
-        found = {}
-        for name in self.store._listdir(_VALUES):
+        found: dict[str, int] = {}
+        for place in self._stored_places():
             with suppress(KeyError):
-                found[name] = self.store._nbytes(k.join(_VALUES, name))
-        # list() is one step: readers, who take no lock, move names about meanwhile.
-        for name in list(self._sizes):
-            if name not in found:
-                self._sizes.pop(name, None)
+                found[place] = self.store._nbytes(place)
+        # list() is one step: readers, who take no lock, reorder places meanwhile.
+        for place in list(self._sizes):
+            if place not in found:
+                self._sizes.pop(place, None)
         self._sizes.update(found)
+
+    def _stored_places(self) -> Iterator[str]:
+        """Yield the places of all entries; what is none of ours is left alone."""
+        for name in list(self.store._listdir(VALUES)):
+            if key_of(name) is not None:
+                yield k.join(VALUES, name)
+        for place in list(self.store._keys(PARTS)):
+            names = k.segments(place)
+            if len(names) == 3 and key_of(names[1]) is not None and Piece.parse(names[2]) is not None:
+                yield place
 
     def _evict(self, others: int, wanted: int) -> None:
         """Remove the least recently used until `wanted` bytes fit beside the claims of others."""
         assert self.budget is not None
         excess = self.size + others + wanted - self.budget
-        # One who cannot win this way, however much goes, does not empty the tier for the trial.
+        # Evict nothing if evicting everything would not be enough.
         if excess <= 0 or others + wanted > self.budget:
             return
-        for name, size in list(self._sizes.items()):
+        for place, size in list(self._sizes.items()):
             if excess <= 0:
                 return
-            self._remove(name)
+            self._remove(place)
             self.evictions += 1
             excess -= size
 
     # Removing
 
     def forget(self, key: str) -> None:
-        """Remove the entry of a key that is about to change.
+        """Remove the entries of a key that is about to change.
 
         Unlike all else here this may raise: an entry that cannot be removed would come back when the tier is next
         opened.
         """
-        self._must_remove(_name(key))
+        name = name_of(key)
+        self._must_remove(k.join(VALUES, name))
+        path = k.join(PARTS, name)
+        for piece in self._names_below(path):
+            self._must_remove(k.join(path, piece))
 
     def forget_tree(self, path: str) -> None:
         """Remove the entries of all keys at or below a path, also those that other processes added."""
-        for name in list(self.store._listdir(_VALUES)):
-            key = None if _is_hashed(name) else k.from_name(name)
-            if key is None or not path or key == path or k.is_below(key, path):
-                self._must_remove(name)
+        for place in list(self._stored_places()):
+            key = key_of(k.segments(place)[1])
+            if not key or not path or key == path or k.is_below(key, path):
+                self._must_remove(place)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, place: str) -> None:
         with suppress(KeyError):
-            self.store._delete(k.join(_VALUES, name))
-        self._sizes.pop(name, None)
+            self.store._delete(place)
+        self._sizes.pop(place, None)
 
-    def _must_remove(self, name: str) -> None:
+    def _must_remove(self, place: str) -> None:
         # A tier that cannot be written is no hindrance as long as it holds nothing of the key.
         if not self.store.capabilities.erasable or not self.store.capabilities.writable:
-            if not self.store._contains(k.join(_VALUES, name)):
+            if not self.store._contains(place):
                 return
         try:
-            self._remove(name)
+            self._remove(place)
         except Exception as exc:
             self.errors += 1
             exc.add_note(f"the cache {self.store!r} could not forget the old value; nothing was written")
             raise
 
     def close(self) -> None:
-        """Give the claim back; the entries stay, and so does the store, which others may use."""
-        if self.store.capabilities.process_safe and self._claimed_at > 0:
-            with self._lock:
-                self._room, self._claimed_at = 0, -float("inf")
-                self._safely(lambda: self.store._delete(k.join(_CLAIMS, self._session)))
+        """Withdraw the claim; the entries stay, and so does the store, which others may use."""
+        with self._lock:
+            self._room = 0
+            self._safely(self.claim.withdraw)
         self._safely(self.store._flush)
 
     def _safely(self, act: Callable[[], object]) -> bool:
@@ -286,59 +315,6 @@ class Tier:
         return True
 
 
-def _name(key: str) -> str:
-    name = k.as_name(key)
-    data = name.encode()
-    return name if len(data) <= _LONGEST_NAME else "~" + hashlib.sha256(data).hexdigest()
-
-
-def _is_hashed(name: str) -> bool:
-    return name[:1] == "~"
-
-
-def _pack(key: str, value: bytes, stored: float) -> bytes:
-    text = key.encode()
-    head = _HEAD.pack(_MAGIC, 0, stored, len(text), len(value))[_CHECKED_FROM:] + text
-    return _MAGIC + struct.pack("<I", zlib.crc32(value, zlib.crc32(head))) + head + value
-
-
-def _unpack(key: str, entry: bytes) -> tuple[bytes, float] | None:
-    """Return the value and when it was stored, None if the entry is damaged or of another key."""
-    if len(entry) < _HEAD.size:
-        return None
-    magic, crc, stored, key_length, length = _HEAD.unpack_from(entry)
-    start = _HEAD.size + key_length
-    if magic != _MAGIC or len(entry) != start + length or entry[_HEAD.size : start] != key.encode():
-        return None
-    if zlib.crc32(memoryview(entry)[_CHECKED_FROM:]) != crc:
-        return None
-    return entry[start:], stored
-
-
-@cache
-def _host() -> str:
-    """Return a name for the machine and the container: a process id means something within one only."""
-    space = ""
-    with suppress(OSError):
-        space = os.readlink("/proc/self/ns/pid")
-    return hashlib.sha256(f"{platform.node()} {space}".encode()).hexdigest()[:12]
-
-
-def _is_void(session: str, at: float) -> bool:
-    """Tell whether the owner of a claim is dead, or must have renewed it."""
-    host, pid, _ = session.split("-")
-    if abs(time.time() - at) > _CLAIM_LASTS:
-        return True
-    if host != _host():
-        return False
-    if int(pid) == os.getpid():
-        return session not in _OPEN
-    if os.name != "posix":
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+def _stop(piece: Piece) -> int:
+    assert piece.start is not None
+    return piece.start + piece.length
