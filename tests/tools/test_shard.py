@@ -17,11 +17,12 @@ import pytest
 import zarrstore
 from tests.support import peers
 from zarrstore import DictStore, migrate_2to3, migrate_to_shards
-from zarrstore.errors import DestinationExistsError, MetadataError, UnsupportedOperation
+from zarrstore.errors import DamagedStoreError, DestinationExistsError, MetadataError, UnsupportedOperation
 from zarrstore.metadata import sharding, v2
 from zarrstore.metadata.chunk import encode_chunk
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.testing import CountingStore, Recorder
+from zarrstore.tools.journal import Journal
 
 V2 = Path(__file__).parent.parent / "data" / "v2"
 
@@ -211,15 +212,26 @@ def test_what_is_there_is_not_overwritten_unless_it_is_said():
     store, dest = hierarchy(), {}
     migrate_2to3(store, dest, shards=700)
     before = dict(dest)
-    with pytest.raises(DestinationExistsError):
-        migrate_2to3(store, dest, shards=10**6)
-    assert dest == before
-    migrate_2to3(store, dest, shards=700, overwrite=True)
-    assert dest == before
-    dest["zarr.json"] = b'{"mine": 1}'
+    for shards in (700, 10**6):
+        with pytest.raises(DestinationExistsError, match="pass overwrite=True"):
+            migrate_2to3(store, dest, shards=shards)
+        assert dest == before
+    dest = {"zarr.json": b'{"mine": 1}'}
     with pytest.raises(DestinationExistsError, match="overwrite=True"):
-        migrate_2to3(store, dest, shards=700, resume=None)
-    assert dest["zarr.json"] == b'{"mine": 1}'
+        migrate_2to3(store, dest, shards=700)
+    assert dest == {"zarr.json": b'{"mine": 1}'}
+
+
+def test_shards_of_another_shape_do_not_stay_behind_to_be_read_for_data(tmp_path):
+    store: dict[str, bytes] = {}
+    fill(store, "a", np.arange(1, 21, dtype="u1"), 2, compressor=None, fill_value=0)
+    dest = DirectoryStore(tmp_path / "d")
+    migrate_to_shards(store, dest, shards=(2,))
+    for n in range(5, 10):
+        del store[f"a/{n}"]
+    migrate_to_shards(store, dest, shards=(10,), overwrite=True)
+    assert by_zarr(tmp_path / "d", "a").tolist() == [*range(1, 11), *[0] * 10]
+    assert sorted(dest.keys_below("a/c")) == ["a/c/0"]
 
 
 def test_a_dry_run_writes_nothing():
@@ -249,8 +261,9 @@ def test_documents_come_after_a_flush_of_all_shards_and_groups_after_their_array
     assert all(i < group for i, event in enumerate(order) if "g/grid/zarr.json" in event or "g/cube/zarr.json" in event)
 
 
-def test_after_a_failure_no_document_stands_and_the_second_run_writes_only_what_is_missing():
-    store, inner = hierarchy(), DictStore()
+def test_after_a_failure_no_document_stands_and_the_second_run_writes_only_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("zarrstore.tools.shard._RECORDED_TOGETHER", 1)
+    store, inner, journal = DictStore(root=hierarchy()), DirectoryStore(tmp_path / "d"), tmp_path / "journal"
     whole: dict[str, bytes] = {}
     migrate_2to3(store, whole, shards=300)
     calls = itertools.count()
@@ -262,27 +275,52 @@ def test_after_a_failure_no_document_stands_and_the_second_run_writes_only_what_
             super()._set(key, value)
 
     with pytest.raises(OSError, match="the disk is gone"):
-        migrate_to_shards(store, Breaking(inner), shards=300, workers=1)
+        migrate_to_shards(store, Breaking(inner), shards=300, workers=1, resume=journal)
     written = set(inner)
-    assert written
+    assert len(written) == 9
     assert not any(key.endswith("zarr.json") for key in written)
-    again = CountingStore(inner)
-    migrate_to_shards(store, again, shards=300, resume=True)
+    with pytest.raises(DestinationExistsError):
+        migrate_to_shards(store, inner, shards=300)
+    with pytest.raises(DamagedStoreError, match="another copy"):
+        migrate_to_shards(store, inner, shards=10**6, resume=journal)
+    calls = itertools.count(100)
+    migrate_to_shards(store, Breaking(inner), shards=300, resume=journal)
     assert dict(inner) == whole
-    assert again.calls["_set"] == len(whole) - len(written)
+    assert next(calls) - 100 <= len(whole) - len(written) + 1
+    assert not journal.exists()
 
 
-def test_a_shard_whose_source_changed_is_written_anew_on_resumption():
-    store: dict[str, bytes] = {}
-    fill(store, "a", np.arange(8, dtype="u1"), 2, compressor=None, fill_value=0)
-    dest: dict[str, bytes] = {}
-    migrate_2to3(store, dest, shards=(4,))
-    store["a/3"] = b"longer than before"
-    del store["a/0"]
-    migrate_to_shards(store, dest, shards=(4,), resume=True)
+def test_a_shard_whose_chunks_changed_meanwhile_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("zarrstore.tools.shard._RECORDED_TOGETHER", 1)
+    store, dest, journal = DirectoryStore(tmp_path / "s"), DirectoryStore(tmp_path / "d"), tmp_path / "journal"
+    fill(store, "a", np.arange(40, dtype="u1"), 2, compressor=None, fill_value=0)
+    calls = itertools.count()
+
+    class Breaking(zarrstore.wrappers.base.Wrapper):
+        def _set(self, key, value):
+            if next(calls) == 4:
+                raise OSError("the disk is gone")
+            super()._set(key, value)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        migrate_to_shards(store, Breaking(dest), shards=(8,), workers=1, resume=journal)
+    store["a/3"] = b"xy"  # of the same size
+    del store["a/4"]
+    migrate_to_shards(store, dest, shards=(8,), resume=journal)
     fresh: dict[str, bytes] = {}
-    migrate_2to3(store, fresh, shards=(4,))
-    assert dest == fresh
+    migrate_to_shards(store, fresh, shards=(8,))
+    assert dict(dest) == fresh
+
+
+def test_a_shard_is_recorded_after_the_flush_of_its_destination(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr(Journal, "record", lambda self, versions: order.append(("record", len(list(versions)))))
+    recorder = Recorder()
+    dest = recorder.watch(DictStore(), "dest")
+    migrate_to_shards(hierarchy(), dest, shards=700, resume=tmp_path / "journal")
+    assert order
+    events = [str(event) for event in recorder.events]
+    assert sum("flush" in event for event in events) >= 3  # before the record, before the documents, after them
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
@@ -300,13 +338,17 @@ def test_a_killed_run_is_taken_up_again(tmp_path):
     source = DirectoryStore(tmp_path / "s")
     fill(source, "a", np.arange(4000, dtype="<u2"), 2, compressor=None, fill_value=0)
     script = """
-import sys, zarrstore
+import sys, time, zarrstore, zarrstore.wrappers.base
 from zarrstore.stores.directory import DirectoryStore
-from zarrstore.testing import SlowStore
-zarrstore.migrate_2to3(DirectoryStore(sys.argv[1]), SlowStore(DirectoryStore(sys.argv[2]), delay=0.01), shards=(16,))
+class Slow(zarrstore.wrappers.base.Wrapper):
+    def _set(self, key, value):
+        time.sleep(0.01)
+        super()._set(key, value)
+dest = Slow(DirectoryStore(sys.argv[2]))
+zarrstore.migrate_2to3(DirectoryStore(sys.argv[1]), dest, shards=(16,), resume=sys.argv[3])
 """
     child = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "s"), str(tmp_path / "d")], cwd=peers.CHECKOUT
+        [sys.executable, "-c", script, *(str(tmp_path / name) for name in ("s", "d", "journal"))], cwd=peers.CHECKOUT
     )
     dest = DirectoryStore(tmp_path / "d")
     while child.poll() is None and len(dest) < 20:
@@ -316,7 +358,7 @@ zarrstore.migrate_2to3(DirectoryStore(sys.argv[1]), SlowStore(DirectoryStore(sys
     written = len(dest)
     assert 20 <= written < 250
     assert "a/zarr.json" not in dest
-    migrate_to_shards(source, dest, shards=(16,), resume=True)
+    migrate_to_shards(source, dest, shards=(16,), resume=tmp_path / "journal")
     np.testing.assert_array_equal(by_zarr(tmp_path / "d", "a"), np.arange(4000))
 
 

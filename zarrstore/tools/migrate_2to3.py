@@ -62,8 +62,7 @@ def migrate_2to3(
         With `dest`, a journal of the chunks that are copied: see `copy_store`. Without it, a second run compares the
         chunks that are there already with those of `store`.
     shards : 'auto', int (bytes) or tuple of int (items), optional
-        Pack the chunks into shards in `dest`, as they are, without decoding one: see `migrate_to_shards`. Anything but
-        None for `resume` then goes on with what is there.
+        Pack the chunks into shards in `dest`, as they are, without decoding one: see `migrate_to_shards`.
 
     Returns
     -------
@@ -125,7 +124,7 @@ def migrate_2to3(
             shards,
             dry_run=dry_run,
             overwrite=overwrite,
-            resume=resume is not None,
+            resume=resume,
         )
     target = source if dest is None else as_store(dest)
     plan = _plan(source, target, at, overwrite, in_place=dest is None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,12 +15,13 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
-from zarrstore.errors import DestinationExistsError, MetadataError, UnsupportedOperation
+from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError
 from zarrstore.metadata import consolidated, documents, sharding, v2, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
 from zarrstore.tools.executing import run_ordered
+from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.listing import listing_of
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.tools.streams import sort_entries
@@ -26,6 +30,8 @@ __all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
 
 #: What ``shards="auto"`` aims at, in bytes.
 AUTO_NBYTES = 64 << 20
+#: Shards that are made durable and recorded together.
+_RECORDED_TOGETHER = 64
 #: Chunks of an array whose sizes are looked at to know how large they are when stored.
 _SAMPLE = 32
 
@@ -41,7 +47,7 @@ def migrate_to_shards(
     *,
     dry_run: bool = False,
     overwrite: bool = False,
-    resume: bool = False,
+    resume: str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
     workers: int = 4,
     on_shard: Callable[[str], object] | None = None,
@@ -60,9 +66,10 @@ def migrate_to_shards(
     dry_run : bool, default False
         Plan, and write nothing.
     overwrite : bool, default False
-        Replace shards and documents that are in `dest`.
-    resume : bool, default False
-        Keep a shard that is in `dest` if its index lists the chunks that `store` has, with their sizes.
+        Replace what is in `dest`: the document of an array is deleted first, then its shards, then written anew.
+    resume : path-like, optional
+        A journal: shards that an interrupted run finished are not made again, unless their chunks changed since (size
+        and what identity `store` has of them). Deleted at the end.
     executor : concurrent.futures.Executor, optional
         Where shards are put together; both stores travel to its workers if it has its own processes. Threads of this
         process by default.
@@ -79,7 +86,9 @@ def migrate_to_shards(
     Raises
     ------
     DestinationExistsError
-        A shard or document is in `dest`, and neither `overwrite` nor `resume` is True.
+        A shard or another document is in `dest`, and `overwrite` is False. Nothing was written.
+    DamagedStoreError, LockedStoreError
+        `resume` is the journal of other work, or of a run that goes on.
     MetadataError
         A document is damaged, or a shape of `shards` is no multiple of a chunk's. Nothing was written.
     KeyError
@@ -90,7 +99,8 @@ def migrate_to_shards(
     No chunk is decoded: the codecs of an array become the inner codecs of its shards, whose index carries a CRC-32C.
     Documents are written last, arrays before the groups above them, so that a reader finds whole arrays or none. Cost:
     each chunk is read once, each shard written once; one listing an array. Memory: the shards under way.
-    Threads, processes, crash: shards are set one by one; a killed run leaves no document, and `resume` goes on.
+    Threads, processes, crash: shards are set one by one; a killed run leaves no document. A shard is recorded in the
+    journal after a flush of `dest`.
     Source: the sharding codec of version 3; zarr 3.4's ``from_array(shards=)`` decodes and encodes every chunk.
 
     Examples
@@ -109,18 +119,32 @@ def migrate_to_shards(
     if not steps:
         raise KeyError(path)
     _consolidate(source, steps)
-    _check_destination(dest, steps, overwrite or resume)
     if not dry_run:
         with ExitStack() as stack:
+            journal = None
+            if resume is not None:
+                job = {
+                    "source": place_name(source),
+                    "destination": place_name(dest),
+                    "path": path,
+                    "shapes": {step.node.path: step.array.layout.shards for step in steps if step.array is not None},
+                }
+                journal = stack.enter_context(Journal(resume, json.loads(json.dumps(job))))
+            goes_on = journal is not None and journal.resumed
+            _check_destination(dest, steps, overwrite or goes_on)
+            if journal is not None:
+                journal.go_on() if goes_on else journal.begin(())
+            if overwrite and not goes_on:
+                _make_room(dest, steps)
             pool = executor or stack.enter_context(ThreadPoolExecutor(workers))
-            for step in steps:
-                if step.array is not None:
-                    _write_shards(source, dest, step, pool, overwrite, resume, on_shard)
-        dest.flush()
-        for step in sorted(steps, key=lambda step: (step.node.kind != "array", -len(k.segments(step.node.path)))):
-            if step.document is not None:
-                dest[step.key] = documents.dumps(step.document)
-        dest.flush()
+            _Writing(source, dest, pool, journal, on_shard).run(step.array for step in steps if step.array is not None)
+            dest.flush()
+            for step in sorted(steps, key=lambda step: (step.node.kind != "array", -len(k.segments(step.node.path)))):
+                if step.document is not None:
+                    dest[step.key] = documents.dumps(step.document)
+            dest.flush()
+            if journal is not None:
+                journal.remove()
     action = "planned" if dry_run else "migrated"
     return MigrationReport(
         2,
@@ -153,6 +177,10 @@ class _Array:
         entries = sort_entries(self._placed(listing_of(source, self.path, details=True).entries))
         for shard_key, members in groupby(entries, key=lambda entry: entry.key.partition("\n")[0]):
             yield shard_key, [_unplaced(entry) for entry in members]
+
+    def shards_in(self, dest: Store) -> Iterator[str]:
+        """Yield the keys in `dest` that name a shard of this array."""
+        return (key for key in dest._keys(self.path) if self.shard_keys.coords(key, self.path) is not None)
 
     def _placed(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield the chunks under names that sort by shard, then by place."""
@@ -256,51 +284,85 @@ def _consolidate(source: Store, steps: list[_Step]) -> None:
 
 def _check_destination(dest: Store, steps: list[_Step], may_be_there: bool) -> None:
     if not dest.capabilities.writable:
-        raise UnsupportedOperation("write shards", dest)
+        raise ReadOnlyError(steps[0].key, dest)
+    if may_be_there:
+        return
     for step in steps:
         found = None if step.document is None else dest.get(step.key)
-        if found is not None and found != documents.dumps(step.document) and not may_be_there:
+        if found is not None and found != documents.dumps(step.document):
             raise DestinationExistsError(step.node.key, step.key, "pass overwrite=True")
+        shard = None if step.array is None else next(iter(step.array.shards_in(dest)), None)
+        if shard is not None:
+            raise DestinationExistsError(step.node.key, shard, "pass overwrite=True, or resume with its journal")
+
+
+def _make_room(dest: Store, steps: list[_Step]) -> None:
+    """Delete the arrays that are replaced, their documents first: a shard of another shape would be read for data."""
+    for step in steps:
+        if step.array is not None:
+            dest.delitems([step.key])
+            for shard in list(step.array.shards_in(dest)):
+                dest.delitems([shard])
 
 
 # Do -----------------------------------------------------------------------------------------------------------------
 
 
-def _write_shards(
-    source: Store,
-    dest: Store,
-    step: _Step,
-    executor: Executor,
-    overwrite: bool,
-    resume: bool,
-    on_shard: Callable[[str], object] | None,
-) -> None:
-    assert step.array is not None
-    n_chunks = step.array.layout.n_chunks
-    tasks = (
-        (write_shard, source, dest, key, members, n_chunks, overwrite, resume)
-        for key, members in step.array.tasks(source)
-    )
-    for key in run_ordered(executor, tasks):
-        if on_shard is not None:
-            on_shard(key)
+class _Writing:
+    """The shards of all arrays: written by an executor, recorded when they are durable."""
+
+    def __init__(
+        self,
+        source: Store,
+        dest: Store,
+        executor: Executor,
+        journal: Journal | None,
+        on_shard: Callable[[str], object] | None,
+    ) -> None:
+        self._source = source
+        self._dest = dest
+        self._executor = executor
+        self._journal = journal
+        self._on_shard = on_shard
+        self._done = dict(journal.done()) if journal is not None and journal.resumed else {}
+        self._versions: dict[str, str] = {}
+        self._unrecorded: list[str] = []
+
+    def run(self, arrays: Iterable[_Array]) -> None:
+        """Write what is not done yet."""
+        for key in run_ordered(self._executor, self._tasks(arrays)):
+            self._unrecorded.append(key)
+            if len(self._unrecorded) >= _RECORDED_TOGETHER:
+                self._record()
+            if self._on_shard is not None:
+                self._on_shard(key)
+        self._record()
+
+    def _tasks(self, arrays: Iterable[_Array]) -> Iterator[tuple[Any, ...]]:
+        for array in arrays:
+            for key, members in array.tasks(self._source):
+                if self._journal is not None:
+                    version = _version(members)
+                    if self._done.get(key) == version and self._dest._contains(key):
+                        continue
+                    self._versions[key] = version
+                yield write_shard, self._source, self._dest, key, members, array.layout.n_chunks
+
+    def _record(self) -> None:
+        if self._journal is not None and self._unrecorded:
+            self._dest.flush()  # before the record: what is recorded is not written again
+            self._journal.record((key, self._versions.pop(key)) for key in self._unrecorded)
+        self._unrecorded.clear()
 
 
-def write_shard(
-    source: Store,
-    dest: Store,
-    key: str,
-    members: list[tuple[int, Entry]],
-    n_chunks: int,
-    overwrite: bool,
-    resume: bool,
-) -> str:
-    """Read the chunks of one shard and write it, unless it is there and `resume` finds it as it is to be."""
-    if not overwrite and dest._contains(key):
-        if not resume:
-            raise DestinationExistsError(members[0][1].key, key, "pass overwrite=True, or resume=True to go on")
-        if _is_written(source, dest, key, members, n_chunks):
-            return key
+def _version(members: list[tuple[int, Entry]]) -> str:
+    """Return what differs when a chunk of a shard changed, came or went, as far as a listing tells."""
+    text = json.dumps([[place, *entry] for place, entry in members])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write_shard(source: Store, dest: Store, key: str, members: list[tuple[int, Entry]], n_chunks: int) -> str:
+    """Read the chunks of one shard, in one batch, and write it; return its key."""
     found = source._get_many([entry.key for _, entry in members])
     sizes: list[int | None] = [None] * n_chunks
     parts = []
@@ -312,11 +374,3 @@ def write_shard(
     if parts:
         dest._set(key, b"".join((*parts, sharding.pack_index(sizes))))
     return key
-
-
-def _is_written(source: Store, dest: Store, key: str, members: list[tuple[int, Entry]], n_chunks: int) -> bool:
-    """Tell whether the index of a shard lists the chunks that the source has, with their sizes."""
-    sizes: list[int | None] = [None] * n_chunks
-    for place, entry in members:
-        sizes[place] = entry.nbytes if entry.nbytes >= 0 else source._nbytes(entry.key)
-    return dest._get_suffix(key, sharding.index_nbytes(n_chunks)) == sharding.pack_index(sizes)
