@@ -318,3 +318,13 @@ def test_without_click_it_says_what_to_install() -> None:
     assert done.returncode == 3
     assert "pip install zarrstore[cli]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_migrate_into_shards(cli: Cli) -> None:
+    assert cli("migrate", "legacy.lmdb", "--shards", "auto").code == 2
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr", "--shards", "large").code == 2
+    assert not Path("new.zarr").exists()
+    assert cli("migrate", "legacy.lmdb", "--dest", "new.zarr", "--shards", "1MiB").code == 1  # one has no equivalent
+    documents = list(Path("new.zarr").rglob("zarr.json"))
+    assert sum('"sharding_indexed"' in path.read_text() for path in documents) >= 15
+    assert cli("verify", "new.zarr").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack
 
 import click
@@ -26,6 +27,7 @@ from zarrstore.tools.listing import require
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_2to3 import migrate_1to3, migrate_2to3
 from zarrstore.tools.migration import MigrationReport
+from zarrstore.tools.shard import Shards
 
 
 @click.command()
@@ -33,6 +35,7 @@ from zarrstore.tools.migration import MigrationReport
 @path_argument()
 @click.option("--to", "version", type=click.Choice(["2", "3"]), help="The version wanted; by default the next one.")
 @click.option("--dest", metavar="TARGET", help="Copy the chunks there and write the documents there (2 to 3 only).")
+@click.option("--shards", metavar="auto|SIZE|SHAPE", help="With --dest, pack chunks into shards: auto, 16MiB, 512x512.")
 @click.option("--overwrite", is_flag=True, help="Replace version 3 documents, and chunks at --dest, that differ.")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="FILE", help="With --dest, a journal to go on from.")
 @click.option("--remove-v2", is_flag=True, help="Delete the documents of version 2 once those of version 3 stand.")
@@ -47,6 +50,7 @@ def command(
     path: str,
     version: str | None,
     dest: str | None,
+    shards: str | None,
     overwrite: bool,
     resume: str | None,
     remove_v2: bool,
@@ -63,6 +67,8 @@ def command(
     """
     if dest is not None and (remove_v2 or version == "2"):
         raise click.UsageError("--dest is for version 2 to 3, and gets no documents of version 2 that could be removed")
+    if dest is None and shards is not None:
+        raise click.UsageError("--shards is for --dest: chunks are not packed into shards where they are")
     if dest is None and resume is not None:
         raise click.UsageError("--resume is for --dest: in place, a second run goes on by itself")
     with ExitStack() as stack:
@@ -92,9 +98,31 @@ def command(
                 remove_v2=remove_v2,
                 overwrite=overwrite,
                 resume=None if dry_run else resume,
+                shards=None if shards is None else parse_shards(shards),
             )
     _show(report, as_json)
     ctx.exit(1 if report.counts().get("impossible") else 0)
+
+
+def parse_shards(text: str) -> Shards:
+    """Return what ``--shards`` says: ``auto``, a size in bytes, or a shape in items.
+
+    Examples
+    --------
+    >>> parse_shards("auto"), parse_shards("16MiB"), parse_shards("512x512"), parse_shards("1000,")
+    ('auto', 16777216, (512, 512), (1000,))
+    """
+    if text == "auto":
+        return text
+    size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMG]i?)?B?", text, re.IGNORECASE)
+    if size is not None:
+        unit = (size[2] or "").upper()
+        factor = (1024 if unit.endswith("I") else 1000) ** "KMG".find(unit[:1]) * (1024 if unit.endswith("I") else 1000)
+        return int(float(size[1]) * (factor if unit else 1))
+    lengths = [length for length in re.split("[x,]", text) if length]
+    if not lengths or not all(length.isdecimal() for length in lengths):
+        raise click.UsageError(f"--shards {text!r} is neither auto, nor a size as 16MiB, nor a shape as 512x512")
+    return tuple(map(int, lengths))
 
 
 def _show(report: MigrationReport, as_json: bool) -> None:
