@@ -173,6 +173,8 @@ class Store(MutableMapping[str, bytes]):
     takes_buffers: bool = False
     #: Whether an array's document must be set before its chunks, because their names in the backend depend on it.
     _documents_first: bool = False
+    #: Whether `_rename` itself raises KeyError where nothing is at its source, so that `rename` need not look first.
+    _rename_checks_source: bool = False
 
     # The mapping ---------------------------------------------------------------------------------------------------
 
@@ -289,21 +291,28 @@ class Store(MutableMapping[str, bytes]):
         One contract for every store. Deviation from zarr 2, where the outcome differed by store and could lose data.
         """
         src, dst = _normal_path(source), k.normalize_path(destination)
-        if src is None or not self._is_occupied(src):
+        if src is None or (not (self._rename_checks_source and src != dst) and not self._is_occupied(src)):
             raise KeyError(source)
         if src == dst:
             return
         if dst:
             k.check_key(dst)
         if k.is_below(dst, src):
-            raise RenameError(src, dst)
+            raise self._unmovable(src, source, RenameError(src, dst))
         if not dst or self._is_occupied(dst):
-            raise DestinationExistsError(src, dst)
+            raise self._unmovable(src, source, DestinationExistsError(src, dst))
         if self.capabilities.hierarchical:
             for above in k.parents(dst):
                 if above and self._contains(above):
-                    raise ConflictError(dst, self, above)
-        self._rename(src, dst)
+                    raise self._unmovable(src, source, ConflictError(dst, self, above))
+        try:
+            self._rename(src, dst)
+        except KeyError as exc:
+            raise _in_the_callers_spelling(exc, source) from None
+
+    def _unmovable(self, src: str, source: object, error: Exception) -> Exception:
+        """Return why `src` cannot be moved: that nothing is there comes first."""
+        return KeyError(source) if self._rename_checks_source and not self._is_occupied(src) else error
 
     def _is_occupied(self, path: str) -> bool:
         """Tell whether a value or a directory is at `path`."""

@@ -249,29 +249,54 @@ def _init_node(
     key = k.check_key(k.join(path, document))
     if not store.capabilities.writable:
         raise ReadOnlyError(key, store)
-    emptied = _paths_to_empty(store, path, overwrite)
+    if overwrite:
+        emptied = _paths_to_empty(store, path)
+        missing = None
+    else:
+        emptied, missing = [], _missing_groups(store, path)
     _check_no_value_in_the_way(store, path, emptied)
     for at in emptied:
         store.rmdir(at)
         if chunk_store is not None:
             as_store(chunk_store).rmdir(at)
-    for above in k.parents(path):
-        if not contains_group(store, above):
-            store[k.join(above, documents.ZGROUP)] = v2.encode_group()
+    if missing is None:
+        missing = [above for above in k.parents(path) if not contains_group(store, above)]
+    for above in missing:
+        store[k.join(above, documents.ZGROUP)] = v2.encode_group()
     store[key] = data
 
 
-def _paths_to_empty(store: Store, path: str, overwrite: bool) -> list[str]:
-    """Return the paths to be emptied first; raise if something is in the way and may not be replaced."""
-    arrays_above = [above for above in k.parents(path) if contains_array(store, above)]
-    if not overwrite:
-        if arrays_above:
-            raise ContainsArrayError(arrays_above[0])
+def _missing_groups(store: Store, path: str) -> list[str]:
+    """Return the paths above that have no group yet; raise if a node is at the path, or an array above.
+
+    On an object store each ``in`` is a request. One listing spares those about what lies below an empty place.
+    """
+    missing: list[str] = []
+    above = list(k.parents(path))
+    for at, below in zip(above, [*above[1:], path], strict=False):
+        if contains_group(store, at):
+            continue
+        if contains_array(store, at):
+            raise ContainsArrayError(at)
+        missing.append(at)
+        if _is_free(store, below):
+            return [*missing, *above[len(k.segments(below)) :]]
+    if (missing and missing[-1] == above[-1]) or not _is_free(store, path):
         if contains_array(store, path):
             raise ContainsArrayError(path)
         if contains_group(store, path):
             raise ContainsGroupError(path)
-        return []
+    return missing
+
+
+def _is_free(store: Store, path: str) -> bool:
+    """Tell whether a listing shows that nothing is at a path or below it."""
+    return store.capabilities.listable and not store._is_occupied(path)
+
+
+def _paths_to_empty(store: Store, path: str) -> list[str]:
+    """Return the paths to be emptied first; raise if that cannot be done."""
+    arrays_above = [above for above in k.parents(path) if contains_array(store, above)]
     paths = arrays_above[:1] or [path]
     if not store.capabilities.erasable and any(store.listdir(at) for at in paths):
         raise UnsupportedOperation(f"replace {path!r}", store, "it cannot erase; choose another path or another store")

@@ -12,8 +12,17 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support import peers
+from zarrstore import init_array
 from zarrstore.adapt import as_store
-from zarrstore.errors import ConflictError, ReadOnlyError, StoreNotFoundError, StoreReadError
+from zarrstore.errors import (
+    ConflictError,
+    ContainsArrayError,
+    ContainsGroupError,
+    DestinationExistsError,
+    ReadOnlyError,
+    StoreNotFoundError,
+    StoreReadError,
+)
 from zarrstore.stores.fsspec import FSStore
 from zarrstore.testing import StoreConformance, tree
 from zarrstore.wrappers.lru import LRUStoreCache
@@ -98,7 +107,9 @@ def test_one_request_for_each_get_and_each_set(counted):
     assert "a/3" in store
     assert spent(proxy) == {"HEAD": 1}
     assert "a/none" not in store
-    assert spent(proxy) == {"HEAD": 1, "GET": 1}
+    assert spent(proxy) == {"HEAD": 1}
+    assert (store.getrange("a/12", 9, 20), store.getsize("a/12")) == (b"", 2)
+    assert spent(proxy) == {"GET": 1, "HEAD": 2}
 
 
 def test_a_batch_takes_one_request_for_each_value_and_runs_them_at_once(counted):
@@ -139,10 +150,8 @@ def test_a_hierarchy_of_2000_chunks_is_written_listed_renamed_and_removed(counte
     assert store.getsize("array") == sum(map(len, chunks.values())) + 2
     spent(proxy)
     store.rename("array", "moved/here")
-    used = spent(proxy)
-    assert used["POST"] == 3
-    assert used["PUT"] == 2001  # copies, which the server makes
-    assert used["HEAD"] <= 2001 + 4
+    # The source is listed twice, the destination once, and the server makes the copies.
+    assert spent(proxy) == {"GET": 5, "HEAD": 1, "PUT": 2001, "POST": 3}
     assert sorted(store) == sorted([".zgroup", "moved/here/.zarray", *(f"moved/here/{key[6:]}" for key in chunks)])
     found = store.getitems([f"moved/here/{key[6:]}" for key in chunks])
     spent(proxy)
@@ -233,10 +242,67 @@ def test_a_failed_write_says_which(counted):
 
 def test_keys_that_the_server_does_not_delete_are_an_error(counted, monkeypatch):
     store, _ = counted
-    answer = {"Errors": [{"Key": "root/a", "Message": "Access Denied"}]}
-    monkeypatch.setattr(type(store.fs), "call_s3", lambda self, *args, **kwargs: answer)
+
+    async def refuse(self, *args, **kwargs):
+        return {"Errors": [{"Key": "root/a", "Message": "Access Denied"}]}
+
+    monkeypatch.setattr(type(store.fs), "_call_s3", refuse)
     with pytest.raises(PermissionError, match=r"'root/a'.*Access Denied"):
         store.delitems(["a", "b"])
+
+
+def test_few_keys_are_renamed_in_few_requests(counted):
+    store, proxy = counted
+    store.update({"a": b"1", "dir/x": b"2", "dir/y/z": b"3", "dir-other": b"4"})
+    spent(proxy)
+    store.rename("a", "b")
+    assert spent(proxy) == {"GET": 2, "PUT": 1, "POST": 1}
+    store.rename("dir", "moved")
+    assert spent(proxy) == {"GET": 2, "PUT": 2, "POST": 1}
+    with pytest.raises(KeyError):
+        store.rename("absent", "x")
+    with pytest.raises(KeyError):
+        store.rename("absent", "absent")
+    with pytest.raises(KeyError):
+        store.rename("absent", "b")
+    with pytest.raises(DestinationExistsError):
+        store.rename("moved", "b")
+    assert dict(store) == {"b": b"1", "moved/x": b"2", "moved/y/z": b"3", "dir-other": b"4"}
+
+
+def test_the_size_of_a_directory_is_one_listing(counted):
+    store, proxy = counted
+    store.update({"d/x": b"1", "d/y/z": b"333"})
+    spent(proxy)
+    assert (store.getsize("d"), store.getsize("d/y")) == (1, 3)
+    assert spent(proxy) == {"HEAD": 2, "GET": 2}
+
+
+def test_a_listing_tells_sizes_and_identities_without_a_request_for_each(counted):
+    store, proxy = counted
+    store.update({"d/x": b"1", "d/y": b"22"})
+    spent(proxy)
+    old = {entry.key: entry for entry in store._details("d")}
+    assert {key: entry.nbytes for key, entry in old.items()} == {"d/x": 1, "d/y": 2}
+    assert spent(proxy) == {"GET": 1}
+    assert store._entry("d/y") == old["d/y"]
+    store["d/y"] = b"33"
+    new = {entry.key: entry for entry in store._details("d")}
+    assert (new["d/x"] == old["d/x"], new["d/y"] == old["d/y"]) == (True, False)
+
+
+def test_an_array_is_made_deep_down_in_at_most_eight_requests(counted):
+    store, proxy = counted
+    for path in ("a/b/c", "a/b/d", "a/e/f"):
+        init_array(store, shape=4, chunks=2, path=path)
+        used = spent(proxy)
+        assert sum(used.values()) <= 8, (path, used)
+    with pytest.raises(ContainsArrayError):
+        init_array(store, shape=4, path="a/b/c/d/e")
+    with pytest.raises(ContainsGroupError):
+        init_array(store, shape=4, path="a/b")
+    groups = [key for key in store if key.endswith(".zgroup")]
+    assert sorted(groups) == [".zgroup", "a/.zgroup", "a/b/.zgroup", "a/e/.zgroup"]
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError("slow"), ValueError("nonsense")])

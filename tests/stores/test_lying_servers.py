@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -66,16 +67,20 @@ def over_obstore(server: liar.Liar, kind: str) -> Any:
     )
 
 
+@functools.cache
+def s3_filesystem(url: str) -> Any:
+    s3fs = pytest.importorskip("s3fs")
+    config = {"retries": {"max_attempts": 0}, "read_timeout": TIMEOUT, "connect_timeout": 2}
+    client = {"endpoint_url": url, "region_name": "us-east-1"}
+    fs = s3fs.S3FileSystem(anon=True, client_kwargs=client, config_kwargs=config, skip_instance_cache=True)
+    fs.retries = 1
+    return fs
+
+
 def s3_over_fsspec(server: liar.Liar, kind: str) -> Any:
-    pytest.importorskip("s3fs")
     from zarrstore.stores.fsspec import FSStore
 
-    config = {"retries": {"max_attempts": 1}, "read_timeout": TIMEOUT, "connect_timeout": 2}
-    client = {"endpoint_url": server.url, "region_name": "us-east-1"}
-    options = {"anon": True, "client_kwargs": client, "config_kwargs": config, "skip_instance_cache": True}
-    store = FSStore(f"s3://{kind}/root", **options)
-    store.fs.retries = 1
-    return store
+    return FSStore(f"{kind}/root", fs=s3_filesystem(server.url))
 
 
 def s3_over_obstore(server: liar.Liar, kind: str) -> Any:
@@ -114,9 +119,15 @@ def test_an_honest_server_is_read_right(client: str, server: liar.Liar) -> None:
     assert "absent" not in store
 
 
-@pytest.mark.parametrize("client", ["HTTPStore"])
+#: To S3 the encoding of an object is a remark of whoever stored it: the bytes are the value, and their number its size.
+NO_LIES_ON_S3 = frozenset({"packs_the_answer", "tells_the_packed_length_to_head"})
+
+
+@pytest.mark.parametrize("client", ["HTTPStore", "FSStore http", "FSStore s3"])
 @pytest.mark.parametrize("kind", [kind for kind in liar.LIES if kind not in liar.SLOW])
 def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server: liar.Liar) -> None:
+    if client.endswith("s3") and kind in NO_LIES_ON_S3:
+        return
     store = CLIENTS[client](server, kind)
     wrong = {}
     for name, (read, right) in READS.items():
@@ -133,7 +144,7 @@ def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server:
     assert "absent" not in CLIENTS[client](server, kind)  # on a connection that no lie has spoilt
 
 
-@pytest.mark.parametrize("client", ["HTTPStore"])
+@pytest.mark.parametrize("client", ["HTTPStore", "FSStore http", "FSStore s3"])
 @pytest.mark.parametrize("kind", sorted(liar.SLOW))
 def test_a_server_that_dawdles_is_given_up(kind: str, client: str, server: liar.Liar) -> None:
     store = CLIENTS[client](server, kind)

@@ -10,11 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems, batches
-from zarrstore.errors import ConflictError, ReadOnlyError, StoreNotFoundError, StoreReadError
+from zarrstore.errors import ConflictError, ReadOnlyError, StoreNotFoundError, StoreReadError, UnsupportedOperation
 from zarrstore.optional import require
-from zarrstore.stores.fsspec.filesystems import lists_whole, names, parameters, protocols, uncached
+from zarrstore.stores._answers import Answer, Unusable, ValueReader
+from zarrstore.stores.fsspec import filesystems
+from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
+from zarrstore.urls import without_secrets
 from zarrstore.values import as_bytes
 
 __all__ = ["FSStore", "from_map"]
@@ -23,8 +26,17 @@ __all__ = ["FSStore", "from_map"]
 _ABSENT: tuple[type[Exception], ...] = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 #: Protocols of object stores, where a value may stand beside a directory of its name, and directories need no making.
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "obs", "cos", "tos"})
+_S3 = frozenset({"s3", "s3a"})
+_WEB = frozenset({"http", "https"})
+#: Protocols whose deletion of a file refuses a directory, and whose deletion of a directory refuses one that is not
+#: empty. Elsewhere (WebDAV, pyarrow's) either may erase all that is below.
+_CAREFUL = frozenset({"file", "local", "memory", "sftp", "ssh", "ftp", "smb"})
+#: Protocols with one connection, on which one command runs at a time.
+_ONE_AT_A_TIME = frozenset({"ftp"})
 #: Values of one batch of writes, in bytes and in number.
 _BATCH_BYTES, _BATCH_KEYS = 64 << 20, 1000
+#: How often a file is written whose directory another thread removes meanwhile.
+_ATTEMPTS = 5
 
 
 class FSStore(Store):
@@ -55,24 +67,33 @@ class FSStore(Store):
         What else means that a key is absent. S3 without the permission to list answers 403 for absence:
         ``missing_is=(PermissionError,)``. By default only FileNotFoundError, IsADirectoryError and NotADirectoryError
         do.
+    workers : int, default 64
+        Requests in flight at a time in a batch. For an ``s3://`` URL, as many connections are opened; a filesystem
+        that is given as `fs` has its own limit, which is 10 in s3fs (``config_kwargs={"max_pool_connections": 64}``).
     **storage_options
         Passed to the filesystem.
 
     Notes
     -----
-    Cost on S3, in requests: get, part of a value, set 1; `in` and `nbytes` 1, of a missing key 2; `delitems` and
-    `rmdir` 1 per 1,000 keys; `del` 2, because S3 deletes what is missing without a word; `listdir` 1 per 1,000
-    children; `rename` 2 per key, and the values stay at the server. Batches run as many requests at once as the
-    filesystem's ``batch_size``.
+    Cost on S3, in requests: get, part of a value, set, `in`, `nbytes` 1; `delitems` and `rmdir` 1 per 1,000 keys;
+    `del` 2, because S3 deletes what is missing without a word; `listdir` 1 per 1,000 children; `rename` 1 per key and
+    1 per 1,000 keys to list and to delete, and the values stay at the server.
 
-    Directories that a delete empties are removed. fsspec's cache of listings is not used. Values are written to
+    An answer of S3 or of a web server counts if it has the announced length or ends with its last chunk, and a part if
+    it is the one that was asked for. Over HTTP nothing can be written or listed; `HTTPStore` does the same without
+    aiohttp. ``simplecache::`` and its like keep what they have read: such a store is read only, and shows no change
+    that others make.
+
+    Directories that a delete empties are removed where the filesystem refuses to remove others (local, memory, SFTP,
+    FTP, SMB); elsewhere `rmdir` removes them, each after an empty listing, and listings leave empty ones out. fsspec's
+    cache of listings is not used, and that of the caller's own `fs` forgets what is written here. Values are written to
     a local disk under another name first; on other filesystems a set is as whole as theirs. A delete that the server
     refuses for single keys of a batch is an error.
 
-    Threads: safe where the filesystem is. Processes: each sees what the server has. Forked children make a
-    filesystem of their own. Pickles with its `storage_options`, secrets included. Source: zarr 2.18 FSStore.
-    Deviations: a 403, a 500 or a time-out is an error and never absence; deleting or setting a key removes no
-    subtree.
+    Threads: safe where the filesystem is; FTP takes turns. Processes: each sees what the server has. Forked children
+    make a filesystem of their own. Pickles with its `storage_options`, secrets included; neither repr nor errors show
+    them. Source: zarr 2.18 FSStore. Deviations: a 403, a 500 or a time-out is an error and never absence; deleting or
+    setting a key removes no subtree.
 
     Examples
     --------
@@ -95,48 +116,57 @@ class FSStore(Store):
         create: bool = False,
         missing_exceptions: Sequence[type[Exception]] | None = None,
         missing_is: Sequence[type[Exception]] = (),
+        workers: int = 64,
         **storage_options: Any,
     ) -> None:
+        if mode not in ("r", "r+", "a", "w"):
+            raise ValueError(f"mode is {mode!r}: 'r' or 'w' is wanted")
         if fs is None:
-            core = require("fsspec.core", extra="fsspec", feature="FSStore")
-            try:
-                fs, path = core.url_to_fs(url, **storage_options)
-            except ImportError as exc:  # fsspec names the package that the protocol needs
-                raise ImportError(f"FSStore({url!r}): {exc}") from exc
+            fs, path = _open(url, workers, storage_options)
         elif storage_options:
             raise ValueError("fs and storage_options exclude each other: make the filesystem with the options")
         else:
             path = fs._strip_protocol(url)
-        if mode not in ("r", "r+", "a", "w"):
-            raise ValueError(f"mode is {mode!r}: 'r' or 'w' is wanted")
         self.url = url
         self.mode = mode
         self.normalize_keys = normalize_keys
+        self.workers = workers
         self.missing_is = (*exceptions, *(missing_exceptions or ()), *missing_is)
-        self._fs = uncached(fs)
         self._pid = os.getpid()
         self._root = path
         # Asked from the filesystem, for the root of some is "" and of others "/".
         self._lead: str = fs._strip_protocol(f"{path.rstrip('/')}/x" if path else "x")[:-1]
         self._missing = (*_ABSENT, *self.missing_is)
         self._dimension_separator = dimension_separator or key_separator
-        known = protocols(fs)
+        known = filesystems.protocols(fs)
+        outer = filesystems.names(fs)
+        is_cache = filesystems.is_cache(fs)
         self._flat = not known.isdisjoint(_FLAT)
-        self._local = "file" in names(fs)
-        self._remote = bool(getattr(fs, "async_impl", False))
-        # s3fs asks for the size first, unless it may not fetch a large object in parts.
-        one_request = "max_concurrency" in parameters(getattr(fs, "_cat_file", None))
-        self._whole: dict[str, Any] = {"max_concurrency": 1} if one_request else {}
+        self._local = "file" in outer
+        self._careful = not known.isdisjoint(_CAREFUL) and known <= _CAREFUL | {"dir"}
+        self._remote = bool(getattr(fs, "async_impl", False)) and not is_cache
+        self._serial = not known.isdisjoint(_ONE_AT_A_TIME)
+        self._fs = self._adopted(fs)
+        is_web = not known.isdisjoint(_WEB)
+        is_writable = mode != "r" and not is_web and not is_cache
         self.capabilities = Capabilities(
-            writable=mode != "r",
-            erasable=mode != "r",
-            hierarchical=not self._flat,
-            ranged=known.isdisjoint({"http", "https"}),  # fsspec does not notice a server that ignores ranges
+            writable=is_writable,
+            erasable=is_writable,
+            listable=not is_web,
+            hierarchical=not (self._flat or is_web),
+            ranged=self._remote or not is_web,
             concurrent=self._remote,
-            process_safe="memory" not in known,
+            process_safe="memory" not in known and not is_cache,
         )
+        self._rename_checks_source = self._remote and self._flat
+        self._requests: S3Requests | WebRequests | None = None
+        if self._remote and outer <= _S3 and hasattr(fs, "_call_s3"):
+            self._requests = S3Requests(self._filesystem, self._lead, workers)
+        elif self._remote and outer <= _WEB:
+            self._requests = WebRequests(self._filesystem, self._lead, workers)
+        self._reader = None if self._requests is None else ValueReader(self._ask, self._refusal, self._read_error)
         if create:
-            fs.makedirs(self._root, exist_ok=True)
+            self.fs.makedirs(self._root, exist_ok=True)
         if check:
             self._probe()
 
@@ -146,25 +176,35 @@ class FSStore(Store):
         return cls(path.path, fs=path.fs, **options)
 
     def __repr__(self) -> str:
-        return f"FSStore({self.url!r})" if self.mode != "r" else f"FSStore({self.url!r}, mode='r')"
+        mode = ", mode='r'" if self.mode == "r" else ""
+        return f"FSStore({without_secrets(self.url)!r}{mode})"
 
     def _place(self) -> object:
-        return self._lead, self.fs, self.normalize_keys
+        return self._lead, filesystems.unlocked(self._fs), self.normalize_keys
 
     @property
     def fs(self) -> Any:
         """The filesystem."""
         if self._pid != os.getpid():
             # An asynchronous filesystem holds a thread, which a forked child has not; unpickling makes a new one.
-            self._fs, self._pid = uncached(pickle.loads(pickle.dumps(self._fs))), os.getpid()
+            self._fs, self._pid = self._adopted(pickle.loads(pickle.dumps(self._fs))), os.getpid()
         return self._fs
 
+    def _filesystem(self) -> Any:
+        return self.fs
+
+    def _adopted(self, fs: Any) -> Any:
+        """Return the twin of a filesystem that this store works with."""
+        twin = filesystems.uncached(filesystems.unlocked(fs))
+        return filesystems.locked(twin) if self._serial else twin
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _fs=uncached(state["_fs"]), _pid=os.getpid())
+        self.__dict__.update(state, _pid=os.getpid())
+        self._fs = self._adopted(state["_fs"])
 
     def _probe(self) -> None:
         if not self.fs.exists(self._root):
-            raise StoreNotFoundError(self.url, "the root of an FSStore; pass create=True to make it")
+            raise StoreNotFoundError(without_secrets(self.url), "the root of an FSStore; pass create=True to make it")
         if self.mode != "r":
             probe = self._lead + _temporary()
             self.fs.pipe_file(probe, b"")
@@ -181,12 +221,42 @@ class FSStore(Store):
         key = path[len(self._lead) :] if path.startswith(self._lead) else ""
         return key if k.is_key(key) else ""
 
+    def _name(self, key: str) -> str:
+        return key.lower() if self.normalize_keys else key
+
     def _error(self, key: str, exc: BaseException) -> Exception:
         """Return what to raise for a failed read: KeyError if it says that nothing is there."""
         if isinstance(exc, self._missing) or self._is_too_long(key, exc):
             return KeyError(key)
-        error = StoreReadError(key, self, f"{type(exc).__name__}: {exc}")
+        if isinstance(exc, Unusable):
+            return self._read_error(key, str(exc))
+        reason = without_secrets(f"{type(exc).__name__}: {exc}")
+        if isinstance(exc, PermissionError):
+            reason += f"; {self._identity()}"
+        error = StoreReadError(key, self, reason, permanent=isinstance(exc, PermissionError))
         error.__cause__ = exc
+        return error
+
+    def _read_error(self, key: str, reason: str) -> StoreReadError:
+        return StoreReadError(key, self, without_secrets(reason), permanent=True)
+
+    def _identity(self) -> str:
+        """Say who asked, and which options change that; nothing secret."""
+        return filesystems.identity(self.fs)
+
+    def _ask(self, method: str, key: str, headers: Mapping[str, str]) -> Answer:
+        assert self._requests is not None
+        try:
+            return self._requests.ask(method, self._name(key), headers)
+        except Exception as exc:
+            raise self._error(key, exc)  # noqa: B904 - it has its cause
+
+    def _refusal(self, key: str, answer: Answer) -> Exception:
+        """Return the error for an answer whose status is no success."""
+        kind = PermissionError if answer.status in (401, 403, 407) else OSError
+        error = self._error(key, kind(f"the server answered {answer.status} {answer.reason}".rstrip()))
+        if isinstance(error, StoreReadError) and 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
+            error.permanent = True
         return error
 
     def _is_too_long(self, key: str, exc: BaseException) -> bool:
@@ -195,17 +265,17 @@ class FSStore(Store):
         return getattr(exc, "errno", None) == errno.ENAMETOOLONG or (self._flat and len(name.encode()) > 1024)
 
     def _refuse_if_read_only(self, what: str) -> None:
-        if self.mode == "r":
+        if not self.capabilities.writable:
             raise ReadOnlyError(what, self)
 
     # Reading. Never fs.cat or fs.rm: they take "*" and "[" in a key for a pattern.
 
     def _get(self, key: str) -> bytes:
-        return self._cat(key)
+        return self._reader.get(key) if self._reader is not None else self._cat(key)
 
     def _cat(self, key: str, **span: int | None) -> bytes:
         try:
-            return as_bytes(self.fs.cat_file(self._path(key), **span, **self._whole))
+            return as_bytes(self.fs.cat_file(self._path(key), **span))
         except Exception as exc:
             raise self._error(key, exc)  # noqa: B904 - it has its cause
 
@@ -219,26 +289,44 @@ class FSStore(Store):
             raise KeyError(key)
         return info
 
-    def _contains(self, key: str) -> bool:
+    def _check_presence(self, key: str) -> None:
+        """Raise KeyError if there is no value."""
         # Not fs.isfile: it takes every failure for absence.
-        try:
+        if self._reader is not None:
+            self._reader.check_presence(key)
+        else:
             self._info(key)
+
+    def _contains(self, key: str) -> bool:
+        try:
+            self._check_presence(key)
         except KeyError:
             return False
         return True
 
     def _nbytes(self, key: str) -> int:
+        if self._reader is not None:
+            return self._reader.nbytes(key)
         size = self._info(key).get("size")
         return -1 if size is None else int(size)
 
+    def _entry(self, key: str) -> Entry:
+        if isinstance(self._requests, S3Requests):
+            answer = self._ask("HEAD", key, {})
+            size, etag = answer.headers.get("Content-Length"), answer.headers.get("Etag", "")
+            return Entry(key, -1 if size is None else int(size), etag.strip('"'))
+        if self._reader is not None:
+            return super()._entry(key)
+        return _described(key, self._info(key))
+
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if not self.capabilities.ranged:
-            return super()._get_range(key, start, stop)
+        if self._reader is not None:
+            return self._reader.get_range(key, start, stop)
         return self._part(key, stop is not None and stop <= start, start, start=start, end=stop)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        if not self.capabilities.ranged:
-            return super()._get_suffix(key, n)
+        if self._reader is not None:
+            return self._reader.get_suffix(key, n)
         return self._part(key, n == 0, 0, start=-n)
 
     def _part(self, key: str, nothing: bool, first: int, **span: int | None) -> bytes:
@@ -257,48 +345,129 @@ class FSStore(Store):
         return AheadItems(self._fetch, keys) if self._remote else LazyItems(self._get, keys)
 
     def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        answers = self.fs.cat_ranges([self._path(key) for key in keys], None, None, on_error="return", **self._whole)
         found = {}
-        for key, answer in zip(keys, answers, strict=True):
-            if not isinstance(answer, BaseException):
-                found[key] = as_bytes(answer)
-            elif not isinstance(error := self._error(key, answer), KeyError):
-                raise error
+        for key, answer in zip(keys, self._answers(keys), strict=True):
+            try:
+                if isinstance(answer, BaseException):
+                    raise self._error(key, answer)
+                found[key] = answer if isinstance(answer, bytes) else self._whole(key, answer)
+            except KeyError:
+                continue
         return found
+
+    def _answers(self, keys: Sequence[str]) -> Sequence[Any]:
+        """Return for each key an answer, a value, or the error that was met."""
+        if self._requests is not None:
+            return self._requests.ask_many([self._name(key) for key in keys])
+        paths = [self._path(key) for key in keys]
+        return list(self.fs.cat_ranges(paths, None, None, on_error="return", batch_size=self.workers))
+
+    def _whole(self, key: str, answer: Any) -> bytes:
+        if isinstance(answer, Answer) and self._reader is not None:
+            return self._reader.whole(key, answer)
+        return as_bytes(answer)
 
     # Listing -------------------------------------------------------------------------------------------------------
 
     def _keys(self, path: str) -> Iterator[str]:
-        found = self._listing("find", path) if lists_whole(self.fs) else self._walk(path)
-        return (key for key in map(self._key, found) if k.is_below(key, path))
+        return (entry.key for entry in self._details(path))
 
-    def _walk(self, path: str) -> Iterator[str]:
+    def _details(self, path: str) -> Iterator[Entry]:
+        self._refuse_unlistable()
+        return self._objects(path) if isinstance(self._requests, S3Requests) else self._files(path)
+
+    def _refuse_unlistable(self) -> None:
+        if not self.capabilities.listable:
+            raise UnsupportedOperation("be listed", self, "a web server has no listing that can be relied on")
+
+    def _objects(self, path: str) -> Iterator[Entry]:
+        for page in self._pages(path, k.prefix(path)):
+            for item in page.get("Contents", ()):
+                if key := self._object_key(item):
+                    yield Entry(key, int(item["Size"]), str(item.get("ETag", "")).strip('"'))
+
+    def _object_key(self, item: Mapping[str, Any]) -> str:
+        assert isinstance(self._requests, S3Requests)
+        return self._requests.key_of(item["Key"])
+
+    def _pages(self, path: str, prefix: str, delimiter: str = "", limit: int = 1000) -> Iterator[Mapping[str, Any]]:
+        assert isinstance(self._requests, S3Requests)
+        try:
+            yield from self._requests.pages(self._name(prefix), delimiter, limit)
+        except Exception as exc:
+            error = self._error(path, exc)
+            if not isinstance(error, KeyError):
+                raise error  # noqa: B904 - it has its cause
+
+    def _files(self, path: str) -> Iterator[Entry]:
+        if filesystems.lists_whole(self.fs):
+            found = self._listing("find", path, detail=True)
+            infos: Iterable[Any] = found.values() if isinstance(found, dict) else ()
+        else:
+            infos = self._walk(path)
+        for info in infos:
+            key = self._key(info["name"])
+            if info["type"] != "directory" and k.is_below(key, path):
+                yield _described(key, info)
+
+    def _walk(self, path: str) -> Iterator[dict[str, Any]]:
         waiting = [path]
         while waiting:
             at = waiting.pop()
-            for entry in self._entries(at):
-                if entry["type"] != "directory":
-                    yield entry["name"]
-                elif child := k.child(entry["name"][len(self._lead) :], at):
+            for info in self._infos(at):
+                if info["type"] != "directory":
+                    yield info
+                elif child := k.child(info["name"][len(self._lead) :], at):
                     waiting.append(k.join(at, child))
 
-    def _entries(self, path: str) -> list[dict[str, Any]]:
+    def _infos(self, path: str) -> list[dict[str, Any]]:
         return list(self._listing("ls", path, detail=True))
 
     def _listing(self, method: str, path: str, **options: Any) -> Iterable[Any]:
         """Return what the filesystem lists at a path; nothing if nothing is there."""
-        try:
-            found: Iterable[Any] = getattr(self.fs, method)(self._path(path), **options)
-        except Exception as exc:
-            error = self._error(path, exc)
-            if isinstance(error, KeyError):
-                return ()
-            raise error  # noqa: B904 - it has its cause
-        return found
+        for attempt in range(_ATTEMPTS):
+            try:
+                found: Iterable[Any] = getattr(self.fs, method)(self._path(path), **options)
+                return found
+            except KeyError as exc:
+                # fsspec's memory trips over what another thread deletes meanwhile; that is no absence.
+                if attempt == _ATTEMPTS - 1:
+                    raise self._error(path, exc)  # noqa: B904 - it has its cause
+            except Exception as exc:
+                error = self._error(path, exc)
+                if isinstance(error, KeyError):
+                    return ()
+                raise error  # noqa: B904 - it has its cause
+        raise AssertionError
 
     def _listdir(self, path: str) -> Iterable[str]:
-        relative = (entry["name"][len(self._lead) :] for entry in self._entries(path))
-        return {name for name in k.children(relative, path) if k.is_key(name)}
+        self._refuse_unlistable()
+        if isinstance(self._requests, S3Requests):
+            return self._object_names(path)
+        return self._file_names(path)
+
+    def _object_names(self, path: str) -> set[str]:
+        found: set[str] = set()
+        assert isinstance(self._requests, S3Requests)
+        for page in self._pages(path, k.prefix(path), "/"):
+            names = [item["Key"] for item in page.get("Contents", ())]
+            names += [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
+            found.update(k.child(key, path) or "" for name in names if (key := self._requests.key_of(name)))
+        return found - {""}
+
+    def _file_names(self, path: str) -> set[str]:
+        found = set()
+        for info in self._infos(path):
+            name = k.child(info["name"][len(self._lead) :].rstrip("/"), path)
+            if not name or not k.is_key(name) or name in found:
+                continue
+            # Empty directories stay behind where they cannot be removed safely, and are no children.
+            if self._careful or self._flat or info["type"] != "directory" or self._is_filled(k.join(path, name)):
+                found.add(name)
+        return found
+
+    def _is_filled(self, path: str) -> bool:
+        return next(self._files(path), None) is not None
 
     def _getsize(self, path: str) -> int:
         if path:
@@ -306,18 +475,47 @@ class FSStore(Store):
                 return self._nbytes(path)
             except KeyError:
                 pass
-        sizes = [entry["size"] for entry in self._entries(path) if entry["type"] == "file"]
+        if not self.capabilities.listable:
+            return -1  # whether values lie below it, nobody can tell
+        if isinstance(self._requests, S3Requests):
+            pages = self._pages(path, k.prefix(path), "/")
+            return sum(
+                int(item["Size"]) for page in pages for item in page.get("Contents", ()) if self._object_key(item)
+            )
+        sizes = [info["size"] for info in self._infos(path) if info["type"] == "file"]
         return -1 if None in sizes else sum(sizes)
 
     # Writing -------------------------------------------------------------------------------------------------------
 
+    def _changed(self, *keys: str) -> None:
+        """Let the caller's own filesystem forget what it remembers of these places."""
+        filesystems.forget(filesystems.unlocked(self._fs), [self._path(key) for key in keys])
+
     def _set(self, key: str, value: bytes) -> None:
         self._refuse_if_read_only(key)
+        try:
+            if isinstance(self._requests, S3Requests):
+                self._requests.put(self._name(key), value)
+            else:
+                self._write(key, value)
+        except BaseException as exc:
+            self._explain(exc, key)
+            raise
+        finally:
+            self._changed(key)
+
+    def _explain(self, exc: BaseException, key: str) -> None:
+        if not isinstance(exc, ConflictError):
+            exc.add_note(f"while setting {key!r} in {self}")
+        if isinstance(exc, PermissionError):
+            exc.add_note(self._identity())
+
+    def _write(self, key: str, value: bytes) -> None:
         if not (self._flat or self._local):  # a local disk refuses by itself
             self._refuse_if_conflict(key)
         path = self._path(key)
         target = self._path(k.join(k.parent(key), _temporary())) if self._local else path
-        for _ in range(5):
+        for attempt in range(_ATTEMPTS):
             try:
                 self.fs.pipe_file(target, value)
                 if self._local:
@@ -331,10 +529,16 @@ class FSStore(Store):
                 problem = exc
                 self._discard(target)
                 self._refuse_if_conflict(key)
-                self._prune(k.join(key, "x"))  # an empty directory is no conflict
-            except BaseException as exc:
+                self._remove_empty(self._path(key))  # an empty directory is no conflict
+            except Exception as exc:
+                # FTP and others have no class of their own for a missing directory.
+                problem = exc
                 self._discard(target)
-                exc.add_note(f"while setting {key!r} in {self}")
+                if attempt or self._flat or self._local or self.fs.isdir(self._path(k.parent(key))):
+                    raise
+                self._make_directory(key)
+            except BaseException:
+                self._discard(target)
                 raise
         raise problem
 
@@ -345,9 +549,9 @@ class FSStore(Store):
             self._refuse_if_conflict(key)
 
     def _refuse_if_conflict(self, key: str) -> None:
-        """Raise ConflictError if a value stands above `key`, or a directory at it."""
+        """Raise ConflictError if a value stands above `key`, or a directory with values at it."""
         for above in k.parents(key):
-            if above and not self._flat and self.fs.isfile(self._path(above)):
+            if above and not self._flat and self._contains(above):
                 raise ConflictError(key, self, above)
         below = next(iter(self._listdir(key)), None)
         if below is not None:
@@ -365,79 +569,194 @@ class FSStore(Store):
             return super()._set_many(items)
         for batch in batches(items, _BATCH_KEYS, _BATCH_BYTES):
             self._refuse_if_read_only(next(iter(batch)))
-            self.fs.pipe({self._path(key): value for key, value in batch.items()})
+            try:
+                if isinstance(self._requests, S3Requests):
+                    self._requests.put_many([(self._name(key), value) for key, value in batch.items()])
+                else:
+                    self.fs.pipe({self._path(key): value for key, value in batch.items()}, batch_size=self.workers)
+            except PermissionError as exc:
+                exc.add_note(self._identity())
+                raise
+            finally:
+                self._changed(*batch)
 
     def _delete(self, key: str) -> None:
         self._refuse_if_read_only(key)
         # An object store deletes what is missing without a word.
-        if self._flat and not self._contains(key):
-            raise KeyError(key)
-        self._erase(key)
+        if self._flat:
+            self._check_presence(key)
+        if isinstance(self._requests, S3Requests):
+            self._delete_objects([key])
+        else:
+            self._erase(key)
+            self._changed(key)
 
     def _erase(self, key: str) -> None:
+        if not (self._careful or self._flat):
+            self._info(key)  # WebDAV deletes a directory with all that is in it
         try:
             self.fs.rm_file(self._path(key))
         except _ABSENT:
             raise KeyError(key) from None
-        if not self._flat:
+        except Exception:
+            # FTP and pyarrow's have no classes of their own for what is missing or a directory.
+            if self._flat or self._contains(key):
+                raise
+            raise KeyError(key) from None
+        if self._careful:
             self._prune(key)
 
     def _prune(self, key: str) -> None:
-        """Remove the directories above `key` that it left empty."""
+        """Remove the directories above `key` that it left empty, where the filesystem refuses to remove others."""
         for above in reversed(list(k.parents(key))[1:]):
             try:
                 self.fs.rmdir(self._path(above))
             except Exception:  # not empty, or nothing the filesystem knows
                 return
 
-    def _delete_many(self, keys: Iterable[str]) -> None:
-        wanted = list(dict.fromkeys(keys))
-        if not wanted:
-            return
-        self._refuse_if_read_only(wanted[0])
-        if not (self._remote and self._flat):
-            for key in wanted:
-                try:
-                    self._erase(key)
-                except KeyError:
-                    continue
-        elif hasattr(self.fs, "call_s3"):
-            self._delete_many_from_s3(wanted)
-        else:
-            plain = [key for key in wanted if not set(key) & set("*?[]")]
-            for at in range(0, len(plain), _BATCH_KEYS):
-                self.fs.rm([self._path(key) for key in plain[at : at + _BATCH_KEYS]])
-            for key in set(wanted).difference(plain):
-                self.fs.rm_file(self._path(key))
+    def _remove_empty(self, path: str) -> bool:
+        """Remove a directory of the filesystem and what is empty in it, each after an empty listing."""
+        try:
+            inside = self.fs.ls(path, detail=True)
+        except Exception:
+            return False
+        if any(info["type"] != "directory" for info in inside):
+            return False
+        # Some list a directory as its own first child.
+        below = [info["name"] for info in inside if info["name"].rstrip("/") != path.rstrip("/")]
+        if False in [self._remove_empty(name) for name in below]:
+            return False
+        try:
+            self.fs.rmdir(path)
+        except Exception:
+            return False
+        return True
 
-    def _delete_many_from_s3(self, keys: Sequence[str]) -> None:
-        # Not fs.rm: it drops what the server says of single keys that it would not delete.
-        fs = self.fs
-        for at in range(0, len(keys), 1000):
-            paths = [self._path(key) for key in keys[at : at + 1000]]
-            bucket = fs.split_path(paths[0])[0]
-            objects = [{"Key": fs.split_path(path)[1]} for path in paths]
-            answer = fs.call_s3("delete_objects", Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            for error in answer.get("Errors", ()):
-                raise PermissionError(f"cannot delete {error.get('Key')!r} from {self}: {error.get('Message')}")
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        names = list(dict.fromkeys(keys))
+        if not names:
+            return
+        self._refuse_if_read_only(names[0])
+        try:
+            if isinstance(self._requests, S3Requests):
+                self._delete_objects(names)
+            elif self._remote and self._flat:
+                self._delete_flat(names)
+            else:
+                self._delete_files(names)
+        finally:
+            self._changed(*names)
+
+    def _delete_files(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            try:
+                self._erase(key)
+            except KeyError:
+                continue
+
+    def _delete_flat(self, keys: Sequence[str]) -> None:
+        plain = [key for key in keys if not set(key) & set("*?[]")]
+        for at in range(0, len(plain), _BATCH_KEYS):
+            self.fs.rm([self._path(key) for key in plain[at : at + _BATCH_KEYS]])
+        for key in set(keys).difference(plain):
+            self.fs.rm_file(self._path(key))
+
+    def _delete_objects(self, keys: Sequence[str]) -> None:
+        assert isinstance(self._requests, S3Requests)
+        try:
+            refused = self._requests.delete_many([self._name(key) for key in keys])
+        except PermissionError as exc:
+            exc.add_note(self._identity())
+            raise
+        finally:
+            self._changed(*keys)
+        for error in refused:
+            problem = PermissionError(f"cannot delete {error.get('Key')!r} from {self}: {error.get('Message')}")
+            problem.add_note(self._identity())
+            raise problem
 
     def _rename(self, source: str, destination: str) -> None:
         self._refuse_if_read_only(source)
         if not (self._remote and self._flat):
-            return super()._rename(source, destination)
-        moving = list(self._keys(source))
-        if self._contains(source):
-            moving.append(source)
+            super()._rename(source, destination)
+            if not self._careful and not self._flat:
+                self._remove_empty(self._path(source))
+            return
+        moving = self._subtree(source)
+        if not moving:
+            raise KeyError(source)
         # All copied before the first is deleted: whatever fails, the source is whole.
-        for at in range(0, len(moving), _BATCH_KEYS):
-            batch = moving[at : at + _BATCH_KEYS]
-            targets = [self._path(k.replace_root(key, source, destination)) for key in batch]
-            self.fs.copy([self._path(key) for key in batch], targets, on_error="raise")
-        self._delete_many(moving)
+        targets = [k.replace_root(entry.key, source, destination) for entry in moving]
+        if isinstance(self._requests, S3Requests):
+            pairs = [
+                (self._name(entry.key), self._name(key), entry.nbytes)
+                for entry, key in zip(moving, targets, strict=True)
+            ]
+            self._requests.copy_many(pairs)
+        else:
+            paths = [self._path(entry.key) for entry in moving]
+            self.fs.copy(paths, list(map(self._path, targets)), on_error="raise", batch_size=self.workers)
+        self._changed(*targets)
+        self._delete_many([entry.key for entry in moving])
+
+    def _subtree(self, path: str) -> list[Entry]:
+        """Return the value at a path and those below it. On S3, one request if 1,000 names begin so at the most."""
+        if isinstance(self._requests, S3Requests):
+            page = next(self._pages(path, path), None)
+            if page is not None and not page.get("IsTruncated"):
+                found = [(self._object_key(item), item) for item in page.get("Contents", ())]
+                return [
+                    Entry(key, int(item["Size"]))
+                    for key, item in found
+                    if key and (key == self._name(path) or k.is_below(key, self._name(path)))
+                ]
+        below = list(self._details(path))
+        return below if not path or not self._contains(path) else [*below, self._entry(path)]
+
+    def _is_occupied(self, path: str) -> bool:
+        if not path or not isinstance(self._requests, S3Requests):
+            return super()._is_occupied(path)
+        page = next(self._pages(path, path), None) or {}
+        name = self._name(path)
+        keys = [self._object_key(item) for item in page.get("Contents", ())]
+        if any(key == name or k.is_below(key, name) for key in keys):
+            return True
+        return bool(page.get("IsTruncated")) and super()._is_occupied(path)
 
     def _rmdir(self, path: str) -> None:
         self._refuse_if_read_only(path)
         super()._rmdir(path)
+        if not (self._careful or self._flat) and not (path and self._contains(path)):
+            for info in self._infos(path) if not path else [{"name": self._path(path), "type": "directory"}]:
+                if info["type"] == "directory":
+                    self._remove_empty(info["name"])
+
+
+def _open(url: str, workers: int, options: dict[str, Any]) -> tuple[Any, str]:
+    """Return the filesystem of a URL, and the path on it."""
+    core = require("fsspec.core", extra="fsspec", feature="FSStore")
+    if url.partition("://")[0] in _S3:
+        # The client's own limit is 10 connections, whatever is asked at once.
+        config = {"max_pool_connections": workers, **(options.get("config_kwargs") or {})}
+        options = {**options, "config_kwargs": config}
+    try:
+        fs, path = core.url_to_fs(url, **options)
+    except ImportError as exc:  # fsspec names the package that the protocol needs
+        raise ImportError(f"FSStore({without_secrets(url)!r}): {exc}") from exc
+    return fs, str(path)
+
+
+def _described(key: str, info: Mapping[str, Any]) -> Entry:
+    """Return the entry of a file that a filesystem describes."""
+    size = info.get("size")
+    nbytes = -1 if size is None else int(size)
+    for name in ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum"):
+        if isinstance(mark := info.get(name), str) and mark:
+            return Entry(key, nbytes, mark.strip('"'))
+    for name in ("mtime", "last_modified", "LastModified", "modified", "created"):
+        if (time := info.get(name)) is not None:
+            return Entry(key, nbytes, f"{time}-{nbytes}")
+    return Entry(key, nbytes)
 
 
 def from_map(mapping: Any, **options: Any) -> FSStore:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 from zarrstore.optional import require
+from zarrstore.urls import without_secrets
 
-__all__ = ["lists_whole", "names", "parameters", "protocols", "uncached"]
+__all__ = [
+    "forget",
+    "identity",
+    "is_cache",
+    "lists_whole",
+    "locked",
+    "names",
+    "protocols",
+    "state",
+    "uncached",
+    "unlocked",
+]
 
 
 def uncached(fs: Any) -> Any:
@@ -17,19 +30,82 @@ def uncached(fs: Any) -> Any:
     To drop what is remembered before each look is not enough: another thread's listing, begun before a delete, may be
     remembered after it.
     """
+    spec = require("fsspec.spec", extra="fsspec", feature="FSStore")
     asyn = require("fsspec.asyn", extra="fsspec", feature="FSStore")
     dircache = require("fsspec.dircache", extra="fsspec", feature="FSStore")
+    attributes = state(fs)
     twin = object.__new__(type(fs))
-    # An asynchronous filesystem has its synchronous methods in itself, bound to itself: these are made again.
-    mirrored = {name for name in fs.__dict__ if inspect.isfunction(fs.__dict__[name]) and hasattr(type(fs), f"_{name}")}
-    twin.__dict__.update({name: value for name, value in fs.__dict__.items() if name not in mirrored})
-    twin.__dict__["dircache"] = dircache.DirCache(use_listings_cache=False)
-    twin.__dict__["_twin"] = fs  # whose end would close the connection
-    if (inner := fs.__dict__.get("fs")) is not None:
-        twin.__dict__["fs"] = uncached(inner)
+    twin_attributes = state(twin)
+    # An asynchronous filesystem keeps its synchronous methods in itself, bound to itself: these are made again.
+    mirrored = {
+        name for name, value in attributes.items() if inspect.isfunction(value) and hasattr(type(fs), f"_{name}")
+    }
+    twin_attributes.update({name: value for name, value in attributes.items() if name not in mirrored})
+    twin_attributes["dircache"] = dircache.DirCache(use_listings_cache=False)
+    twin_attributes["_twin"] = fs  # whose end would close the connection
+    # Only what is fsspec's own: pyarrow's filesystem, which one of fsspec's wraps, is none.
+    if isinstance(inner := attributes.get("fs"), spec.AbstractFileSystem):
+        twin_attributes["fs"] = uncached(inner)
     if mirrored:
         asyn.mirror_sync_methods(twin)
     return twin
+
+
+def state(fs: Any) -> dict[str, Any]:
+    """Return the attributes of a filesystem; a caching one answers for them with those of another."""
+    found: dict[str, Any] = object.__getattribute__(fs, "__dict__")
+    return found
+
+
+def forget(fs: Any, paths: Iterable[str]) -> None:
+    """Drop what the caller's own filesystem, of which `fs` is the twin, remembers of changed places."""
+    at: Any = fs
+    while at is not None:
+        own = state(at)
+        original = own.get("_twin")
+        if original is not None and state(original).get("dircache"):
+            for path in paths:
+                original.invalidate_cache(path)
+                original.invalidate_cache(original._parent(path))
+        at = own.get("fs")
+        if not hasattr(at, "protocol"):
+            return
+
+
+def is_cache(fs: Any) -> bool:
+    """Tell whether a filesystem keeps copies of another's files (``simplecache::`` and its like)."""
+    cached = require("fsspec.implementations.cached", extra="fsspec", feature="FSStore")
+    return isinstance(fs, cached.CachingFileSystem)
+
+
+def locked(fs: Any) -> Any:
+    """Return a filesystem whose calls come one at a time: for a protocol with one connection and one command on it."""
+    return _Locked(fs)
+
+
+def unlocked(fs: Any) -> Any:
+    """Return the filesystem behind `locked`; any other as it is."""
+    return fs._fs if isinstance(fs, _Locked) else fs
+
+
+class _Locked:
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+        self._lock = threading.RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._fs, name)
+        if not inspect.ismethod(value):
+            return value
+
+        def call(*args: Any, **options: Any) -> Any:
+            with self._lock:
+                return value(*args, **options)
+
+        return call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return locked, (self._fs,)
 
 
 def names(fs: Any) -> set[str]:
@@ -38,17 +114,12 @@ def names(fs: Any) -> set[str]:
 
 
 def protocols(fs: Any) -> set[str]:
-    """Return the names of a filesystem and of those it wraps."""
+    """Return the names of a filesystem and of those of fsspec that it wraps."""
     found: set[str] = set()
-    while fs is not None:
+    while fs is not None and hasattr(fs, "protocol"):
         found |= names(fs)
-        fs = getattr(fs, "fs", None)
+        fs = state(fs).get("fs")
     return found
-
-
-def parameters(function: Any) -> Iterable[str]:
-    """Return the names of a function's parameters; none for what is no function."""
-    return inspect.signature(function).parameters if callable(function) else ()
 
 
 def lists_whole(fs: Any) -> bool:
@@ -58,3 +129,33 @@ def lists_whole(fs: Any) -> bool:
     if isinstance(fs, asyn.AsyncFileSystem):
         return type(fs)._find is not asyn.AsyncFileSystem._find
     return type(fs).find is not spec.AbstractFileSystem.find
+
+
+def identity(fs: Any) -> str:
+    """Say as whom a filesystem asks and which options change that, for an error about a permission.
+
+    Nothing secret: of a key, as S3 calls a user's name, its first four characters.
+    """
+    options: dict[str, Any] = dict(getattr(fs, "storage_options", None) or {})
+    if "anon" in options or not {"s3", "s3a"}.isdisjoint(protocols(fs)):
+        return (
+            f"asked {_s3_identity(fs, options)}; the options key and secret, profile, anon and endpoint_url change that"
+        )
+    user = next((options[name] for name in ("username", "user") if options.get(name)), None)
+    if user:
+        return f"asked as the user {user!r}; the options of the filesystem change that"
+    return "asked with the credentials that the filesystem finds; its options change that"
+
+
+def _s3_identity(fs: Any, options: dict[str, Any]) -> str:
+    client = options.get("client_kwargs") or {}
+    endpoint = options.get("endpoint_url") or client.get("endpoint_url")
+    place = f" at {without_secrets(str(endpoint))}" if endpoint else ""
+    key = getattr(fs, "key", None)
+    if options.get("anon"):
+        return f"without credentials (anon=True){place}"
+    if key:
+        return f"with the key {str(key)[:4]}...{place}"
+    if options.get("profile"):
+        return f"with the profile {options['profile']!r}{place}"
+    return f"with the credentials of the environment{place}"

@@ -17,16 +17,11 @@ from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.optional import require
 from zarrstore.refuse import RefuseWrites
-from zarrstore.stores.http.answers import Answer, Unusable, content_length, content_range, is_plain
+from zarrstore.stores._answers import ValueReader
 from zarrstore.stores.http.client import Client
 from zarrstore.urls import UserInfo, split_userinfo, with_userinfo, without_secrets
 
 __all__ = ["HTTPStore"]
-
-#: Statuses that come with a whole value.
-_WHOLE = frozenset({200, 203})
-#: One byte: its answer tells the size of the whole.
-_FIRST_BYTE = {"Range": "bytes=0-0"}
 
 
 class HTTPStore(RefuseWrites):
@@ -116,6 +111,7 @@ class HTTPStore(RefuseWrites):
             urllib3=require("urllib3", extra="http", feature="HTTPStore"),
             pause=lambda seconds: time.sleep(seconds),
         )
+        self._reader = ValueReader(self._client.ask, self._client.refusal, self._client.error)
 
     def __repr__(self) -> str:
         return f"HTTPStore({without_secrets(self.url)!r})"
@@ -135,79 +131,23 @@ class HTTPStore(RefuseWrites):
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _get(self, key: str) -> bytes:
-        return self._whole(key, self._client.ask("GET", key))
-
-    def _whole(self, key: str, answer: Answer) -> bytes:
-        """Return the body of an answer that holds a whole value."""
-        if answer.status >= 300:
-            raise self._client.refusal(key, answer)
-        if answer.status not in _WHOLE or "Content-Range" in answer.headers:
-            raise self._client.error(key, f"the server answered {answer.status}, which is no whole value")
-        return answer.body
+        return self._reader.get(key)
 
     def _contains(self, key: str) -> bool:
         try:
-            self._look(key)
+            self._reader.check_presence(key)
         except KeyError:
             return False
         return True
 
     def _nbytes(self, key: str) -> int:
-        size, answer = self._look(key)
-        if size:
-            return size
-        # HEAD tells no size, or 0, as servers do that make their answers at each request.
-        answer = answer or self._client.ask("GET", key, _FIRST_BYTE)
-        part = content_range(answer.headers)
-        if answer.status in (206, 416) and part is not None and part.total is not None:
-            return part.total
-        return len(self._whole(key, answer) if answer.status in _WHOLE else self._get(key))
-
-    def _look(self, key: str) -> tuple[int | None, Answer | None]:
-        """Return the size if HEAD tells it, and the answer about the first byte if HEAD tells nothing.
-
-        Raises KeyError for absence.
-        """
-        answer = self._client.ask("HEAD", key)
-        if answer.status in _WHOLE:
-            with suppress(Unusable):
-                return content_length(answer.headers) if is_plain(answer.headers) else None, None
-            return None, None
-        if answer.status >= 500 and answer.status != 501:
-            raise self._client.refusal(key, answer)
-        # No HEAD here: some servers refuse it, in many words, for what they send at once.
-        answer = self._client.ask("GET", key, _FIRST_BYTE)
-        if answer.status not in _WHOLE and answer.status not in (206, 416):
-            raise self._client.refusal(key, answer)
-        return None, answer
+        return self._reader.nbytes(key)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if stop is not None and stop <= start:
-            self._look(key)
-            return b""
-        return self._part(key, f"bytes={start}-{'' if stop is None else stop - 1}", slice(start, stop))
+        return self._reader.get_range(key, start, stop)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        if n == 0:
-            self._look(key)
-            return b""
-        return self._part(key, f"bytes=-{n}", slice(-n, None))
-
-    def _part(self, key: str, wanted: str, cut: slice) -> bytes:
-        answer = self._client.ask("GET", key, {"Range": wanted})
-        part = content_range(answer.headers)
-        if answer.status == 416:
-            # Not every server that refuses a range tells the size, or the true one.
-            if _is_empty(cut, self._nbytes(key)):
-                return b""
-            return self._get(key)[cut]
-        if answer.status != 206:
-            return self._whole(key, answer)[cut]  # the server ignores ranges
-        if part is not None and part.start is not None and part.total is not None:
-            start, stop, _ = cut.indices(part.total)
-            if (part.start, part.stop) == (start, stop) and len(answer.body) == stop - start:
-                return answer.body
-        return self._get(key)[cut]  # it is not plainly the part that was asked for
+        return self._reader.get_suffix(key, n)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         return AheadItems(self._fetch, keys)
@@ -286,8 +226,3 @@ def _credentials(user: UserInfo, headers: Mapping[str, str]) -> tuple[dict[str, 
         token = base64.b64encode(f"{user.user}:{user.password or ''}".encode()).decode()
         return {**headers, "Authorization": f"Basic {token}"}, f"as the user {user.user!r}"
     return dict(headers), "with a cookie" if "cookie" in names else "without credentials"
-
-
-def _is_empty(cut: slice, size: int) -> bool:
-    start, stop, _ = cut.indices(size)
-    return start >= stop

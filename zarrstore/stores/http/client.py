@@ -8,11 +8,17 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
-from zarrstore import keys as k
 from zarrstore.errors import StoreReadError
-from zarrstore.stores.http.answers import Answer, Unusable, content_length, problem_of_body
+from zarrstore.stores._answers import (
+    Answer,
+    Unusable,
+    check_length,
+    content_length,
+    problem_of_body,
+    redirect_target,
+)
 from zarrstore.stores.http.strict import pool_manager
 from zarrstore.urls import split_userinfo, without_secrets
 
@@ -181,9 +187,7 @@ class Client:
             if problem := problem_of_body(headers):
                 raise Unusable(problem)
             body: bytes = response.read()
-            length = content_length(headers)
-            if length is not None and length != len(body):
-                raise Unusable(f"{len(body):,} bytes came, and {length:,} were announced")
+            check_length(headers, body)
             return body
         try:
             length = content_length(headers)
@@ -194,6 +198,12 @@ class Client:
         response.read()
         return b""
 
+    def _redirected(self, key: str, url: str, answer: Answer) -> str:
+        try:
+            return split_userinfo(redirect_target(url, key, answer))[0]
+        except Unusable as exc:
+            raise self.error(key, str(exc)) from None
+
     def _wait(self, answer: Answer, attempt: int) -> float:
         """Return the pause in seconds: as the server wishes, at most a minute, else twice the last one."""
         wish = answer.headers.get("Retry-After")
@@ -203,20 +213,6 @@ class Client:
             except self._urllib3.exceptions.InvalidHeader:
                 pass
         return _backoff(attempt)
-
-    def _redirected(self, key: str, url: str, answer: Answer) -> str:
-        location = answer.headers.get("Location")
-        if not location:
-            raise self.error(key, f"the server answered {answer.status} and does not say where to")
-        target = urljoin(url, location)
-        if urlsplit(target).scheme not in ("http", "https"):
-            raise self.error(key, f"the server sends us to {target!r}, which is no URL of HTTP")
-        path = unquote(urlsplit(target).path)
-        if path.endswith(f"/{k.name(key)}/"):
-            raise KeyError(key)  # a directory, of which the server would send a listing
-        if path.endswith("/"):
-            raise self.error(key, f"the server sends us to {target!r}, which is no value")
-        return split_userinfo(target)[0]
 
 
 def _backoff(attempt: int) -> float:
