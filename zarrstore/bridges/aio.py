@@ -39,7 +39,7 @@ class LoopThread:
     Notes
     -----
     The thread is started by the first coroutine, and anew in a forked child. Any number of threads may call `run`.
-    Source: fsspec's and zarr 3's loop threads, made an object.
+    Source: the loop threads of fsspec and zarr 3, as an object.
 
     Examples
     --------

@@ -40,11 +40,11 @@ class Snapshot:
     id : str
         What `IcechunkStore.at` takes.
     message : str
-        What was said when it was committed.
+        The message given at the commit.
     written_at : datetime
-        When it was.
+        When it was committed.
     metadata : mapping
-        What else was said.
+        Further members given at the commit.
     parent : str or None
         The commit before.
     """
@@ -70,7 +70,7 @@ class IcechunkSession(AsyncStoreMapping):
     -----
     Holds ``zarr.json`` documents and chunks named ``c/0/0``, and nothing else: setting another key raises
     InvalidKeyError, reading one is absent. Deleting the document of an array deletes its chunks. Icechunk pickles
-    sessions that are read-only; `Session.allow_pickling` tells more.
+    sessions that are read-only; see `Session.allow_pickling`.
 
     Examples
     --------
@@ -266,9 +266,9 @@ class IcechunkStore(V2View):
         Parameters
         ----------
         message : str
-            What to say in the history.
+            Message for the history.
         metadata : mapping, optional
-            What else to say: anything JSON can.
+            Further members for the history: anything that JSON can hold.
 
         Raises
         ------
@@ -325,7 +325,7 @@ class IcechunkStore(V2View):
         self.inner._set(key, documents.dumps(node))
 
     def _holds_more(self, path: str) -> bool:
-        # By its keys: an array's "c" is listed when its last chunk is gone.
+        # By its keys: an array's "c" is listed even after its last chunk was deleted.
         return any(key != k.join(path, ZARR_JSON) for key in self.inner._keys(path))
 
     def _delete_document(self, path: str, name: str) -> None:

@@ -34,9 +34,12 @@ class Wrapper(Store):
     """
 
     inner: Store
+    #: Values go to `inner` as they come, one by one: a buffer is handed on if `inner` takes buffers.
+    passes_buffers: bool = False
 
     def __init__(self, inner: Mapping[str, Any]) -> None:
         self.inner = as_store(inner)
+        self.takes_buffers = self.passes_buffers and self.inner.takes_buffers
         self.capabilities = self.inner.capabilities
         self._dimension_separator = self.inner._dimension_separator
         self._documents_first = type(self)._documents_first or self.inner._documents_first

@@ -41,7 +41,7 @@ class ConsolidatedStore(Wrapper):
     Notes
     -----
     One read of `inner` at the start; then no document costs a request, present or absent. Where `inner` cannot be
-    listed (HTTP), neither can this store: iteration, `len` and `keys_below` are refused. `listdir` still tells the
+    listed (HTTP), neither can this store: iteration, `len` and `keys_below` are refused. `listdir` still lists the
     documents and nodes of a group, which is what a reader of hierarchies looks for, and is refused for an array, whose
     chunks nobody can list. What others change is seen after `reload`. Threads: safe as far as `inner` is. Source: zarr
     2.18 ConsolidatedMetadataStore, with the chunks in one mapping; the documents' bytes are written anew, as zarr
@@ -54,6 +54,8 @@ class ConsolidatedStore(Wrapper):
     >>> store[".zgroup"], store.listdir()
     (b'{\\n    "zarr_format": 2\\n}', ['.zgroup', '.zmetadata'])
     """
+
+    passes_buffers = True
 
     def __init__(
         self, inner: Mapping[str, Any], metadata_key: str = documents.ZMETADATA, write_chunks: bool = False
@@ -134,7 +136,7 @@ class ConsolidatedStore(Wrapper):
 
     def _keys(self, path: str) -> Iterable[str]:
         if not self.inner.capabilities.listable:
-            raise UnsupportedOperation("list its keys", self, "listdir(path) tells the documents of a group")
+            raise UnsupportedOperation("list its keys", self, "listdir(path) lists the documents of a group")
         return self._all_keys(path)
 
     def _all_keys(self, path: str) -> Iterator[str]:
@@ -266,7 +268,7 @@ def holds_array(found: Mapping[str, bytes], path: str) -> bool:
     try:
         return key in found and documents.loads(found[key], key).get("node_type") == "array"
     except MetadataError:
-        return True  # it may be one: nothing is told about its chunks
+        return True  # it may be one, whose chunks nobody can list
 
 
 def _format_1(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""Junk out of sight."""
+"""A store without the files that desktops, file systems and killed writers leave."""
 
 from __future__ import annotations
 
@@ -63,6 +63,8 @@ class FilterStore(Wrapper):
     Traceback (most recent call last):
     zarrstore.errors.InvalidKeyError: invalid key 'a/Thumbs.db': 'Thumbs.db' is hidden by a FilterStore
     """
+
+    passes_buffers = True
 
     def __init__(self, inner: Mapping[str, Any], hidden: Iterable[str] = JUNK) -> None:
         super().__init__(inner)

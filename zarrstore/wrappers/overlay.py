@@ -31,9 +31,9 @@ class Pending:
     set : tuple of str
         Keys whose values are new.
     deleted : tuple of str
-        Keys of `lower` that are gone.
+        Keys of `lower` that are deleted here.
     removed_below : tuple of str
-        Paths of `lower` below which everything is gone; ``""`` is the whole.
+        Paths of `lower` below which everything is deleted; ``""`` is the whole.
     """
 
     set: tuple[str, ...]
@@ -82,6 +82,7 @@ class OverlayStore(Wrapper):
     def __init__(self, lower: Mapping[str, Any], upper: Mapping[str, Any]) -> None:
         super().__init__(lower)
         self.upper = as_store(upper)
+        self.takes_buffers = self.upper.takes_buffers
         below, above = self.inner.capabilities, self.upper.capabilities
         self.capabilities = replace(
             above,
@@ -316,7 +317,7 @@ class OverlayStore(Wrapper):
     def _delete_many(self, keys: Iterable[str]) -> None:
         wanted = [key for key in keys if not self._is_mark(key)]
         hidden = [key for key in wanted if not self._marks.hides(key)]
-        # Of many keys, one listing for each directory tells which are there.
+        # For many keys, one listing of each directory shows which exist.
         is_there = self._may_stand if len(hidden) > _FEW and self.inner.capabilities.listable else self.inner._contains
         self._hide_keys([key for key in hidden if is_there(key)])
         self.upper._delete_many(wanted)

@@ -42,6 +42,8 @@ class PrefixStore(Wrapper):
     (['run/0.0', 'run/0.1'], ['exp/run/0.0', 'exp/run/0.1', 'experiment/x'])
     """
 
+    passes_buffers = True
+
     def __init__(self, inner: Mapping[str, Any], path: object) -> None:
         super().__init__(inner)
         self.path = k.normalize_path(path)

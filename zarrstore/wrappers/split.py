@@ -1,4 +1,4 @@
-"""Documents here, chunks there."""
+"""Documents in one store, chunks in another."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class SplitStore(Wrapper):
     def __init__(self, metadata: Mapping[str, Any], chunks: Mapping[str, Any]) -> None:
         super().__init__(metadata)
         self.chunks = as_store(chunks)
+        self.takes_buffers = self.inner.takes_buffers and self.chunks.takes_buffers
         ours, theirs = self.inner.capabilities, self.chunks.capabilities
         self._dimension_separator = self.chunks._dimension_separator or self.inner._dimension_separator
         self.capabilities = replace(
@@ -195,7 +196,7 @@ class SplitStore(Wrapper):
         def chunks() -> Iterator[tuple[str, bytes]]:
             for key, value in items:
                 if self._is_document(key):
-                    documents.append((key, value))  # few, and small
+                    documents.append((key, bytes(value)))  # few, and small; kept until the chunks are set
                 else:
                     self._refuse_conflicts(key)
                     yield key, value

@@ -103,6 +103,8 @@ class LRUStoreCache(WritesThrough):
     (1, 1, 1)
     """
 
+    passes_buffers = True  # what is kept is copied
+
     def __init__(
         self,
         store: Mapping[str, Any],
@@ -123,7 +125,6 @@ class LRUStoreCache(WritesThrough):
         self.cache = None if cache is None else as_store(cache)
         self.cache_size = _bytes("cache_size", cache_size)
         self.max_workers = max_workers
-        self.takes_buffers = self.inner.takes_buffers
         below = self.inner.capabilities
         workers = _workers(below) if max_workers is None else max_workers
         # Another process's writes are below, and what is remembered here does not know them.
@@ -224,7 +225,7 @@ class LRUStoreCache(WritesThrough):
         Notes
         -----
         Cost: one batch below for every 128 keys that are not here, or fewer so that a batch takes about 128 MiB; the
-        first batch, of 4 keys, tells how large values are.
+        first batch, of 4 keys, shows how large values are.
         """
         if isinstance(keys, str):
             path = k.normalize_path(keys)

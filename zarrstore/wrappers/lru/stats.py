@@ -1,4 +1,4 @@
-"""What a cache did and holds, in numbers."""
+"""Counters of a cache, and how much it holds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CacheStats:
     missing, listings : int
         Keys known to be missing; listings remembered.
     tier_hits, tier_entries, tier_size, tier_evictions, tier_errors : int
-        The same of the second tier (size in bytes, as last listed), and errors of it that were passed by.
+        The same of the second tier (size in bytes, as last listed), and its errors, none of which failed a read.
     """
 
     hits: int

@@ -14,7 +14,7 @@ __all__ = ["WritesThrough"]
 
 
 class WritesThrough(Wrapper):
-    """A cache's writes: each is announced, forgotten by memory and the second tier, made below, and remembered.
+    """A cache's writes: each is announced, forgotten by memory and second tier, done in the store below, remembered.
 
     Notes
     -----
