@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -207,7 +208,8 @@ def place_name(store: Store) -> str:
         store = store.inner
     parts = list(_parts(store._place()))
     if not parts and not isinstance(store._place(), Mapping | tuple):
-        parts = [repr(store)]
+        # A class without a repr of its own is named by an address in memory.
+        parts = [re.sub(r" at 0x[0-9a-fA-F]+", "", repr(store))]
     return " ".join([type(store).__name__, *parts])
 
 
