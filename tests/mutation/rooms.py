@@ -1,0 +1,33 @@
+"""Which tests are the focused tests of a module, and which survivors are explained."""
+
+from __future__ import annotations
+
+__all__ = ["EXPLAINED", "FOCUSED"]
+
+_COPY = "tests/tools/test_copy.py tests/tools/test_copy_journal.py tests/tools/test_holding.py tests/tools/test_grid.py"
+
+#: Dotted names below zarrstore -> the test files that must notice a change.
+FOCUSED = {
+    "tools.copy": _COPY,
+    "tools.copying": _COPY,
+    "tools.plan": _COPY,
+    "tools.transfer": _COPY,
+    "tools.journal": "tests/tools/test_copy_journal.py",
+    "tools.holding": "tests/tools/test_holding.py",
+    "tools.grid": "tests/tools/test_grid.py",
+    "tools.listing": "tests/tools/test_grid.py tests/tools/test_tree.py tests/tools/test_diff.py",
+    "tools.streams": "tests/tools/test_streams.py",
+    "tools.diff": "tests/tools/test_diff.py tests/tools/test_manifest_diff_clean.py tests/tools/test_grid.py",
+    "tools.manifest": "tests/tools/test_manifest_diff_clean.py tests/tools/test_diff.py",
+    "tools.move": "tests/cli/test_exits.py",
+    "tools.migrate_2to3": "tests/tools/test_migrate_2to3.py",
+    "tools.migrate_1to2": "tests/tools/test_migrate_1to2.py",
+    "tools.verify": "tests/tools/test_verify.py",
+    "wrappers.overlay": "tests/wrappers/test_overlay.py tests/wrappers/test_overlay_marks.py",
+    "wrappers.split": "tests/wrappers/test_split.py",
+    "stores.sqlite": "tests/stores/test_sqlite.py tests/stores/test_sqlite_crash.py",
+    "stores.zip": "tests/stores/test_zip.py tests/stores/test_zip_archives.py",
+}
+
+#: Changes that no test can notice, and why.
+EXPLAINED: dict[str, str] = {}
