@@ -480,6 +480,13 @@ class Store(MutableMapping[str, bytes]):
         # Not in DRIVER: a wrapper or backend that does not override it stays right, and its callers do without sizes.
         return map(Entry, self._keys(path))
 
+    def _copier(self, source: Store) -> Callable[[str, str], int] | None:
+        """Return ``copy(key of source, key) -> bytes`` that copies past Python; None if these two stores cannot.
+
+        Where it raises OSError or KeyError, nothing was changed, and the caller goes through `_get` and `_set`.
+        """
+        return None
+
     def _entry(self, key: str) -> Entry:
         """Return what the store tells of one value, in one request; KeyError if absent."""
         return Entry(key, self._nbytes(key))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,39 +42,47 @@ class Change:
         Of the module as it is now.
     what : str
         The change in words: what was, and what it becomes. With `module` and `where`, the name of the change.
-    source : str
-        The changed module.
+    index, number : int
+        Which node of the module is changed, and in which of the ways that there are for it.
     """
 
     module: str
     where: str
     line: int
     what: str
-    source: str
+    index: int
+    number: int
 
     @property
     def name(self) -> str:
         """What survivors are explained under: stable when lines move."""
         return f"{self.module}: {self.where}: {self.what}"
 
+    @property
+    def source(self) -> str:
+        """The changed module."""
+        tree = ast.parse(_path(self.module).read_text())
+        node = next(node for at, (_, node) in enumerate(_walk(tree)) if at == self.index)
+        change = next(change for n, (_, change) in enumerate(_changes(node)) if n == self.number)
+        change(node)
+        return ast.unparse(ast.fix_missing_locations(tree))
+
 
 def changes_of(module: str) -> Iterator[Change]:
     """Yield every change that can be planted in a module, in the order of its lines."""
-    path = PACKAGE / Path(*module.split(".")).with_suffix(".py")
-    if not path.exists():
-        path = PACKAGE / Path(*module.split(".")) / "__init__.py"
-    text = path.read_text()
+    text = _path(module).read_text()
     lines = text.splitlines()
-    tree = ast.parse(text)
-    for index, (where, node) in enumerate(_walk(tree)):
+    for index, (where, node) in enumerate(_walk(ast.parse(text))):
         line = getattr(node, "lineno", 0)
         if line and "pragma: no cover" in lines[line - 1]:
             continue
-        for what, change in _changes(node):
-            changed = copy.deepcopy(tree)
-            _, target = list(_walk(changed))[index]
-            change(target)
-            yield Change(module, where, line, what, ast.unparse(ast.fix_missing_locations(changed)))
+        for number, (what, _) in enumerate(_changes(node)):
+            yield Change(module, where, line, what, index, number)
+
+
+def _path(module: str) -> Path:
+    path = PACKAGE / Path(*module.split("."))
+    return path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
 
 
 def _walk(tree: ast.AST, where: str = "") -> Iterator[tuple[str, ast.AST]]:

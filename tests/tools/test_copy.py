@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from zarrstore import CopyError, DictStore, DirectoryStore, copy_store
+from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError
 from zarrstore.testing import CountingStore, FailingStore, Recorder, SlowStore, tree
 from zarrstore.tools.copying import Batches
+from zarrstore.tools.transfer import BatchOptions, copy_batch
 
 HIERARCHY = {
     ".zgroup": b"{}",
@@ -142,6 +144,27 @@ def test_a_full_disk_stops_at_once() -> None:
     with pytest.raises(OSError, match="No space left"):
         copy_store(HIERARCHY, dest)
     assert dest.failures == 1
+
+
+def test_a_full_disk_stops_at_once_where_keys_are_tried_one_by_one_too() -> None:
+    class Full(DictStore):
+        tries = 0
+
+        def _set(self, key: str, value: bytes) -> None:
+            self.tries += 1
+            raise OSError(5 if self.tries == 1 else 28, "Input/output error, then no space left on device")
+
+    dest = Full()
+    with pytest.raises(OSError, match="no space"):
+        copy_store(HIERARCHY, dest)
+    assert dest.tries == 2
+
+
+def test_a_batch_elsewhere_makes_its_work_durable_before_it_ends() -> None:
+    recorder = Recorder()
+    dest = recorder.watch({}, "dest")
+    copy_batch(as_store({"a": b"1"}), dest, [("a", "b")], BatchOptions(flush=True))
+    recorder.require_order(("dest", "set", "b"), ("dest", "flush"))
 
 
 def test_what_reads_back_differently_is_an_error() -> None:

@@ -29,7 +29,7 @@ from zarrstore import (
 )
 from zarrstore.batch import LazyItems
 from zarrstore.errors import MetadataError
-from zarrstore.metadata import documents
+from zarrstore.metadata import consolidated, documents
 from zarrstore.tools.grid import grid_of
 from zarrstore.tools.info import describe_node
 from zarrstore.tools.listing import keys_of
@@ -131,6 +131,13 @@ def test_a_copy_diff_and_du_of_what_cannot_be_listed_equal_those_of_what_can(
     assert dict(ZipStore(tmp_path / "a.zip", mode="r")) == store
 
 
+def test_progress_ends_at_what_was_there() -> None:
+    seen: list[Any] = []
+    store = hierarchy()
+    copy_store(Unlistable(store), {}, progress=seen.append)
+    assert (seen[-1].done, seen[-1].total) == (len(store), len(store))
+
+
 def test_differences_are_found_on_the_side_that_cannot_be_listed() -> None:
     store = hierarchy()
     other = {**store, "g/full/0.0": b"changed", "foreign": b""}
@@ -212,7 +219,7 @@ def test_an_array_that_does_not_say_how_it_spells_its_chunks_is_asked(separator:
     store["a/.zarray"] = json.dumps(document).encode()
     for position in ("39,1", "0,1"):
         store["a/" + position.replace(",", separator)] = b"1"
-        consolidate_metadata(store)
+        store[".zmetadata"] = consolidated.build(store)
         unlistable = Unlistable(store)
         dest: dict[str, bytes] = {}
         copy_store(unlistable, dest)

@@ -263,18 +263,25 @@ class Transfer:
         pairs = self._pairs(batch)
         try:
             copying = self._copying
-            future = self._executor.submit(copy_batch, copying.source, copying.dest, pairs, self._options)
+            options = self._options_of(batch)
+            future = self._executor.submit(copy_batch, copying.source, copying.dest, pairs, options)
         except BrokenExecutor:
             return self._do_here(batch)
         self._running[future] = batch, cost
         self._under_way += cost
+
+    def _options_of(self, batch: list[Entry]) -> BatchOptions:
+        # What the listing identifies needs no digest for the journal.
+        if self._options.digests and all(entry.identity for entry in batch):
+            return self._options._replace(digests=False)
+        return self._options
 
     def _pairs(self, batch: list[Entry]) -> list[tuple[str, str]]:
         to_dest = self._copying.paths.to_dest
         return [(entry.key, to_dest(entry.key)) for entry in batch]
 
     def _do_here(self, batch: list[Entry]) -> None:
-        options = self._options._replace(flush=False)
+        options = self._options_of(batch)._replace(flush=False)
         result = copy_batch(self._copying.source, self._copying.dest, self._pairs(batch), options)
         self._take(result, batch, flushed=False)
 

@@ -180,9 +180,6 @@ def make_plan(
             key = state.entry.key
             plan.close()
             raise DestinationExistsError(key, paths.to_dest(key), "pass if_exists='skip' or if_exists='replace'")
-        if if_exists == "replace":
-            plan.add(state.entry)
-            continue
         skipped(state.entry.key)
         if journal is not None:
             plan.kept.add(state.entry)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from zarrstore.base import Store
 from zarrstore.errors import ClosedStoreError, ReadOnlyError, UnsupportedOperation
+from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["BatchOptions", "BatchResult", "Pair", "copy_batch"]
 
@@ -101,12 +102,17 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
             # The destination has taken it; the next value must not be read while this one is still held.
             del value
 
+    if not hashing:
+        pairs = _copy_past_python(source, dest, pairs, result, sizes)
     try:
         dest._set_many(values(pairs))
     except Exception as exc:
         _raise_if_hopeless(exc)
         # The batch does not tell which keys failed: each is copied again by itself.
-        result = BatchResult()
+        for key, _ in pairs:
+            result.done.pop(key, None)
+            result.errors.pop(key, None)
+        result.n_absent = 0
         for pair in pairs:
             try:
                 dest._set_many(values([pair]))
@@ -121,6 +127,39 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
     result.nbytes = sum(sizes[key] for key in result.done)
     result.largest = max(sizes.values(), default=0)
     return result
+
+
+def _copy_past_python(
+    source: Store, dest: Store, pairs: Sequence[Pair], result: BatchResult, sizes: dict[str, int]
+) -> Sequence[Pair]:
+    """Copy what the two stores can copy without its bytes coming here; return what is left."""
+    copy = _without_wrappers(dest, "_set")._copier(_without_wrappers(source, "_get"))
+    if copy is None:
+        return pairs
+    left: list[Pair] = []
+    for key, dest_key in pairs:
+        try:
+            sizes[key] = copy(key, dest_key)
+        except (OSError, KeyError):
+            # The ordinary way does it, or says what is wrong. It makes a missing directory: the next key finds it.
+            try:
+                dest._set(dest_key, value := source._get(key))
+            except Exception:
+                left.append((key, dest_key))
+                continue
+            sizes[key] = len(value)
+        result.done[key] = ""
+    return left
+
+
+def _without_wrappers(store: Store, method: str) -> Store:
+    """Return the store below wrappers that neither change keys nor this method."""
+    while isinstance(store, Wrapper):
+        cls = type(store)
+        if cls._to_inner is not Wrapper._to_inner or getattr(cls, method) is not getattr(Wrapper, method):
+            break
+        store = store.inner
+    return store
 
 
 def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult) -> None:

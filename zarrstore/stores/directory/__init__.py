@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities
+from zarrstore.base import Capabilities, Store
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.stores._files import pread
 from zarrstore.stores._sync import Unsynced
 from zarrstore.stores.directory import direct
+from zarrstore.stores.directory.copying import copier
 from zarrstore.stores.directory.folders import Folders
 from zarrstore.stores.directory.irregular import irregular_entries
 from zarrstore.stores.directory.reading import READ_FLAGS
@@ -213,3 +214,9 @@ class DirectoryStore(DirectoryWriter):
 
     def _close(self) -> None:
         self._flush()
+
+    def _copier(self, source: Store) -> Callable[[str, str], int] | None:
+        # Not of classes that refine this one: they spell keys in their own way.
+        if type(self) is not DirectoryStore or type(source) is not DirectoryStore:
+            return None
+        return copier(source, self)

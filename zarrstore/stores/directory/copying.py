@@ -1,0 +1,82 @@
+"""A value copied from one directory to another by the system, without passing through Python."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from zarrstore.keys import parent
+from zarrstore.stores._files import release_name, temporary_name, with_file
+
+if TYPE_CHECKING:
+    from zarrstore.stores.directory import DirectoryStore
+
+__all__ = ["copier"]
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+def copier(source: DirectoryStore, dest: DirectoryStore) -> Callable[[str, str], int] | None:
+    """Return ``copy(key, dest_key) -> bytes``; None where the system or an option of the stores does not allow it.
+
+    Notes
+    -----
+    One ``copy_file_range``: on file systems that can share blocks between files (btrfs, XFS) nothing is copied at all.
+    Only the ordinary case is done here: a regular file, and a directory that is there already. For all else it raises
+    OSError and changes nothing; `_get` and `_set` then do it, and say what is wrong. Written beside the key and
+    renamed, as `_set`.
+    """
+    if not hasattr(os, "copy_file_range"):
+        return None
+    for store in (source, dest):
+        if store.normalize_keys or store.direct_io or store.durability == "always":
+            return None
+    check_source, dst_folders = source._folders.check, dest._folders
+    src_base, dst_base = source._base, dest._base
+    flags = source._read_flags
+    is_noted = dest._unsynced is not None
+
+    def copy(key: str, dest_key: str) -> int:
+        if key[-8:] == ".partial" or dest_key[-8:] == ".partial":
+            raise OSError("such a name may be refused")
+        check_source(parent(key))
+        directory = parent(dest_key)
+        folder = dst_folders.check(directory)
+        if dst_folders.links and dst_folders.is_link_to_directory(dest_key):
+            raise IsADirectoryError(dest_key)
+        name = temporary_name()
+        temporary = f"{folder}/{name}" if directory else folder + name
+
+        def copy_from(from_fd: int) -> int:
+            status = os.fstat(from_fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError("no regular file")
+            with_file(temporary, _CREATE, lambda to_fd: _copy(from_fd, to_fd, status.st_size))
+            return status.st_size
+
+        try:
+            size = with_file(src_base + key, flags, copy_from)
+            if is_noted:
+                dest._replace_noted(temporary, dest_key, directory)
+            else:
+                os.replace(temporary, dst_base + dest_key)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        finally:
+            release_name(name)
+        return size
+
+    return copy
+
+
+def _copy(from_fd: int, to_fd: int, size: int) -> None:
+    left = size
+    while left and (count := os.copy_file_range(from_fd, to_fd, left)):
+        left -= count
+    if left:
+        raise OSError("the file became shorter")
