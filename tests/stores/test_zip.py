@@ -580,12 +580,10 @@ def test_without_zip64_there_are_at_most_65_534_entries(tmp_path):
 # Copies, threads -----------------------------------------------------------------------------------------------------
 
 
-def test_a_writer_is_not_pickled_and_a_pickled_reader_never_erases(tmp_path):
+def test_a_pickled_reader_never_erases(tmp_path):
     path = tmp_path / "a.zip"
     store = ZipStore(path, mode="w")
     store["a"] = b"1"
-    with pytest.raises(UnsupportedOperation, match="open for writing; close it first"):
-        pickle.dumps(store)
     store.close()
     for parcel in (pickle.dumps(store), pickle.dumps(ZipStore(path, mode="r"))):
         copy = pickle.loads(parcel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 import zipfile
@@ -15,6 +16,7 @@ from tests.support import crash
 from tests.support.world import run_readonly
 from zarrstore.errors import DamagedStoreError, LockedStoreError
 from zarrstore.stores.zip import ZipStore
+from zarrstore.stores.zip import format as fmt
 
 HERE = f"{__name__}:opened"
 
@@ -150,6 +152,28 @@ def test_recover_honours_a_clear(tmp_path):
     _killed_after(path, work)
     ZipStore.recover(path)
     assert dict(ZipStore(path)) == {"d": b"3"}
+
+
+def test_recover_believes_a_directory_more_than_a_mark_before_it(tmp_path):
+    """Version 0.1.0 left a mark for all keys where its rmdir was interrupted, and listed them all at the next flush."""
+    path = tmp_path / "a.zip"
+    items = {f"k/{i}": b"%d" % i for i in range(100)}
+    store = ZipStore(path)
+    store.update(items)
+    store.flush()
+    writer = store._archive
+    mark = fmt.tombstone(b"", 0, 0)
+    writer.file.write((mark,), writer.stop)
+    writer.stop += len(mark)
+    store.flush()
+    assert len(ZipStore(path, mode="r")) == 100
+    store["later"] = b"l"
+    del store["k/0"]
+    shutil.copy(path, tmp_path / "killed.zip")
+    assert ZipStore.recover(tmp_path / "killed.zip").kept == 100
+    expected = {**items, "later": b"l"}
+    del expected["k/0"]
+    assert dict(ZipStore(tmp_path / "killed.zip")) == expected
 
 
 def test_a_kill_right_after_opening_leaves_something_that_recovers_to_an_empty_archive(tmp_path):

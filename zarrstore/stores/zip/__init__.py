@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 import weakref
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Self
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
-from zarrstore.errors import (
-    ClosedStoreError,
-    DamagedStoreError,
-    LockedStoreError,
-    ReadOnlyError,
-    StoreNotFoundError,
-    UnsupportedOperation,
-)
+from zarrstore.base import Capabilities, Entry, Store
+from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError, UnsupportedOperation
+from zarrstore.spans import Span
+from zarrstore.stores._process import Resource
 from zarrstore.stores.zip.archive import Archive, Limits
 from zarrstore.stores.zip.codec import METHODS
-from zarrstore.stores.zip.directory import NotAnArchiveError
-from zarrstore.stores.zip.file import ObjectFile, OSFile, sync_directory
+from zarrstore.stores.zip.file import sync_directory
+from zarrstore.stores.zip.format import QUICK_FIELDS
+from zarrstore.stores.zip.opening import Flushed, Options, flushed_state, is_source, open_reader, open_writer
+from zarrstore.stores.zip.ranges import RangeSource, ValueRanges
 from zarrstore.stores.zip.recover import Recovery, recover
-from zarrstore.stores.zip.rewrite import rewrite, temporary
-from zarrstore.stores.zip.scan import count_whole
-from zarrstore.stores.zip.writer import Writer
+from zarrstore.stores.zip.rewrite import discard, lock_existing, publish, put, rewrite, sweep, temporary
+from zarrstore.stores.zip.writer import QUICK, Writer
 
-__all__ = ["Recovery", "ZipStore"]
+__all__ = ["RangeSource", "Recovery", "ValueRanges", "ZipStore"]
 
 _MODES = ("r", "r+", "a", "w", "x", "w-")
 #: Bytes of a batch that are written at a time.
 _BATCH = 1 << 20
+#: Bytes of a batch that are read at a time from an archive behind requests.
+_AHEAD = 16 << 20
 
 
 class ZipStore(Store):
@@ -41,8 +39,10 @@ class ZipStore(Store):
 
     Parameters
     ----------
-    path : path-like or binary file object
-        The archive; or an open file object (of fsspec, obstore, io), which is read and stays open.
+    path : path-like, binary file object or source of ranges
+        The archive; or an open file object (of fsspec, obstore, io), which is read and stays open; or an object with
+        ``size()`` and ``getrange(start, stop)`` as `RangeSource` describes, which is read. For an archive that is a
+        value of another store see `from_store`.
     compression : {0, 8, 12, 14}, default 0
         How values are packed: stored, deflated, bzip2, LZMA (the numbers of `zipfile`). Chunks of Zarr are compressed
         already. Entries of all four are read whatever it is.
@@ -115,9 +115,11 @@ class ZipStore(Store):
     >>> folder.cleanup()
     """
 
+    takes_buffers = True
+
     def __init__(
         self,
-        path: str | os.PathLike[str] | Any,
+        path: str | bytes | os.PathLike[str] | Any,
         compression: int = 0,
         allowZip64: bool = True,
         mode: str = "a",
@@ -131,13 +133,15 @@ class ZipStore(Store):
             raise ValueError(f"mode is {mode!r}; it can be {', '.join(map(repr, _MODES))}")
         if compression not in METHODS:
             raise ValueError(f"compression is {compression!r}; it can be {', '.join(map(str, METHODS))}")
+        if max_value_size is not None and max_value_size < 0:
+            raise ValueError(f"max_value_size is {max_value_size}; it is a number of bytes")
         self._source: Any = None
-        if hasattr(path, "read") and not isinstance(path, os.PathLike):
+        if is_source(path):
             if mode not in ("r", "a"):
                 raise UnsupportedOperation("write to an open file object", f"ZipStore({path!r})", "pass its path")
             self._source, mode = path, "r"
-        self.path: Any = path if self._source is not None else os.path.abspath(os.fspath(path))
-        self._label = repr(path) if self._source is not None else os.fspath(path)
+        self.path: Any = path if self._source is not None else os.path.abspath(os.fsdecode(path))
+        self._label = repr(path) if self._source is not None else os.fsdecode(path)
         self.compression = compression
         self.allowZip64 = allowZip64
         self.mode = mode
@@ -145,7 +149,7 @@ class ZipStore(Store):
         self._dimension_separator = dimension_separator
         self._max_value_size = max_value_size
         self._wanted_root = root if root is None else k.normalize_path(root)
-        self._start()
+        self._start(None)
 
     def __repr__(self) -> str:
         label = self._label if self._source is not None else repr(self._label)
@@ -158,73 +162,48 @@ class ZipStore(Store):
 
     # Opening and closing -------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._mutex = threading.RLock()
+    #: What reads, and writes if it is a Writer; None when the store is closed.
+    _archive: Archive | None = None
+    #: While an archive is being replaced by `repack`: the old one and the new one. The name in the folder says which.
+    _exchange: tuple[Writer, Writer] | None = None
+    #: Whether the name of the file in its folder may not be durable.
+    _name_is_new = False
+    #: Of a copy, or in a forked child, the state of the archive that it reads; None if that was never flushed.
+    _flushed: Flushed | None = None
+    #: Whether this is the copy of a writer, which becomes one itself when it is written to and that one has closed.
+    _is_copy = False
+    _is_forked = False
+
+    def _start(self, flushed: Flushed | None) -> None:
         writable = self.mode != "r"
+        self._guard = _Guard(self)
+        self._mutex = self._guard.turn
+        # Of an archive behind requests a batch is read by a few of them.
+        concurrent = hasattr(self._source, "getrange")
         self.capabilities = Capabilities(
-            writable=writable, erasable=writable, ranged=True, durable_flush=writable, blocking=True
+            writable=writable,
+            erasable=writable,
+            ranged=True,
+            concurrent=concurrent,
+            durable_flush=writable,
+            blocking=True,
         )
-        self._limits = Limits(self._max_value_size, zip64=self.allowZip64)
-        if self._max_value_size is not None and self._max_value_size < 0:
-            raise ValueError(f"max_value_size is {self._max_value_size}; it is a number of bytes")
-        self._archive: Archive | None = self._open_writer() if writable else self._open_reader()
-        if isinstance(self._archive, Writer):
-            self._at_exit = weakref.finalize(self, _let_go, self._archive, os.getpid())
-            _writers[id(self)] = self
-
-    def _open_reader(self) -> Archive:
-        if self._source is not None:
-            file: Any = ObjectFile(self._source)
+        self._flushed = flushed
+        if writable:
+            self._guard.register()
+        if writable and not self._is_copy:
+            self._open_to_write(self.mode)
         else:
-            try:
-                file = OSFile(self.path, os.O_RDONLY, self._label)
-            except FileNotFoundError:
-                raise StoreNotFoundError(self._label, "a zip archive to read") from None
-        try:
-            return Archive.open(file, repr(self), self._limits, self._wanted_root)
-        except NotAnArchiveError as exc:
-            raise self._damaged(file, exc) from None
+            self._archive = open_reader(self.path, self._source, self._options(), flushed)
 
-    def _open_writer(self) -> Writer:
-        create = {"r+": 0, "a": os.O_CREAT, "w": os.O_CREAT}.get(self.mode, os.O_CREAT | os.O_EXCL)
-        existed = os.path.exists(self.path)
-        while True:
-            try:
-                file = OSFile(self.path, os.O_RDWR | create, self._label)
-            except FileNotFoundError:
-                if not create:
-                    raise StoreNotFoundError(self._label, "a zip archive to write to") from None
-                raise
-            file.lock()
-            # Locked before it is looked at, let alone erased; and the writer before may have replaced it meanwhile.
-            if _is_at(file, self.path):
-                break
-        try:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary(os.path.realpath(self.path)))  # of a writer that died while it repacked
-            if self.mode == "w":
-                file.truncate(0)
-            elif existed or file.size():
-                return Writer.resume(file, repr(self), self._limits, self.compression, self._wanted_root)
-            self._new = True
-            return Writer.create(file, repr(self), self._limits, self.compression, self._wanted_root or "")
-        except NotAnArchiveError as exc:
-            error = self._damaged(file, exc)
-            file.unlock()  # an error that is looked at keeps the file open
-            raise error from None
-        except BaseException:
-            file.unlock()
-            raise
+    def _options(self) -> Options:
+        limits = Limits(self._max_value_size, zip64=self.allowZip64)
+        return Options(repr(self), self._label, limits, self.compression, self._wanted_root)
 
-    def _damaged(self, file: OSFile | ObjectFile, exc: NotAnArchiveError) -> DamagedStoreError:
-        whole, all_seen = count_whole(file)
-        if not whole and all_seen:
-            return DamagedStoreError(file.label, f"{exc}, and no entry in it is whole", "mode='w' begins a new archive")
-        return DamagedStoreError(
-            file.label,
-            f"{exc}: {whole:,}{'' if all_seen else ' or more'} of its entries are whole",
-            f"zarrstore.ZipStore.recover({file.label!r}) keeps them",
-        )
+    def _open_to_write(self, mode: str) -> Writer:
+        writer, self._name_is_new = open_writer(self.path, mode, self._options(), must_lock=self._is_copy)
+        self._archive = writer
+        return writer
 
     def _opened(self) -> Archive:
         archive = self._archive
@@ -233,7 +212,9 @@ class ZipStore(Store):
         return archive
 
     def _writer(self, what: str) -> Writer:
-        """Return the archive to write to, to who holds the mutex; or say why there is none."""
+        """Return the archive to write to, to a caller who holds the mutex; or say why there is none."""
+        if self._exchange is not None:
+            self._end_exchange()
         archive = self._archive
         if isinstance(archive, Writer):
             return archive
@@ -241,58 +222,81 @@ class ZipStore(Store):
             raise ClosedStoreError(self)
         if self.mode == "r":
             raise ReadOnlyError(what, self)
-        raise LockedStoreError(self._label, "this process was forked from its writer; let that one write")
+        if self._is_forked:
+            raise LockedStoreError(self._label, "this process was forked from its writer; let that one write")
+        return self._open_to_write("r+")
 
     def _become_reader(self) -> None:
-        """In a forked child: read on from the same file, but never write, cut or close what is the parent's."""
-        self._mutex = threading.RLock()  # at the fork, another thread may have held it
-        archive = self._archive
+        """In a forked child: read on from the same file, but never write, cut or unlock what is the parent's."""
+        self._mutex = self._guard.turn  # another one, if another thread of the parent held it at the fork
+        archive = self._exchange[0] if self._exchange is not None else self._archive
+        self._exchange = None
+        if archive is None:
+            return
         if isinstance(archive, Writer):
-            self._archive = Archive(archive.file, archive.name, archive.directory, archive.limits)
-            self._at_exit.detach()
+            stop = archive.whole_at
+            self._flushed = Flushed(stop, -1) if stop == archive.stop and stop >= 0 else None
+            archive = Archive(archive.file, archive.name, archive.directory, archive.limits)
+        archive.directory.forget_changes()
+        self._archive, self._is_forked = archive, True
 
     def _flush(self) -> None:
-        if not isinstance(self._opened(), Writer):
+        if not isinstance(self._opened(), Writer) and self._exchange is None:
             return
         with self._mutex:
             self._flush_now(self._writer(""))
 
     def _flush_now(self, writer: Writer) -> None:
         writer.flush()
-        if self._new:
+        if self._name_is_new:
             sync_directory(os.path.dirname(self.path))
-            self._new = False
-
-    _new = False
+            self._name_is_new = False
 
     def _close(self) -> None:
-        if self._archive is None:
-            return
-        if not isinstance(self._archive, Writer):
+        if self.mode == "r":
             self._archive = None
+            if isinstance(self._source, ValueRanges):
+                self._source.store.close()
             return
         with self._mutex:
-            try:
-                writer = self._writer("")
-            except ClosedStoreError:  # by another thread meanwhile
-                return
-            # If the flush fails, the store stays open: what it was told is in the file, and can be flushed yet.
-            self._flush_now(writer)
-            if self.compact and writer.begun:
-                self._compact(writer)
-            writer = self._writer("")
+            if self._exchange is not None:
+                self._end_exchange()
+            writer = self._archive
+            if isinstance(writer, Writer):
+                # If the flush fails, the store stays open: what it was given is in the file, and can be flushed yet.
+                self._flush_now(writer)
+                if self.compact and writer.begun:
+                    writer = self._compact(writer)
+                self._archive = None
+                writer.file.unlock()
             self._archive = None
-            self._at_exit.detach()
-            writer.file.unlock()
+            self._guard.unregister()
 
-    def _compact(self, writer: Writer) -> None:
+    def _compact(self, writer: Writer) -> Writer:
         sizes = writer.sizes()
         if sizes["dead_bytes"] * 2 <= sizes["file_bytes"] or writer.directory.shift:
-            return
+            return writer
         try:
             self._repack()
         except OSError as exc:
             warnings.warn(f"{self} was closed whole, but not compacted: {exc}", RuntimeWarning, stacklevel=4)
+        return self._writer("")
+
+    def _end(self) -> None:
+        """Flush and let the lock go, at the end of the object or of the process, where nobody closed the store."""
+        with self._mutex:
+            if self._exchange is not None:
+                self._end_exchange()
+            writer, self._archive = self._archive, None
+            if isinstance(writer, Writer):
+                try:
+                    self._flush_now(writer)
+                finally:
+                    writer.file.unlock()
+
+    def __del__(self) -> None:
+        if isinstance(self._archive, Writer) or self._exchange is not None:
+            self._end()
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -308,63 +312,70 @@ class ZipStore(Store):
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self._opened().get_part(key, start, stop)
 
+    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
+        return self._opened().get_parts(key, spans)
+
     def _get_suffix(self, key: str, n: int) -> bytes:
+        return self._opened().get_suffix(key, n)
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         archive = self._opened()
-        size = archive.size_of(key)
-        return archive.get_part(key, max(0, size - n), size)
+        if not archive.is_remote:
+            return LazyItems(self._get, keys)
+        records = filter(None, map(archive.directory.find, keys))
+        sizes = [len(record) + QUICK_FIELDS.unpack_from(record)[2] for record in records]
+        first = len(sizes) * _AHEAD // (sum(sizes) or 1)
+        return AheadItems(archive.get_many, keys, budget=_AHEAD, first=max(1, first))
 
     def _nbytes(self, key: str) -> int:
         return self._opened().size_of(key)
 
     def _keys(self, path: str) -> Iterable[str]:
         directory = self._opened().directory
-        directory.check_names()
-        names = directory.names_below(path)
-        root = directory.root
+        names, root = directory.names_below(path), directory.root
         return [k.replace_root(name, root, "") for name in names] if root else iter(names)
 
+    def _details(self, path: str) -> Iterable[Entry]:
+        archive = self._opened()
+        for key in self._keys(path):
+            with suppress(KeyError):  # deleted meanwhile
+                entry = archive.entry(key)
+                yield Entry(key, entry.size, f"{entry.crc:08x}-{entry.size}")
+
     def _count(self) -> int:
-        directory = self._opened().directory
-        directory.check_names()
-        return len(directory.names_below("")) if directory.root else len(directory.index)
+        return len(self._opened().directory.names_below(""))
 
     def _listdir(self, path: str) -> Iterable[str]:
-        directory = self._opened().directory
-        directory.check_names()
-        return directory.children(path)
+        return self._opened().directory.children(path)
 
     # Writing -------------------------------------------------------------------------------------------------------
 
     def _set(self, key: str, value: bytes) -> None:
-        mutex = self._mutex
-        # Not `with`, which takes twice the time here. Acquired within the try: an interrupt right behind the call finds
-        # the lock given back, and one that came before it has nothing to give back.
-        try:
-            mutex.acquire()
+        with self._mutex:
             archive = self._archive
             if type(archive) is not Writer:
                 archive = self._writer(key)
             archive.set(key, value)
-        finally:
-            try:
-                mutex.release()
-            except RuntimeError:
-                pass
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         batch: list[tuple[str, bytes]] = []
         size = 0
-        self._writer("values")
+        with self._mutex:
+            self._writer("values")
         try:
             # Values are drawn without the lock: where they come from may be slow, or this store itself.
             for key, value in items:
-                if len(value) > _BATCH:
-                    self._set_batch(batch)
-                    batch, size = [], 0
-                    self._set(key, value)
-                    continue
+                nbytes = len(value)
+                if type(value) is not bytes:
+                    # The caller's memory, which may hold the next value as soon as that is drawn.
+                    if nbytes > QUICK:
+                        self._set_batch(batch)
+                        batch, size = [], 0
+                        self._set(key, value)
+                        continue
+                    value = bytes(value)
                 batch.append((key, value))
-                size += len(value) + 100
+                size += nbytes + 100
                 if size > _BATCH:
                     self._set_batch(batch)
                     batch, size = [], 0
@@ -388,9 +399,9 @@ class ZipStore(Store):
         with self._mutex:
             writer = self._writer("values")
             root = writer.directory.root
-            gone = [k.join(root, key) for key in wanted if writer.directory.find(key) is not None]
-            if gone:
-                writer.delete(gone)
+            names = [k.join(root, key) for key in wanted if writer.directory.find(key) is not None]
+            if names:
+                writer.delete(names)
 
     def _rmdir(self, path: str) -> None:
         with self._mutex:
@@ -440,19 +451,118 @@ class ZipStore(Store):
         """
         with self._mutex:
             self._flush_now(self._writer("the archive"))
-            return self._repack()
+            given_back = self._repack()
+        return given_back
 
     def _repack(self) -> int:
         old = self._writer("the archive")
         old.directory.check_names()
-        place = os.path.realpath(self.path)  # a link stays a link
-        new = rewrite(old, old.live_records(), place, label=self._label, compression=self.compression, like=old.file)
-        self._archive = new
-        self._at_exit.detach()
-        self._at_exit = weakref.finalize(self, _let_go, new, os.getpid())
-        given_back = old.file.size() - new.file.size()
-        old.file.unlock()
-        return given_back
+        path = os.path.realpath(self.path)  # a link stays a link
+        new = rewrite(old, old.live_records(), path, compression=self.compression, like=old.file)
+        before = old.file.size()
+        # An interrupt may come at any step. From here on the name in the folder says which of the two is the archive,
+        # and whoever writes next looks there.
+        self._exchange = old, new
+        self._archive = Archive(old.file, old.name, old.directory, old.limits)
+        self._name_is_new = True
+        try:
+            put(path)
+            self._name_is_new = False
+        finally:
+            self._end_exchange()
+        return before - new.file.size()
+
+    def _end_exchange(self) -> None:
+        assert self._exchange is not None
+        old, new = self._exchange
+        path = os.path.realpath(self.path)
+        if new.file.is_at(path):
+            self._archive = new
+            old.file.unlock()
+        else:
+            self._archive = old
+            discard(new.file, path)
+        self._exchange = None
+
+    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
+        if path or self.mode == "r" or self._source is not None:
+            return ()
+        return sweep(os.path.realpath(self.path), dry_run)
+
+    @classmethod
+    @contextmanager
+    def create_atomically(
+        cls, path: str | bytes | os.PathLike[str], *, overwrite: bool = False, **options: Any
+    ) -> Iterator[Self]:
+        """Write a new archive that appears at its place at once and whole, when the block ends, or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            Where the archive is to be. A link is followed.
+        overwrite : bool, default False
+            Replace a file that is there.
+        **options
+            As for the class, but for `mode`.
+
+        Yields
+        ------
+        ZipStore
+            Open for writing.
+
+        Raises
+        ------
+        FileExistsError
+            Something is at `path`, at the beginning or at the end, and `overwrite` is False.
+        LockedStoreError
+            A store has the archive at `path` open for writing, or another process writes a new one for it.
+
+        Notes
+        -----
+        Written beside `path` under a reserved name, synced, then linked (or, to overwrite, renamed) to its name. Crash:
+        a kill leaves the file under the reserved name, which the next call, or opening `path` for writing, deletes.
+        Where the file system has no hard links, an empty file takes the name first.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = os.path.join(folder.name, "a.zip")
+        >>> with ZipStore.create_atomically(path) as store:
+        ...     store["foo"] = b"data"
+        ...     os.path.exists(path)
+        False
+        >>> dict(ZipStore(path, mode="r"))
+        {'foo': b'data'}
+        >>> folder.cleanup()
+        """
+        label = os.fsdecode(path)
+        target = os.path.realpath(label)
+        if not overwrite and os.path.lexists(target):
+            raise FileExistsError(f"{label!r} exists; pass overwrite=True to replace it")
+        # Locked all the time: nobody begins to write to what will be replaced.
+        old = lock_existing(target, label) if overwrite else None
+        store = None
+        try:
+            sweep(target)
+            try:
+                store = cls(temporary(target), mode="x", **options)
+            except FileExistsError:
+                raise LockedStoreError(label, "another process packs an archive for this place; let it end") from None
+            yield store
+            store.flush()
+            if old is not None:
+                old.unlock()
+            publish(target, label, overwrite=overwrite)
+        finally:
+            if store is not None:
+                archive, store._archive = store._archive, None
+                if isinstance(archive, Writer):
+                    discard(archive.file, target)
+                store.close()
+            sweep(target)
+            if old is not None:
+                old.unlock()  # an error that somebody keeps would keep the file open
 
     def describe(self) -> dict[str, object]:
         """Return what the archive is: its entries, and how many of its bytes are live and dead.
@@ -486,7 +596,49 @@ class ZipStore(Store):
         }
 
     @classmethod
-    def recover(cls, path: str | os.PathLike[str], dest: str | os.PathLike[str] | None = None) -> Recovery:
+    def from_store(cls, inner: Mapping[str, Any], key: str, **options: Any) -> Self:
+        """Open, to read, the archive that is one value of another store, without reading the whole of it.
+
+        Parameters
+        ----------
+        inner : mapping
+            Holds the archive: a remote store as a rule. It is closed with this store.
+        key : str
+            The archive's key.
+        **options
+            As for the class: `max_value_size`, `root`, `dimension_separator`.
+
+        Raises
+        ------
+        StoreNotFoundError
+            `inner` has no such key.
+        StoreReadError
+            `inner` cannot tell the size of the value.
+        DamagedStoreError
+            The value is no archive that ends properly.
+
+        Notes
+        -----
+        Cost: opening takes one question for the size, one for the last 1 MiB, and one for the rest of a directory that
+        is larger (about 15,000 entries). A value takes one, or none: `getitems` reads values that lie close together by
+        one. A part of a value takes one, and the first part of each value one more. Threads, processes and pickling: as
+        `inner`. For a source that is no store, pass an object as `RangeSource` describes to the class.
+
+        Examples
+        --------
+        >>> import io, zipfile
+        >>> file = io.BytesIO()
+        >>> with zipfile.ZipFile(file, "w") as archive:
+        ...     archive.writestr("foo/0.0", b"data")
+        >>> dict(ZipStore.from_store({"a.zip": file.getvalue()}, "a.zip"))
+        {'foo/0.0': b'data'}
+        """
+        return cls(ValueRanges(inner, key), mode="r", **options)
+
+    @classmethod
+    def recover(
+        cls, path: str | bytes | os.PathLike[str], dest: str | bytes | os.PathLike[str] | None = None
+    ) -> Recovery:
         """Make a damaged archive whole again with every entry of it that is whole.
 
         Parameters
@@ -533,8 +685,8 @@ class ZipStore(Store):
         2
         >>> folder.cleanup()
         """
-        label = os.fspath(path)
-        return recover(os.path.abspath(label), label, None if dest is None else os.path.abspath(os.fspath(dest)))
+        label = os.fsdecode(path)
+        return recover(os.path.abspath(label), label, None if dest is None else os.path.abspath(os.fsdecode(dest)))
 
     # Copies of the object ------------------------------------------------------------------------------------------
 
@@ -542,46 +694,49 @@ class ZipStore(Store):
         return None if self._source is not None else (self.path, self.compression, self.allowZip64)
 
     def __getstate__(self) -> dict[str, Any]:
-        if isinstance(self._archive, Writer):
-            raise UnsupportedOperation(
-                "be pickled while it is open for writing", self, "close it first, or open it with mode='r'"
-            )
         state = dict(self.__dict__)
-        for name in ("_archive", "_mutex", "_at_exit", "_limits", "capabilities"):
+        for name in ("_archive", "_mutex", "_guard", "_exchange", "_name_is_new", "_is_forked", "capabilities"):
             state.pop(name, None)
-        # A copy reads: a mode that creates or erases would do so once more wherever it is unpickled.
-        return {**state, "mode": "r"}
+        if self.mode == "r":
+            return state
+        with self._mutex:
+            archive = self._archive
+            if archive is None and self._exchange is None:
+                # A copy of a closed store reads.
+                return {**state, "mode": "r", "_is_copy": False, "_flushed": None}
+            if not self._is_forked and (isinstance(archive, Writer) or self._exchange is not None):
+                writer = self._writer("")
+                self._flush_now(writer)
+                flushed = flushed_state(writer, writer.whole_at)
+            elif self._flushed is None:
+                raise UnsupportedOperation(
+                    "be pickled in a forked process, where it has values that are not flushed",
+                    self,
+                    "flush it before the fork",
+                )
+            else:
+                flushed = flushed_state(self._opened(), self._flushed.stop)
+        # Never a mode that creates or erases: it would do so once more wherever the copy is made.
+        return {**state, "mode": "r+", "_is_copy": True, "_flushed": flushed}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._start()
+        self._start(self._flushed)
 
 
-def _is_at(file: OSFile, path: str) -> bool:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return (found.st_dev, found.st_ino) == file.identity()
+class _Guard(Resource):
+    """The lock of the writers of one store, which forks and the end of the interpreter wait for."""
 
+    def __init__(self, store: ZipStore) -> None:
+        super().__init__(repr(store), str(store.path))
+        self._store = weakref.ref(store)
 
-#: Stores open for writing, to be told of a fork. By identity, since stores are unhashable.
-_writers: weakref.WeakValueDictionary[int, ZipStore] = weakref.WeakValueDictionary()
+    def after_fork_in_child(self) -> None:
+        store = self._store()
+        if store is not None:
+            store._become_reader()
 
-
-def _after_fork() -> None:
-    for store in list(_writers.values()):
-        store._become_reader()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _let_go(archive: Archive, pid: int) -> None:
-    """Close what nobody closed, at the end of the object or of the process."""
-    if isinstance(archive, Writer) and os.getpid() == pid:
-        try:
-            archive.flush()
-        finally:
-            archive.file.unlock()
+    def at_exit(self) -> None:
+        store = self._store()
+        if store is not None:
+            store._end()

@@ -2,13 +2,14 @@
 
 An archive is a row of *local headers*, each followed by its data, then the *directory* (one *record* per entry that
 counts), then the *end*. Only what the directory lists is in the archive: what an append, an overwrite or a delete
-leaves behind is dead bytes, and harmless. Source: PKWARE APPNOTE 6.3.
+leaves behind is dead bytes, and harmless. In memory a record is kept without its signature. Source: PKWARE APPNOTE 6.3.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Entry",
     "archive_root",
     "central_record",
+    "directory_of",
     "encode_name",
     "end_records",
     "entry_of",
@@ -53,20 +55,21 @@ LOCAL_SIZE = LOCAL_FIELDS.size
 #: Of a local header: length of name, of extra.
 LOCAL_LENGTHS = struct.Struct("<26x2H")
 #: Of a record: flags, method, crc, size in the archive, size, lengths of name, extra, comment, place of local header.
-RECORD_FIELDS = struct.Struct("<8x2H4x3L3H8xL")
+RECORD_FIELDS = struct.Struct("<4x2H4x3L3H8xL")
+#: Length of a record before its name.
 RECORD_SIZE = RECORD_FIELDS.size
 #: For a quick look: flags and method in one number, crc, both sizes, length of name, place.
-QUICK_FIELDS = struct.Struct("<8xL4x3LH12xL")
-#: Signature, size in the archive, lengths of name, extra and comment, place.
+QUICK_FIELDS = struct.Struct("<4xL4x3LH12xL")
+#: Signature, size in the archive, lengths of name, extra and comment, place: of a record with its signature.
 SHAPE_FIELDS = struct.Struct("<L16xL4x3H8xL")
-#: Of both, when the rest is made ready: crc, both sizes, lengths of name, extra.
+#: The part of a local header and of a record that depends on the entry: crc, both sizes, lengths of name, extra.
 SIZE_FIELDS = struct.Struct("<3L2H")
 #: What local headers and records share: version, flags, method, time and date, crc, both sizes, lengths of name, extra.
 SHARED_FIELDS = struct.Struct("<3H4L2H")
-# written on Unix (3); a version of 6.3
-MADE_BY = struct.pack("<4sH", CENTRAL, 3 << 8 | 63)
+# Written on Unix (3), by the rules of version 6.3.
+MADE_BY = struct.pack("<H", 3 << 8 | 63)
 _ATTRIBUTES = 0o100644 << 16
-#: What stands between those and the place, in a record of ours.
+#: The part of a record between the lengths and the place: no comment, first disk, no attributes but the mode.
 ATTRIBUTES = struct.pack("<3HL", 0, 0, 0, _ATTRIBUTES)
 
 END_FIELDS = struct.Struct("<4s4H2LH")
@@ -101,24 +104,24 @@ class Entry(NamedTuple):
 
 
 def encode_name(key: str) -> tuple[bytes, int]:
-    """Return the bytes of a name and the flag that tells how they are meant."""
+    """Return the bytes of a name and the flag of their encoding."""
     raw = key.encode()
     return raw, (0 if len(raw) == len(key) else UTF8)
 
 
 def decode_name(raw: bytes, flags: int, extra: bytes = b"") -> str:
-    """Return the text of a name: UTF-8 where the entry says so or the bytes can hardly be anything else.
+    """Return the text of a name: UTF-8 where the entry says so, or where the bytes are valid UTF-8.
 
-    Else it is code page 437, as the standard has it for all that does not say. Tools on Linux and macOS write UTF-8
-    without saying so.
+    Any other name is in code page 437, the standard's encoding for entries that say nothing. Tools on Linux and macOS
+    write UTF-8 and do not say so.
     """
     if raw.isascii():
         return raw.decode("ascii")
     if flags & UTF8:
         return raw.decode("utf-8", "surrogateescape")
-    told = extra_fields(extra).get(_UNICODE_NAME_FIELD, b"")
-    if told[:1] == b"\1" and told[1:5] == struct.pack("<L", zlib.crc32(raw)):
-        return told[5:].decode("utf-8", "surrogateescape")
+    field = extra_fields(extra).get(_UNICODE_NAME_FIELD, b"")
+    if field[:1] == b"\1" and field[1:5] == struct.pack("<L", zlib.crc32(raw)):
+        return field[5:].decode("utf-8", "surrogateescape")
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -158,6 +161,12 @@ def widened(extra: bytes, *numbers: int) -> list[int]:
             number, field = int.from_bytes(field[:8], "little"), field[8:]
         wide.append(number)
     return wide
+
+
+def directory_of(records: Iterable[bytes]) -> bytes:
+    """Return the bytes of a directory that has these records."""
+    joined = CENTRAL.join(records)
+    return CENTRAL + joined if joined else b""
 
 
 def local_header(
@@ -213,20 +222,20 @@ def _our_field(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack("<2H", _OUR_FIELD, 2 + len(data)) + b"\1" + kind + data
 
 
-def _told(extra: bytes, kind: bytes) -> bytes | None:
+def _our_data(extra: bytes, kind: bytes) -> bytes | None:
     field = extra_fields(extra).get(_OUR_FIELD, b"")
     return field[2:] if field[:2] == b"\1" + kind else None
 
 
 def root_mark(root: str) -> bytes:
-    """Return the extra field by which an archive of ours says below which folder its keys are (mostly none)."""
+    """Return the extra field that names the folder below which the keys of an archive of ours are (mostly none)."""
     return _our_field(_ROOT, root.encode())
 
 
 def archive_root(extra: bytes) -> str | None:
-    """Return the root that a mark tells, None if there is no mark."""
-    told = _told(extra, _ROOT)
-    return None if told is None else told.decode("utf-8", "replace")
+    """Return the root that a mark names, None if there is no mark."""
+    name = _our_data(extra, _ROOT)
+    return None if name is None else name.decode("utf-8", "replace")
 
 
 def marked(record: bytes, root: str) -> bytes:
@@ -238,17 +247,17 @@ def marked(record: bytes, root: str) -> bytes:
     if archive_root(extra) is not None or len(extra) + len(mark) > 0xFFFF:
         return record
     length = struct.pack("<H", extra_length + len(mark))
-    return record[:30] + length + record[32 : start + extra_length] + mark + record[start + extra_length :]
+    return record[:26] + length + record[28 : start + extra_length] + mark + record[start + extra_length :]
 
 
 def tombstone(name: bytes, flags: int, stamp: int) -> bytes:
-    """Return a local header that says: deleted. A `name` that is empty or ends with a slash stands for all below it.
+    """Return a local header that says: deleted. A `name` that is empty or ends with a slash means all keys below it.
 
-    No directory ever lists it. Only `recover`, which has no directory to go by, reads it.
+    No directory lists it. Only `recover` reads it, for which a directory is missing.
     """
     return local_header(name, flags, STORED, stamp, 0, 0, 0, _our_field(_TOMBSTONE))
 
 
 def is_tombstone(extra: bytes) -> bool:
     """Tell whether a local header with this extra field is a tombstone."""
-    return _told(extra, _TOMBSTONE) is not None
+    return _our_data(extra, _TOMBSTONE) is not None

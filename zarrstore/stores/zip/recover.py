@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from zarrstore.errors import DamagedStoreError
 from zarrstore.stores.zip import format as fmt
 from zarrstore.stores.zip.archive import Archive, Limits
 from zarrstore.stores.zip.codec import METHODS
-from zarrstore.stores.zip.directory import Directory, End, NotAnArchiveError
+from zarrstore.stores.zip.directory import Directory
+from zarrstore.stores.zip.end import End, NotAnArchiveError
 from zarrstore.stores.zip.file import OSFile
-from zarrstore.stores.zip.rewrite import rewrite
+from zarrstore.stores.zip.rewrite import discard, publish, rewrite
 from zarrstore.stores.zip.scan import Checker, Scan
 from zarrstore.stores.zip.writer import Writer
 
@@ -46,8 +48,8 @@ class Recovery:
 def recover(path: str, label: str, dest: str | None) -> Recovery:
     """Do what `ZipStore.recover` promises."""
     if dest is not None and os.path.lexists(dest):
-        raise FileExistsError(f"cannot recover {label!r} to {dest!r}: something is there; remove it first")
-    file = OSFile(path, os.O_RDWR if dest is None else os.O_RDONLY, label)
+        raise _in_the_way(label, dest)
+    file = OSFile.open(path, "r+" if dest is None else "r", label)
     try:
         if dest is None:
             file.lock()
@@ -77,7 +79,7 @@ def _check(archive: Archive, file: OSFile, path: str, dest: str | None) -> Recov
         dest is not None,
     )
     if dest is not None:
-        rewrite(archive, kept, dest, label=dest, compression=fmt.STORED, like=file).file.unlock()
+        _write_anew(archive, kept, dest, file)
     return report
 
 
@@ -99,7 +101,7 @@ def _rebuild(file: OSFile, path: str, dest: str | None) -> Recovery:
         raise DamagedStoreError(
             file.label, "is not a zip archive: nothing in it is an entry", "look for what it is; it was left as it is"
         )
-    raw = b"".join(scan.kept.values())
+    raw = fmt.directory_of(scan.kept.values())
     directory = Directory(file.label, raw, End(0, len(raw), len(scan.kept), 0, 0), scan.root)
     report = Recovery(dest or path, len(scan.kept), tuple(scan.damaged), tuple(scan.refused), True)
     name = f"ZipStore({file.label!r})"
@@ -108,5 +110,19 @@ def _rebuild(file: OSFile, path: str, dest: str | None) -> Recovery:
         Writer(file, name, directory, Limits(), fmt.STORED, stop, False).flush()
         return report
     archive = Archive(file, name, directory, Limits())
-    rewrite(archive, archive.live_records(), dest, label=dest, compression=fmt.STORED, like=file).file.unlock()
+    _write_anew(archive, archive.live_records(), dest, file)
     return report
+
+
+def _write_anew(archive: Archive, entries: Iterable[tuple[str, bytes]], dest: str, like: OSFile) -> None:
+    writer = rewrite(archive, entries, dest, compression=fmt.STORED, like=like)
+    try:
+        publish(dest, dest, overwrite=False)
+    except FileExistsError:
+        raise _in_the_way(like.label, dest) from None
+    finally:
+        discard(writer.file, dest)
+
+
+def _in_the_way(label: str, dest: str) -> FileExistsError:
+    return FileExistsError(f"cannot recover {label!r} to {dest!r}: something is there; remove it first")

@@ -1,7 +1,8 @@
 """A walk through a zip archive from local header to local header, whatever its directory says.
 
-An entry counts if its CRC is right. The last of a name wins, for an archive only grows at its end; and a tombstone
-undoes what came before it. Where nothing that belongs to an archive stands, the next local header is looked for.
+An entry counts if its CRC is right. The last of a name wins, for an archive only grows at its end; a tombstone drops
+what came before it; and a whole directory on the way says which of the entries before it there are. Where nothing that
+belongs to an archive stands, the next local header is looked for.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SIGNATURES = (fmt.LOCAL, fmt.CENTRAL, fmt.END, fmt.END64, fmt.LOCATOR64)
 
 
 class Found(NamedTuple):
-    """One thing met on the way: ``kind`` is 'whole', 'damaged' or 'gone'; ``stop`` is where it ends."""
+    """One thing met on the way: ``kind`` is 'whole', 'damaged' or 'tombstone'; ``stop`` is where it ends."""
 
     kind: str
     name: str
@@ -102,7 +103,7 @@ class Checker:
     def _unpacked(self, start: int, method: int, csize: int, size: int) -> tuple[int, int, int, bool]:
         """Return the CRC, both sizes, and whether the data came to an end of its own."""
         file, at, stop = self.window.file, start, start + csize
-        crc = made = 0
+        crc = size_so_far = 0
         if method == fmt.STORED:
             while at < stop and (data := read_fully(file, min(_WINDOW, stop - at), at)):
                 crc = self._crc32(data, crc)
@@ -111,7 +112,7 @@ class Checker:
         worker = inflater(method, read_fully(file, 9, at), size)
         at += 9 if method == fmt.LZMA else 0
         left = b""
-        while not worker.eof and made <= size:
+        while not worker.eof and size_so_far <= size:
             if not left and getattr(worker, "needs_input", True):
                 left = read_fully(file, max(0, min(_WINDOW, stop - at)), at)
                 at += len(left)
@@ -121,12 +122,12 @@ class Checker:
             except Exception as exc:  # zlib.error, OSError, LZMAError, EOFError
                 raise ValueError("its data cannot be unpacked") from exc
             left = getattr(worker, "unconsumed_tail", b"")
-            crc, made = self._crc32(data, crc), made + len(data)
+            crc, size_so_far = self._crc32(data, crc), size_so_far + len(data)
             if not fed and not data:
                 break
-        return crc, at - start - len(left) - len(worker.unused_data), made, bool(worker.eof)
+        return crc, at - start - len(left) - len(worker.unused_data), size_so_far, bool(worker.eof)
 
-    def told_later(self, start: int, method: int) -> tuple[int, int, int, int] | None:
+    def described_later(self, start: int, method: int) -> tuple[int, int, int, int] | None:
         """Return CRC, both sizes and the stop of an entry whose sizes stand behind its data, None if it is damaged."""
         length = self.window.length
         if method == fmt.LZMA:
@@ -156,9 +157,10 @@ class Checker:
         for width in (4, 8):
             if max(csize, size) >> 8 * width:
                 continue
-            told = crc.to_bytes(4, "little") + csize.to_bytes(width, "little") + size.to_bytes(width, "little")
-            if data.startswith(told, lead):
-                return crc, csize, size, at + lead + len(told)
+            sizes = csize.to_bytes(width, "little") + size.to_bytes(width, "little")
+            descriptor = crc.to_bytes(4, "little") + sizes
+            if data.startswith(descriptor, lead):
+                return crc, csize, size, at + lead + len(descriptor)
         return None
 
 
@@ -194,6 +196,10 @@ class Scan:
         self.kept: dict[str, bytes] = {}
         self.damaged: dict[str, None] = {}
         self.refused: dict[str, None] = {}
+        self._whole_places: set[int] = set()
+        #: Records that stand in one row: where the row begins and ends, and their places with their signatures.
+        self._row_start = self._row_stop = -1
+        self._row: list[bytes] = []
         self.root: str | None = None
         self.reached = 0
         self.is_archive = False
@@ -205,7 +211,7 @@ class Scan:
         name = found.name
         if self.root is None:
             self.root = fmt.archive_root(found.extra)
-        if found.kind == "gone":
+        if found.kind == "tombstone":
             if name and not name.endswith("/"):
                 self.kept.pop(name, None)
                 self.damaged.pop(name, None)
@@ -219,9 +225,45 @@ class Scan:
             self.refused[name] = None
         elif found.kind == "whole":
             self.kept[name] = found.record
+            self._whole_places.add(fmt.entry_of(found.record).offset)
             self.damaged.pop(name, None)
         else:
             self.damaged[name] = None
+
+    def _note_record(self, at: int, stop: int) -> None:
+        if at != self._row_stop:
+            self._row, self._row_start = [], at
+        self._row.append(self._window.get(at, stop - at))
+        self._row_stop = stop
+
+    def _note_end(self, at: int, head: bytes) -> None:
+        """Obey the directory that stands before an end, if it is whole and this end is its own."""
+        if at != self._row_stop or not head.startswith((fmt.END, fmt.END64)):
+            return
+        wide = head.startswith(fmt.END64)
+        fields = fmt.END64_FIELDS if wide else fmt.END_FIELDS
+        raw = self._window.get(at, fields.size)
+        if len(raw) < fields.size:
+            return
+        count, size, offset = fields.unpack(raw)[-3:] if wide else fields.unpack(raw)[-4:-1]
+        if (count, size, offset) != (len(self._row), at - self._row_start, self._row_start):
+            return
+        kept: dict[str, bytes] = {}
+        damaged: dict[str, None] = {}
+        for signed in self._row:
+            record = signed[4:]
+            entry = fmt.entry_of(record)
+            name = entry.name
+            if name.endswith("/") or not k.is_key(name):
+                continue
+            if entry.offset in self._whole_places:
+                kept[name] = record
+                damaged.pop(name, None)
+                continue
+            damaged[name] = None
+            if name in self.kept:  # an earlier value
+                kept[name] = self.kept[name]
+        self.kept, self.damaged = kept, damaged
 
     def _walk(self, glance: int | None) -> Iterator[Found]:
         window = self._window
@@ -230,7 +272,7 @@ class Scan:
             if glance is not None and at > glance:
                 self.complete = False
                 return
-            head = window.get(at, fmt.RECORD_SIZE)
+            head = window.get(at, 4 + fmt.RECORD_SIZE)
             stop = self._stop_of_other(head, at)
             if stop is None and head.startswith(fmt.LOCAL):
                 found = self._entry(at)
@@ -240,7 +282,12 @@ class Scan:
                     stop = found.stop
                     if found.kind == "damaged" and not self._begins_something(stop):
                         stop = None
-            elif stop is not None and not self._begins_something(stop):
+            elif stop is not None:
+                if head.startswith(fmt.CENTRAL):
+                    self._note_record(at, stop)
+                else:
+                    self._note_end(at, head)
+            if stop is not None and not head.startswith(fmt.LOCAL) and not self._begins_something(stop):
                 self.reached = max(self.reached, stop)
                 stop = None
             if stop is None:
@@ -253,9 +300,9 @@ class Scan:
     def _stop_of_other(self, head: bytes, at: int) -> int | None:
         """Return where a record of the directory, or a part of the end, stops; None if it is neither."""
         stop = None
-        if head.startswith(fmt.CENTRAL) and len(head) == fmt.RECORD_SIZE:
-            *_, name_length, extra_length, comment_length, _ = fmt.RECORD_FIELDS.unpack(head)
-            stop = at + fmt.RECORD_SIZE + name_length + extra_length + comment_length
+        if head.startswith(fmt.CENTRAL) and len(head) == 4 + fmt.RECORD_SIZE:
+            *_, name_length, extra_length, comment_length, _ = fmt.RECORD_FIELDS.unpack_from(head, 4)
+            stop = at + 4 + fmt.RECORD_SIZE + name_length + extra_length + comment_length
         elif head.startswith(fmt.END) and len(head) >= fmt.END_SIZE:
             stop = at + fmt.END_SIZE + int.from_bytes(head[20:22], "little")
         elif head.startswith(fmt.END64) and len(head) >= 12:
@@ -280,15 +327,15 @@ class Scan:
         name = fmt.decode_name(raw, flags, extra)
         start = at + fmt.LOCAL_SIZE + len(rest)
         if fmt.is_tombstone(extra):
-            return Found("gone", name, b"", start, extra)
+            return Found("tombstone", name, b"", start, extra)
         if fmt.LIMIT in (csize, size):
             size, csize = fmt.widened(extra, size, csize)
-        told_later = bool(flags & fmt.DESCRIBED_LATER) and not (crc or csize or size)
+        described_later = bool(flags & fmt.DESCRIBED_LATER) and not (crc or csize or size)
         stop = start + csize
         if flags & fmt.ENCRYPTED or method not in METHODS:
             return Found("damaged", name, b"", stop, extra)
-        if told_later:
-            later = self._checker.told_later(start, method)
+        if described_later:
+            later = self._checker.described_later(start, method)
             if later is None:
                 return Found("damaged", name, b"", start, extra)
             crc, csize, size, stop = later
