@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import subprocess
+import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import peers
 from zarrstore import DirectoryStore, open_store
-from zarrstore.errors import DamagedStoreError, DestinationExistsError, StoreNotFoundError
+from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError, StoreNotFoundError
+from zarrstore.keys import RESERVED
+from zarrstore.stores.zip import ZipStore
 from zarrstore.testing import FailingStore, tree
+from zarrstore.tools.clean import clean
 from zarrstore.tools.copy import CopyError
 from zarrstore.tools.pack import pack, unpack
 
@@ -87,3 +96,149 @@ def test_no_source_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError):
         pack(tmp_path / "absent", tmp_path / "a.zip")
     assert list(tmp_path.iterdir()) == []
+
+
+# What else may happen -------------------------------------------------------------------------------------------------
+
+
+def test_an_archive_that_a_store_writes_to_is_not_replaced(tmp_path: Path) -> None:
+    with ZipStore(tmp_path / "a.zip") as store:
+        store["a"] = b"1"
+        for _ in range(2):
+            with pytest.raises(LockedStoreError, match="another writer has it open"):
+                pack({"b": b"2"}, tmp_path / "a.zip", overwrite=True)
+        store["c"] = b"3"
+    assert dict(open_store(tmp_path / "a.zip", mode="r")) == {"a": b"1", "c": b"3"}
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+class Meanwhile(dict):
+    """A source during whose reading something else happens."""
+
+    def __init__(self, items: Any, act: Callable[[], object]) -> None:
+        super().__init__(items)
+        self.act = act
+
+    def __getitem__(self, key: str) -> bytes:
+        act, self.act = self.act, lambda: None
+        act()
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_archive_made_meanwhile_is_not_replaced_unless_told(tmp_path: Path, overwrite: bool) -> None:
+    path = tmp_path / "a.zip"
+    source = Meanwhile({"a": b"ours"}, lambda: path.write_bytes(b"of another"))
+    if overwrite:
+        pack(source, path, overwrite=True)
+        assert dict(open_store(path, mode="r")) == {"a": b"ours"}
+    else:
+        with pytest.raises(DestinationExistsError, match="overwrite=True"):
+            pack(source, path)
+        assert path.read_bytes() == b"of another"
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_an_archive_locked_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    opened: list[ZipStore] = []
+    source = Meanwhile({"a": b"ours"}, lambda: opened.append(ZipStore(path)))
+    with pytest.raises(LockedStoreError):
+        pack(source, path, overwrite=True)
+    opened[0]["b"] = b"theirs"
+    opened[0].close()
+    assert dict(open_store(path, mode="r")) == {"b": b"theirs"}
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_two_packs_of_one_archive_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    refused: list[Exception] = []
+
+    def second() -> None:
+        try:
+            pack({"b": b"second"}, path)
+        except LockedStoreError as exc:
+            refused.append(exc)
+
+    pack(Meanwhile({"a": b"first"}, second), path)
+    assert len(refused) == 1
+    assert dict(open_store(path, mode="r")) == {"a": b"first"}
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+KILLED = """
+import os, signal, sys
+from zarrstore.tools.pack import pack
+
+class Source(dict):
+    def __getitem__(self, key):
+        if key == "9":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+pack(Source({str(i): bytes(5000) for i in range(10)}), sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("then", ["pack", "open", "clean"])
+def test_what_a_killed_pack_left_is_swept(tmp_path: Path, then: str) -> None:
+    path = tmp_path / "a.zip"
+    done = subprocess.run([sys.executable, "-c", KILLED, path], capture_output=True, timeout=60)
+    assert done.returncode == -9
+    left = os.listdir(tmp_path)
+    assert len(left) == 1
+    assert left[0].startswith(RESERVED)
+    if then == "pack":
+        pack({"a": b"1"}, path)
+    elif then == "open":
+        ZipStore(path).close()
+    else:
+        shutil.copy(tmp_path / left[0], tmp_path / "kept")
+        ZipStore(path).close()
+        shutil.move(tmp_path / "kept", tmp_path / left[0])
+        with open_store(path, mode="a") as store:
+            shutil.copy(path, tmp_path / left[0])
+            assert clean(store, dry_run=True) == left
+            assert clean(store) == left
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_the_caller_s_store_stays_open(tmp_path: Path) -> None:
+    with ZipStore(tmp_path / "source.zip") as source:
+        source["a"] = b"1"
+        pack(source, tmp_path / "a.zip")
+        source["b"] = b"2"
+        unpack(source, tmp_path / "d")
+        assert dict(source) == {"a": b"1", "b": b"2"}
+
+
+def test_paths_may_be_bytes(tmp_path: Path) -> None:
+    pack({"a": b"1"}, os.fsencode(tmp_path / "a.zip"))
+    unpack(tmp_path / "a.zip", os.fsencode(tmp_path / "d"))
+    assert dict(DirectoryStore(tmp_path / "d")) == {"a": b"1"}
+
+
+def test_without_hard_links_it_works_and_still_replaces_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    def no_links(*args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "a.zip"
+    pack({"a": b"1"}, path)
+    assert dict(open_store(path, mode="r")) == {"a": b"1"}
+    with pytest.raises(DestinationExistsError):
+        pack(Meanwhile({"a": b"2"}, lambda: None), path)
+    path.unlink()
+    with pytest.raises(DestinationExistsError):
+        pack(Meanwhile({"a": b"2"}, lambda: path.write_bytes(b"of another")), path)
+    assert path.read_bytes() == b"of another"
+    assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    pack({"a": b"1"}, tmp_path / "a.zip")
+    (tmp_path / "link.zip").symlink_to("a.zip")
+    pack({"a": b"2"}, tmp_path / "link.zip", overwrite=True)
+    assert (tmp_path / "link.zip").is_symlink()
+    assert dict(open_store(tmp_path / "a.zip", mode="r")) == {"a": b"2"}

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError
-from zarrstore.keys import RESERVED
 from zarrstore.registry import open_store, store_class
 from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.progress import Progress
@@ -20,7 +18,7 @@ __all__ = ["pack", "unpack"]
 
 def pack(
     source: Any,
-    archive: str | os.PathLike[str],
+    archive: str | bytes | os.PathLike[str],
     *,
     overwrite: bool = False,
     verify: bool = False,
@@ -31,9 +29,9 @@ def pack(
     Parameters
     ----------
     source : anything that `open_store` opens
-        A directory as a rule. It is read and kept.
+        A directory as a rule. It is read and kept; a store stays open.
     archive : path-like
-        Where the archive is to be.
+        Where the archive is to be. A link is followed.
     overwrite : bool, default False
         Replace a file that is there.
     verify : bool, default False
@@ -49,7 +47,9 @@ def pack(
     Raises
     ------
     DestinationExistsError
-        A file is there and `overwrite` is False.
+        A file is there, at the beginning or at the end, and `overwrite` is False.
+    LockedStoreError
+        A ZipStore has the archive open for writing, or another `pack` writes it.
     StoreNotFoundError
         There is no `source`.
     CopyError
@@ -58,8 +58,9 @@ def pack(
     Notes
     -----
     Entries are stored as they are, documents first and breadth first from the root, as the proposal for zipped Zarr
-    (RFC-9 of OME-Zarr) wants, so that a reader finds all metadata in one read. Written beside `archive` under a
-    reserved name, synced, then renamed. Source: this package.
+    (RFC-9 of OME-Zarr) wants, so that a reader finds all metadata in one read. Written by
+    `ZipStore.create_atomically`: beside `archive` under a reserved name, synced, then linked or renamed. After a kill,
+    the next `pack` to the same place, or opening it for writing, deletes what was left. Source: this package.
 
     Examples
     --------
@@ -72,29 +73,21 @@ def pack(
     ['.zarray', '.zattrs', '0']
     >>> folder.cleanup()
     """
-    path = Path(archive)
-    if path.exists() and not overwrite:
-        raise DestinationExistsError(str(source), str(path), "pass overwrite=True")
-    with open_store(source, mode="r") as opened:
-        folder = path.absolute().parent
-        handle, name = tempfile.mkstemp(prefix=f"{RESERVED}-pack-", suffix=".zip", dir=folder)
-        os.close(handle)
-        os.unlink(name)  # only the name is wanted: the store makes the file, under the user's umask
+    path = os.fsdecode(archive)
+    zip_store: Any = store_class("zip")
+    with _opened(source) as src_store:
         try:
-            with store_class("zip")(name, mode="x") as packed:
-                result = copy_store(opened, packed, verify=verify, progress=progress, documents_first=True)
-            os.replace(name, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(name)
-            raise
-    _sync(folder)
-    return result
+            with zip_store.create_atomically(path, overwrite=overwrite) as dest_store:
+                return copy_store(src_store, dest_store, verify=verify, progress=progress, documents_first=True)
+        except FileExistsError as exc:
+            if isinstance(exc, DestinationExistsError):
+                raise
+            raise DestinationExistsError(str(source), path, "pass overwrite=True") from None
 
 
 def unpack(
     archive: Any,
-    dest: str | os.PathLike[str],
+    dest: str | bytes | os.PathLike[str],
     *,
     if_exists: str = "raise",
     verify: bool = False,
@@ -105,7 +98,7 @@ def unpack(
     Parameters
     ----------
     archive : anything that `open_store` opens
-        A zip archive as a rule. It is read and kept.
+        A zip archive as a rule. It is read and kept; a store stays open.
     dest : path-like
         The directory. Created if it is missing.
     if_exists : {'raise', 'skip', 'replace'}
@@ -143,15 +136,18 @@ def unpack(
     b'chunk'
     >>> folder.cleanup()
     """
-    with open_store(archive, mode="r") as opened, store_class("dir")(dest) as files:
-        return copy_store(opened, files, if_exists=if_exists, verify=verify, progress=progress)
+    with _opened(archive) as src_store, store_class("dir")(os.fsdecode(dest)) as dest_store:
+        return copy_store(src_store, dest_store, if_exists=if_exists, verify=verify, progress=progress)
 
 
-def _sync(folder: Path) -> None:
-    # The rename is durable when its directory is; not every system lets a directory be opened.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+@contextmanager
+def _opened(source: Any) -> Iterator[Store]:
+    """Open a source to read, and close it afterwards; what the caller opened stays open."""
+    if isinstance(source, bytes):
+        source = os.fsdecode(source)
+    store = open_store(source, mode="r")
+    try:
+        yield store
+    finally:
+        if isinstance(source, str | os.PathLike):
+            store.close()
