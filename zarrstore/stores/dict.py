@@ -2,15 +2,103 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Entry, Store
+from zarrstore.stores._process import Resource
 from zarrstore.values import as_bytes
 
 __all__ = ["DictStore", "MemoryStore"]
+
+
+class _Index(Resource):
+    """The names in each directory of a DictStore, kept while values are set and deleted.
+
+    Parameters
+    ----------
+    root : mapping
+        The values. Only the store writes it: another writer would not call `update`.
+    """
+
+    def __init__(self, root: MutableMapping[str, Any]) -> None:
+        super().__init__("the index of a DictStore")
+        self.root = root
+        #: By directory. None: unknown, built by the next listing. Whoever is interrupted in a change of it sets it so.
+        self.names: dict[str, dict[str, None]] | None = None
+        self.register()
+
+    def after_fork_in_child(self) -> None:
+        if not self.quiet:  # another thread was in a change that did not end
+            self.names = None
+
+    def children(self, path: str) -> list[str]:
+        """Return the names in a directory."""
+        with self.turn:
+            return list(self._built().get(path, ()))
+
+    def below(self, path: str) -> list[str]:
+        """Return the keys below a directory. Cost: in proportion to their number."""
+        with self.turn:
+            names = self._built()
+            keys, pending = [], [path]
+            while pending:
+                at = pending.pop()
+                for name in names.get(at, ()):
+                    key = k.join(at, name)
+                    if key in self.root:
+                        keys.append(key)
+                    if key in names:
+                        pending.append(key)
+            return keys
+
+    def update(self, key: str) -> None:
+        """Bring the index in line with whether `root` has a key now, whichever thread has set or deleted it."""
+        with self.turn:
+            names = self.names
+            if names is None:
+                return
+            if key in self.root:
+                _enter(names, key)
+            else:
+                self._leave(names, key)
+
+    def _built(self) -> dict[str, dict[str, None]]:
+        names = self.names
+        if names is None:
+            # Published before the keys are read: a writer whose key the reading misses finds the index and updates it.
+            names = self.names = {}
+            try:
+                for key in list(self.root):
+                    _enter(names, key)
+            except BaseException:
+                self.names = None
+                raise
+        return names
+
+    def _leave(self, names: dict[str, dict[str, None]], key: str) -> None:
+        while key and key not in names:  # neither a value nor a directory any more
+            above = k.parent(key)
+            siblings = names.get(above, {})
+            siblings.pop(k.name(key), None)
+            if siblings:
+                return
+            names.pop(above, None)  # also below a value, which would otherwise count as a directory once it is deleted
+            if above in self.root:
+                return
+            key = above
+
+
+def _enter(names: dict[str, dict[str, None]], key: str) -> None:
+    while key:
+        above = k.parent(key)
+        siblings = names.setdefault(above, {})
+        name = k.name(key)
+        if name in siblings:
+            return
+        siblings[name] = None
+        key = above
 
 
 class DictStore(Store):
@@ -28,9 +116,10 @@ class DictStore(Store):
 
     Notes
     -----
-    Cost: one look-up in a dict a call; `listdir` looks at the children only (the first one builds the index).
-    Threads: safe. Processes: each has its own copy. Pickles with its content. Source: zarr 2.2 DictStore and 2.4
-    MemoryStore. Deviations: the root is flat, so a value may stand beside a directory of its name, and nothing is
+    Cost: one look-up in a dict a call; `listdir`, `rmdir` and `keys_below` look at what is below the path only (the
+    first of them builds an index of all keys; with a `root` of the caller's, each goes over all keys). A buffer is
+    copied once. Threads: safe. Fork: a child has its own copy. Pickles with its content. Source: zarr 2.2 DictStore and
+    2.4 MemoryStore. Deviations: the root is flat, so a value may stand beside a directory of its name, and nothing is
     deleted to make room.
 
     Examples
@@ -42,6 +131,8 @@ class DictStore(Store):
     """
 
     capabilities = Capabilities(blocking=False)
+    # A buffer is copied by the set itself.
+    takes_buffers = True
 
     def __init__(
         self,
@@ -50,12 +141,16 @@ class DictStore(Store):
         dimension_separator: str | None = None,
     ) -> None:
         self.cls = cls
-        # Only a mapping that nobody else holds may be indexed: another writer would not tell the index.
+        # Only a mapping that nobody else holds may be indexed: another writer would not update the index.
         self._private = root is None
         self.root: MutableMapping[str, Any] = cls() if root is None else _flattened(root)
-        self._children: dict[str, dict[str, None]] | None = None
-        self._lock = threading.Lock()
+        self._prepare()
         self._dimension_separator = dimension_separator
+
+    def _prepare(self) -> None:
+        self._index = _Index(self.root) if self._private else None
+        #: The root if every key in it was judged when it was set, else an empty dict.
+        self._values: dict[str, bytes] = self.root if self._private and type(self.root) is dict else {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(<{len(self.root)} values>)"
@@ -64,42 +159,90 @@ class DictStore(Store):
         return self.root, self.cls
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_children": None}
-        del state["_lock"]
-        return state
+        return {name: value for name, value in self.__dict__.items() if name not in ("_index", "_values")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state)
+        self._prepare()
+
+    # These three override the public face, for half of its cost: a key that is found was judged when it was set.
+
+    def __getitem__(self, key: str) -> bytes:
+        try:
+            return self._values[key]
+        except (KeyError, TypeError):
+            pass
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default` if it is absent."""
+        try:
+            return self._values[key]
+        except (KeyError, TypeError):
+            pass
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            if key in self._values:
+                return True
+        except TypeError:
+            return False
+        return self._values is not self.root and super().__contains__(key)
+
+    # The driver ----------------------------------------------------------------------------------------------------
 
     def _get(self, key: str) -> bytes:
-        return self.root[key]  # type: ignore[no-any-return]
+        # Not root[key], which creates a value where `root` is a defaultdict.
+        value = self.root.get(key)
+        if value is None:
+            raise KeyError(key)
+        return value  # type: ignore[no-any-return]
 
     def _contains(self, key: str) -> bool:
         return key in self.root
 
-    def _set(self, key: str, value: bytes) -> None:
-        self.root[key] = value
-        if self._children is not None:
-            self._note(key)
+    def _set(self, key: str, value: bytes | memoryview) -> None:
+        try:
+            self.root[key] = value if type(value) is bytes else bytes(value)
+            if self._index is not None and self._index.names is not None:
+                self._index.update(key)
+        except BaseException:
+            self._drop_index()
+            raise
 
     def _delete(self, key: str) -> None:
-        del self.root[key]
-        if self._children is not None:
-            self._note(key)
+        if key not in self.root:
+            raise KeyError(key)
+        try:
+            del self.root[key]
+            if self._index is not None and self._index.names is not None:
+                self._index.update(key)
+        except BaseException:
+            self._drop_index()
+            raise
+
+    def _drop_index(self) -> None:
+        """Have the index built anew: Ctrl-C may have come between a change of `root` and that of the index."""
+        if self._index is not None:
+            self._index.names = None
+
+    def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
+        for key, value in items:
+            self._set(key, value)
 
     def _keys(self, path: str) -> Iterable[str]:
-        found = self._snapshot()
-        return [key for key in found if k.is_below(key, path)] if path else found
+        if path and self._index is not None:
+            return self._index.below(path)
+        # list(dict) is one step of the interpreter, so a listing never meets a writer half way.
+        keys = list(self.root)
+        return [key for key in keys if k.is_below(key, path)] if path else keys
 
     def _details(self, path: str) -> Iterable[Entry]:
         for key in self._keys(path):
             value = self.root.get(key)
             if value is not None:
                 yield Entry(key, len(value))
-
-    def _snapshot(self) -> list[str]:
-        # list(dict) is one step of the interpreter, so a listing never meets a writer half way.
-        return list(self.root)
 
     def _count(self) -> int:
         return len(self.root)
@@ -108,51 +251,12 @@ class DictStore(Store):
         return len(self.root[key])
 
     def _clear(self) -> None:
-        with self._lock:
-            self.root.clear()
-            self._children = None
+        self._drop_index()  # before too, for Ctrl-C behind the next line
+        self.root.clear()
+        self._drop_index()
 
     def _listdir(self, path: str) -> Iterable[str]:
-        if not self._private:
-            return super()._listdir(path)
-        with self._lock:
-            if self._children is None:
-                # Published before the keys are read: a writer that the reading misses finds it and notes its key.
-                self._children = {}
-                for key in self._snapshot():
-                    self._enter(self._children, key)
-            return list(self._children.get(path, ()))
-
-    def _note(self, key: str) -> None:
-        """Bring the index in line with what `root` now says of `key`, whoever else is writing it."""
-        with self._lock:
-            index = self._children
-            if index is None:
-                return
-            if key in self.root:
-                self._enter(index, key)
-                return
-            while key and key not in index:  # neither a value nor a directory any more
-                above = k.parent(key)
-                names = index.get(above, {})
-                names.pop(k.name(key), None)
-                if names:
-                    return
-                index.pop(above, None)  # also below a value: deleted in its turn, it must not be taken for a directory
-                if above in self.root:
-                    return
-                key = above
-
-    @staticmethod
-    def _enter(index: dict[str, dict[str, None]], key: str) -> None:
-        while key:
-            above = k.parent(key)
-            names = index.setdefault(above, {})
-            name = k.name(key)
-            if name in names:
-                return
-            names[name] = None
-            key = above
+        return super()._listdir(path) if self._index is None else self._index.children(path)
 
 
 class MemoryStore(DictStore):
