@@ -81,6 +81,26 @@ def test_what_exists_raises_before_anything_is_written_or_is_skipped_or_replaced
         copy_store(HIERARCHY, dest, if_exists="ask")
 
 
+def test_what_is_at_a_destination_that_cannot_be_listed_is_asked_for_by_name() -> None:
+    class Unlistable(DictStore):
+        capabilities = replace(DictStore.capabilities, listable=False)
+
+        def _keys(self, path: str) -> Any:
+            raise AssertionError("it cannot be listed")
+
+    dest = Unlistable({"a/1": b"old", "of somebody else": b""})
+    with pytest.raises(DestinationExistsError):
+        copy_store(HIERARCHY, dest)
+    assert copy_store(HIERARCHY, dest, if_exists="skip")[:2] == (9, 1)
+    assert dest["a/1"] == b"old"
+
+
+def test_what_else_is_at_the_destination_stays() -> None:
+    dest = {"a/0.5": b"", "z": b"", "a/1": b"old"}
+    assert copy_store(HIERARCHY, dest, if_exists="skip")[:2] == (9, 1)
+    assert dest == {**HIERARCHY, "a/0.5": b"", "z": b"", "a/1": b"old"}
+
+
 def test_a_dry_run_says_what_it_would_do_and_writes_nothing() -> None:
     lines: list[str] = []
     dest = {"a/1": b"old"}

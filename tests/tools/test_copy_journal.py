@@ -92,6 +92,30 @@ def test_without_identities_values_are_read_and_compared_and_only_those_that_dif
     assert dict(dest) == values
 
 
+def test_a_recorded_value_that_cannot_be_read_any_more_is_an_error(tmp_path: Path) -> None:
+    class Source(DictStore):
+        bad = ""
+
+        def _get(self, key: str) -> bytes:
+            if key == self.bad:
+                raise OSError(5, "Input/output error")
+            return super()._get(key)
+
+    source = Source({f"a/{n:04d}": b"value" for n in range(1200)})
+    dest = interrupted(source, tmp_path)
+    source.bad = "a/0007"
+    result = copy_store(source, dest, resume=tmp_path / "journal", errors="collect")
+    assert set(result.errors) == {"a/0007"}
+
+
+def test_a_kept_key_that_left_the_source_is_not_copied(tmp_path: Path) -> None:
+    values = {f"a/{n:04d}": b"value" for n in range(1200)}
+    dest = interrupted(values, tmp_path, if_exists="skip", held={"a/0007": b"precious", "a/0008": b"precious"})
+    del values["a/0007"]
+    copy_store(values, dest, resume=tmp_path / "journal", if_exists="skip")
+    assert dict(dest) == {**values, "a/0007": b"precious", "a/0008": b"precious"}
+
+
 def test_a_recorded_key_that_is_no_longer_at_the_destination_is_copied_again(
     source: DirectoryStore, tmp_path: Path
 ) -> None:
@@ -115,7 +139,13 @@ def test_with_skip_a_continued_copy_keeps_what_was_there_before_the_first_run_an
 ) -> None:
     dest = interrupted(source, tmp_path, if_exists="skip", held={"a/0007": b"precious", "a/1150": b"precious too"})
     dest["a/1050"] = b"half of a val"  # written by the run that was interrupted, without a record
-    copy_store(source, dest, resume=tmp_path / "journal", if_exists="skip")
+    del source["a/0002"], source["a/0003"]
+    dest["of somebody else"] = b""
+    result = copy_store(source, dest, resume=tmp_path / "journal", if_exists="skip")
+    assert result.n_copied + result.n_skipped == len(source)
+    assert result.n_skipped >= 998
+    for key in ("a/0002", "a/0003", "of somebody else"):
+        del dest[key]
     assert dict(dest) == {**dict(source), "a/0007": b"precious", "a/1150": b"precious too"}
 
 
