@@ -80,7 +80,7 @@ def test_zarr_2_reads_what_this_writes_and_this_reads_what_zarr_2_adds(tmp_path)
     shutil.copytree(DATA / "legacy.lmdb", tmp_path / "legacy.lmdb")
     with LMDBStore(tmp_path / "legacy.lmdb") as old, LMDBStore(tmp_path / "new.lmdb") as new:
         new.update(old)
-    told = peers.run(
+    answer = peers.run(
         "zarr2",
         """
         import hashlib, json, sys, warnings
@@ -98,17 +98,17 @@ def test_zarr_2_reads_what_this_writes_and_this_reads_what_zarr_2_adds(tmp_path)
         tmp_path / "new.lmdb",
         checkout=False,
     )
-    assert told[0] == "2.18.7"
-    assert told[1] == MANIFEST
+    assert answer[0] == "2.18.7"
+    assert answer[1] == MANIFEST
     expected = np.load(DATA / "expected" / "ocean__surface__temperature.npy")
-    np.testing.assert_array_equal(np.array(told[2]), expected)
+    np.testing.assert_array_equal(np.array(answer[2]), expected)
     with LMDBStore(tmp_path / "new.lmdb") as store:
         assert store.listdir("added") == [".zarray", "0", "1"]
         assert {key: value for key, value in _sums(store).items() if key in MANIFEST} == MANIFEST
 
 
 def test_a_read_only_file_system_is_opened_for_reading():
-    told = run_readonly(
+    out = run_readonly(
         """
         import hashlib, json, os
         from pathlib import Path
@@ -117,18 +117,18 @@ def test_a_read_only_file_system_is_opened_for_reading():
         from zarrstore.stores.lmdb import LMDBStore
 
         place = Path(tests.__file__).parent / "data" / "v2" / "legacy.lmdb"
-        told = []
+        out = []
         for options in ({}, {"readonly": True}):
             with LMDBStore(place, **options) as store:
                 try:
                     store["a"] = b""
                 except ReadOnlyError:
-                    told.append([store.capabilities.writable, {k: hashlib.sha256(store[k]).hexdigest() for k in store}])
-        told.append(sorted(os.listdir(place)))
-        print(json.dumps(told))
+                    out.append([store.capabilities.writable, {k: hashlib.sha256(store[k]).hexdigest() for k in store}])
+        out.append(sorted(os.listdir(place)))
+        print(json.dumps(out))
         """
     )
-    assert told == [[False, MANIFEST], [False, MANIFEST], ["data.mdb"]]
+    assert out == [[False, MANIFEST], [False, MANIFEST], ["data.mdb"]]
 
 
 # Opening ------------------------------------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ def test_a_map_size_is_a_limit_and_says_so(tmp_path):
 
 
 def test_a_system_without_address_space_leaves_the_store_as_it_is(tmp_path):
-    told = peers.run(
+    answer = peers.run(
         "self",
         """
         import json, resource, sys
@@ -443,19 +443,19 @@ def test_a_system_without_address_space_leaves_the_store_as_it_is(tmp_path):
         used = int(open("/proc/self/statm").read().split()[0]) * 4096
         resource.setrlimit(resource.RLIMIT_AS, (used + (40 << 20), used + (40 << 20)))
         value = b"b" * (4 << 20)
-        told = []
+        answer = []
         for i in range(30):
             try:
                 store[f"b{i}"] = value
             except OSError as exc:
-                told = [i, exc.errno, str(exc)]
+                answer = [i, exc.errno, str(exc)]
                 break
         store["c"] = b"c"
-        print(json.dumps([told, sorted(store), store["a"] == b"a" * 1000, store["b0"] == value]))
+        print(json.dumps([answer, sorted(store), store["a"] == b"a" * 1000, store["b0"] == value]))
         """,
         tmp_path / "a",
     )
-    (count, code, message), keys, *right = told
+    (count, code, message), keys, *right = answer
     assert code == errno.ENOMEM
     assert "address space" in message
     assert keys == sorted(["a", "c", *(f"b{i}" for i in range(count))])

@@ -51,7 +51,7 @@ from zarrstore.stores.lmdb import LMDBStore
 
 os.mkdir("small")
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", "small"], check=True)
-told = {"acknowledged": 0, "refused": 0, "bad": []}
+answer = {"acknowledged": 0, "refused": 0, "bad": []}
 child = os.fork()
 if child == 0:  # a SIGBUS would be its end, and not the test's
     store = LMDBStore("small/data.lmdb")
@@ -62,20 +62,20 @@ if child == 0:  # a SIGBUS would be its end, and not the test's
         try:
             store[f"k/{key}"] = new
             held[f"k/{key}"] = new
-            told["acknowledged"] += 1
+            answer["acknowledged"] += 1
         except OSError as exc:
             assert exc.errno == 28, exc
-            told["refused"] += 1
+            answer["refused"] += 1
     if dict(store) != held:
-        told["bad"].append("the open store differs")
+        answer["bad"].append("the open store differs")
     size = os.path.getsize("small/data.lmdb/data.mdb")
     store.close()
     if os.path.getsize("small/data.lmdb/data.mdb") < size:
-        told["bad"].append("the file was truncated")
+        answer["bad"].append("the file was truncated")
     with LMDBStore("small/data.lmdb") as store:
         if dict(store) != held:
-            told["bad"].append("the store opened again differs")
-    print(json.dumps(told), flush=True)
+            answer["bad"].append("the store opened again differs")
+    print(json.dumps(answer), flush=True)
     os._exit(0)
 _, status = os.waitpid(child, 0)
 assert status == 0, f"ended with {status}"
@@ -83,7 +83,7 @@ assert status == 0, f"ended with {status}"
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing():
-    told = run_readonly(FULL_DISK)
-    assert told["bad"] == []
-    assert told["acknowledged"] > 40
-    assert told["refused"] > 40
+    answer = run_readonly(FULL_DISK)
+    assert answer["bad"] == []
+    assert answer["acknowledged"] > 40
+    assert answer["refused"] > 40

@@ -238,7 +238,7 @@ def test_4_processes_of_mixed_operations_on_a_file_that_none_has_made_yet(tmp_pa
 
 def test_a_pickled_copy_works_in_another_process(store):
     store["a"] = b"1"
-    told = peers.run(
+    answer = peers.run(
         "self",
         """
         import json, pickle, sys
@@ -248,7 +248,7 @@ def test_a_pickled_copy_works_in_another_process(store):
         """,
         pickle.dumps(store).hex(),
     )
-    assert told == ["a", "b"]
+    assert answer == ["a", "b"]
     assert store["b"] == b"12"
 
 

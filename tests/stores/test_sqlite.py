@@ -242,9 +242,9 @@ def test_compact_gives_space_back_and_describe_counts(tmp_path: Path) -> None:
         store.update({f"k{n}": bytes(10_000) for n in range(100)})
         store.rmdir("")
         store["left"] = b"12345"
-        told = store.describe()
-        assert (told["entries"], told["live_bytes"]) == (1, 5)
-        assert told["dead_bytes"] > 500_000
+        answer = store.describe()
+        assert (answer["entries"], answer["live_bytes"]) == (1, 5)
+        assert answer["dead_bytes"] > 500_000
         store.compact()
         assert store.describe()["dead_bytes"] == 0
         assert dict(store) == {"left": b"12345"}
@@ -282,7 +282,7 @@ def test_an_empty_or_truncated_file_never_opens_as_an_empty_store(tmp_path: Path
 
 
 def test_a_read_only_file_system_is_opened_for_reading() -> None:
-    told = run_readonly(
+    out = run_readonly(
         """
         import hashlib, json
         from pathlib import Path
@@ -291,18 +291,18 @@ def test_a_read_only_file_system_is_opened_for_reading() -> None:
         from zarrstore.stores.sqlite import SQLiteStore
 
         place = Path(tests.__file__).parent / "data" / "v2" / "legacy.sqlite"
-        told = []
+        out = []
         for options in ({}, {"readonly": True}):
             with SQLiteStore(place, **options) as store:
                 try:
                     store["a"] = b""
                 except ReadOnlyError:
-                    told.append([store.capabilities.writable, {k: hashlib.sha256(store[k]).hexdigest() for k in store}])
-        print(json.dumps(told))
+                    out.append([store.capabilities.writable, {k: hashlib.sha256(store[k]).hexdigest() for k in store}])
+        print(json.dumps(out))
         """
     )
     wanted = json.loads((V2 / "manifest.json").read_text())["keys"]
-    assert told == [[False, wanted], [False, wanted]]
+    assert out == [[False, wanted], [False, wanted]]
 
 
 def test_names_that_are_no_keys_are_not_listed(tmp_path: Path) -> None:

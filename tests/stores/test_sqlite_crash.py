@@ -46,7 +46,7 @@ from zarrstore.stores.sqlite import SQLiteStore
 
 os.mkdir("small")
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", "small"], check=True)
-told = {"acknowledged": 0, "refused": 0, "bad": []}
+answer = {"acknowledged": 0, "refused": 0, "bad": []}
 store = SQLiteStore("small/data.sqlite")
 held = {}
 for version in range(1, 400):
@@ -55,25 +55,25 @@ for version in range(1, 400):
     try:
         store[f"k/{key}"] = new
         held[f"k/{key}"] = new
-        told["acknowledged"] += 1
+        answer["acknowledged"] += 1
     except OSError as exc:
         assert exc.errno == 28, exc
-        told["refused"] += 1
+        answer["refused"] += 1
 if dict(store) != held:
-    told["bad"].append("the open store differs")
+    answer["bad"].append("the open store differs")
 try:
     store.close()
 except OSError as exc:
     assert exc.errno == 28, exc
 with SQLiteStore("small/data.sqlite", readonly=True) as store:
     if dict(store) != held:
-        told["bad"].append("the store opened again differs")
-print(json.dumps(told))
+        answer["bad"].append("the store opened again differs")
+print(json.dumps(answer))
 """
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing():
-    told = run_readonly(FULL_DISK)
-    assert told["bad"] == []
-    assert told["acknowledged"] > 20
-    assert told["refused"] > 40
+    answer = run_readonly(FULL_DISK)
+    assert answer["bad"] == []
+    assert answer["acknowledged"] > 20
+    assert answer["refused"] > 40

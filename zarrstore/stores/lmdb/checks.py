@@ -102,13 +102,13 @@ _LOST = re.compile(r"page\(s\) are neither reachable nor in the freeDB")
 def _not_harmless(problems: list[str]) -> Iterator[str]:
     surplus = 0
     for problem in problems:
-        if found := _SURPLUS.search(problem):
-            kept, needed = map(int, found.groups())
+        if match := _SURPLUS.search(problem):
+            kept, needed = map(int, match.groups())
             surplus += kept - needed
             if kept > needed:
                 continue
-        elif found := _TOTAL.search(problem):
-            walked, recorded = map(int, found.groups())
+        elif match := _TOTAL.search(problem):
+            walked, recorded = map(int, match.groups())
             if recorded - walked == surplus:
                 continue
         elif _LOST.search(problem):
@@ -121,9 +121,9 @@ def _not_harmless(problems: list[str]) -> Iterator[str]:
 
 def state_of(path: str) -> str:
     """Return what changes whenever a file is written to: its last transaction, size, time of change, and number."""
-    found = os.stat(path)
+    status = os.stat(path)
     last = max((meta.txnid for meta in read_metas(path)), default=0)
-    return f"{last} {found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    return f"{last} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def mark_whole(path: str, state: str) -> None:

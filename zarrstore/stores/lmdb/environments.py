@@ -36,8 +36,8 @@ TRIES = 20
 
 def identity(path: str) -> tuple[int, int]:
     """Return what tells a file from every other, whatever path leads to it."""
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 class SharedEnvironment(Resource):
@@ -74,7 +74,7 @@ class SharedEnvironment(Resource):
         self._of_the_parent: list[Any] = []
         self._kept_views: list[View] = []
         self._bytes_since_check = self._writes_since_check = 0
-        # Commits that failed, and how many of them a later sync has made good.
+        # Commits that failed, and how many of them a later sync has repaired.
         self._failed_commits = self._settled_commits = 0
         self._synced_transaction = -1
         # A transaction, and how many names that are no keys the file had after it.
@@ -106,7 +106,7 @@ class SharedEnvironment(Resource):
         wanted = map_size or self.options["map_size"] or max(SMALLEST_MAP, 2 * _allocated(self.path))
         place = os.path.dirname(self.path) if self.options["subdir"] else self.path
         try:
-            self.env = self.lmdb.open(place, **{**self.options, "map_size": wanted, "create": False})
+            self.env = self.lmdb.open(os.fsencode(place), **{**self.options, "map_size": wanted, "create": False})
         except self.lmdb.Error as exc:
             self.fail(exc)
         self.begin: Callable[..., Any] = self.env.begin
@@ -171,7 +171,7 @@ class SharedEnvironment(Resource):
             self._finish()
 
     def _reopen(self, map_size: int) -> None:
-        """Close and open with another map. Not ``set_mapsize``: where that fails, the old map is gone."""
+        """Close and open with another map. Not ``set_mapsize``: where that fails, there is no map at all."""
         old = self.map_size
         self._release()
         try:
@@ -397,7 +397,7 @@ class SharedEnvironment(Resource):
             try:
                 with self._locked_out():
                     arguments = {"subdir": False, "lock": False, "readonly": True, "map_size": self.map_size}
-                    with self.lmdb.open(self.path, **arguments) as env:
+                    with self.lmdb.open(os.fsencode(self.path), **arguments) as env:
                         compact(env, self.path)
             except self.lmdb.Error as exc:
                 self.fail(exc)
@@ -452,13 +452,13 @@ class ClosedEnvironment:
 
 def _allocated(path: str) -> int:
     """Return the bytes that a file has on disk: the apparent size of what zarr 2 wrote is 1 TiB."""
-    found = os.stat(path)
-    blocks = getattr(found, "st_blocks", None)
-    return found.st_size if blocks is None else min(found.st_size, blocks * 512)
+    status = os.stat(path)
+    blocks = getattr(status, "st_blocks", None)
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)
 
 
 def _disk_is_full(path: str) -> bool:
     if not hasattr(os, "statvfs"):
         return False
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize < 1 << 20
+    disk = os.statvfs(path)
+    return disk.f_bavail * disk.f_frsize < 1 << 20

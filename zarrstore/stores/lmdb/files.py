@@ -8,9 +8,8 @@ from contextlib import suppress
 from typing import Any
 
 from zarrstore.errors import DamagedStoreError
-from zarrstore.stores._create import create_file
 from zarrstore.stores._files import is_temporary, sweep_folder, temporary_name
-from zarrstore.stores._sync import fsync_file, fsync_folder
+from zarrstore.stores._sync import create_file, fsync_file, fsync_folder
 from zarrstore.stores.lmdb.pages import empty_file
 
 __all__ = ["compact", "create", "lock_file"]
@@ -54,7 +53,7 @@ def compact(env: Any, path: str) -> None:
     sweep_folder(directory)
     temporary = os.path.join(directory, temporary_name())
     try:
-        env.copy(temporary, compact=True)
+        env.copy(os.fsencode(temporary), compact=True)
         os.chmod(temporary, os.stat(path).st_mode & 0o7777)
         fsync_file(temporary)
         # The copy is durable before it takes the old file's place, and its name only with its directory.

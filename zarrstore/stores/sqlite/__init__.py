@@ -74,7 +74,8 @@ class SQLiteStore(Store):
     1 GB.
 
     Threads: any number; each call has a connection to itself. Processes: any number; one writes at a time, the others
-    wait. All connections are closed before a fork, and opened on the next use on both sides. Pickles by path.
+    wait. All connections are closed before a fork, and opened on the next use on both sides. Pickles by path; a
+    database in memory by its content.
 
     Crash: a set that returned survives the death of the process; one that `flush` or `close` followed survives a power
     cut. The database is in WAL mode and stays so; the last `close` removes the files beside it. A full disk is an error
@@ -138,15 +139,19 @@ class SQLiteStore(Store):
         return None if self.path == IN_MEMORY else self.path
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.path == IN_MEMORY:
-            raise TypeError(f"{self!r} cannot be pickled: it is in the memory of this process; copy it to a file first")
         names = ("path", "readonly", "immutable", "timeout", "kwargs", "_dimension_separator")
-        return {name: getattr(self, name) for name in names}
+        state = {name: getattr(self, name) for name in names}
+        if self.path == IN_MEMORY:
+            state["content"] = self._run(lambda connection: connection.serialize())
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = dict(state)
+        content = options.pop("content", None)
         kwargs, separator = options.pop("kwargs"), options.pop("_dimension_separator")
         SQLiteStore.__init__(self, dimension_separator=separator, **options, **kwargs)
+        if content is not None:
+            self._run(lambda connection: connection.deserialize(content))
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return self._connections.run(work)

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from zarrstore.errors import DamagedStoreError, LockedStoreError, ReadOnlyError, StoreNotFoundError
-from zarrstore.stores._create import create_file
 from zarrstore.stores._files import sweep_folder
 from zarrstore.stores._process import Resource, registered
-from zarrstore.stores._sync import fsync_file
+from zarrstore.stores._sync import create_file, fsync_file
 
 if TYPE_CHECKING:
     import sqlite3
@@ -182,7 +181,7 @@ class Connections(Resource):
             raise failure
 
     def __del__(self) -> None:
-        # Nobody closed the store. Never in a forked child: what was its parent's is not here.
+        # Nobody closed the store. Never in a forked child: what was its parent's is kept in `_of_the_parent`.
         with suppress(Exception):
             while self.idle:
                 self.idle.pop().close()
@@ -283,10 +282,10 @@ class Connections(Resource):
     def _space(self) -> int:
         """Return the bytes that are free when the log will have been brought into the database."""
         try:
-            found = os.statvfs(self.path)
-        except (AttributeError, OSError):  # Windows; or the file is gone, which the write says
+            disk = os.statvfs(self.path)
+        except (AttributeError, OSError):  # Windows; or there is no file any more, which the write reports
             return 1 << 62
-        free = found.f_bavail * found.f_frsize
+        free = disk.f_bavail * disk.f_frsize
         try:
             return free - os.stat(self.path + "-wal").st_size
         except OSError:
