@@ -47,7 +47,7 @@ ROOMS = {
         "a backend imports the contract and no neighbour (what several share begins with an underscore)",
     ),
     "bridges": Room(
-        r"bridges(\..*)?",
+        r"bridges(\.(?!xarray$).*)?",
         rf"{CONTRACT}|bridges(\..*)?|{WRAPPERS}",
         "a bridge joins the contract to another world, and never to a concrete store",
     ),
@@ -59,7 +59,8 @@ ROOMS = {
         rf"{CONTRACT}|{WRAPPERS}|nodes|ops|hierarchy|kinds|registry|tools(\..*)?|testing(\..*)?",
         "a verb works over any mapping and knows no concrete store; the registry knows classes by dotted names",
     ),
-    "doors": Room(r"|__main__|cli(\..*)?", r".*", "a door opens to everything"),
+    # bridges.xarray is what xarray calls with a path, as a user calls open_store.
+    "doors": Room(r"|__main__|cli(\..*)?|bridges\.xarray", r".*", "a door opens to everything"),
 }
 
 #: Third parties that may be imported at the head of a file: nobody meets these files by importing zarrstore.
