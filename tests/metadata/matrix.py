@@ -3,7 +3,9 @@
 ::
 
     python matrix.py write FOLDER     FOLDER/v2.zarr and FOLDER/expected.pickle, under zarr 2
+    python matrix.py large FOLDER     the same with every dtype under many codecs, filters and fills
     python matrix.py read FOLDER      compare FOLDER/v3.zarr, under zarr 3; the last line is JSON
+    python matrix.py status FOLDER    the same, but what each array is: equal, refused or wrong
 """
 
 from __future__ import annotations
@@ -125,6 +127,66 @@ def arrays():
     yield "one-axis-F", np.arange(20, dtype=">i4"), {"order": "F"}
 
 
+def large_arrays():
+    """Yield name, values, parameters of many more: every dtype under every kind of codec, every filter that fits."""
+    import numcodecs as nc
+
+    rng = np.random.default_rng(1)
+    compressors = {
+        "blosc-auto": nc.Blosc("lz4", 3, -1),
+        "blosc-bit": nc.Blosc("zstd", 1, 2),
+        "zlib": nc.Zlib(-1),
+        "gzip-auto": nc.GZip(-1),
+        "bz2": nc.BZ2(1),
+        "lz4": nc.LZ4(),
+        "zstd-F": nc.Zstd(1),
+    }
+    for n, name in enumerate(DTYPES):
+        data = values(np.dtype(name), rng)
+        label = _label(name)
+        for m, (codec, compressor) in enumerate(compressors.items()):
+            order = "F" if codec.endswith("-F") else "C"
+            fill = (None, 0)[(n + m) % 2]
+            yield f"{label}-{codec}", data, {"compressor": compressor, "order": order, "fill_value": fill}
+
+    for name in ("i1", "<i2", ">i2", "<i4", ">i4", "<i8", ">i8", "u1", "<u2", ">u4", "<u8"):
+        steps = np.cumsum(rng.integers(0, 3, (7, 5)), axis=0).astype(name)
+        label = _label(name)
+        yield f"delta-{label}", steps, {"filters": [nc.Delta(name)]}
+        for astype in ("i1", "<i2", ">i2", "<i4", ">i8", "<f4", ">f8"):
+            yield f"delta-{label}-{_label(astype)}", steps, {"filters": [nc.Delta(name, astype)], "compressor": None}
+        yield f"shuffle-{label}-F", steps, {"filters": [nc.Shuffle(np.dtype(name).itemsize)], "order": "F"}
+    for name in ("<f4", ">f4", "<f8", ">f8"):
+        reals = (rng.normal(size=(7, 5)) * 10).astype(name)
+        label = _label(name)
+        for astype in ("i1", "<i2", ">i2", "<i4", ">i4", "<u2"):
+            chain = [nc.FixedScaleOffset(-50 if astype == "<u2" else 0, 2, name, astype)]
+            yield f"scale-{label}-{_label(astype)}", reals, {"filters": chain}
+        for encode in ("<f4", ">f4", "<f2"):
+            yield f"astype-{label}-{_label(encode)}", reals, {"filters": [nc.AsType(encode, name)]}
+        yield f"bitround-{label}", reals, {"filters": [nc.BitRound(6)]}
+        yield f"quantize-{label}-F", reals, {"filters": [nc.Quantize(1, name)], "order": "F"}
+        yield f"delta-{label}", reals.round(), {"filters": [nc.Delta(name)]}
+    flags = rng.integers(0, 2, (7, 5)).astype(bool)
+    yield "packbits", flags, {"filters": [nc.PackBits()]}
+    yield "packbits-F-none", flags, {"filters": [nc.PackBits()], "order": "F", "compressor": None}
+    try:
+        from numcodecs.pcodec import PCodec
+
+        codec = PCodec()
+    except (ImportError, TypeError):
+        return
+    for name in ("<i4", "<f8", "<u2", ">f4"):
+        data = values(np.dtype(name), rng)
+        yield f"pcodec-{_label(name)}", data, {"compressor": codec}
+        yield f"pcodec-{_label(name)}-F", data, {"compressor": codec, "order": "F"}
+        yield f"pcodec-filter-{_label(name)}", data, {"filters": [codec], "compressor": nc.Zstd(1)}
+
+
+def _label(name: str) -> str:
+    return name.translate({ord("<"): "little-", ord(">"): "big-", ord("["): "-", ord("]"): None})
+
+
 FILLS = {
     "nan": ("f4", np.nan),
     "minus-inf": (">f8", -np.inf),
@@ -141,23 +203,32 @@ FILLS = {
 }
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, large: bool = False) -> None:
     import zarr
 
     group = zarr.open_group(str(folder / "v2.zarr"), "w")
-    for name, data, parameters in arrays():
+    for name, data, parameters in large_arrays() if large else arrays():
         chunks = tuple(max(1, (length + 1) // 2) for length in data.shape)
         try:
             group.create_dataset(name, data=data, shape=data.shape, dtype=data.dtype, chunks=chunks, **parameters)
             group[name][...]
-        except ValueError:  # zarr 2 cannot write or read it itself
+        except Exception:  # zarr 2 cannot write or read it itself
             del group[name]
+        else:
+            if large and len(data.shape) == 2 and parameters.get("fill_value", 0) is not None:
+                _remove_a_chunk(folder / "v2.zarr" / name)
     for name, (dtype, fill) in FILLS.items():
         array = group.create_dataset(f"fill-{name}", shape=(5, 3), chunks=(2, 2), dtype=dtype, fill_value=fill)
         array[0, 0] = array[0, 0]
     expected = {name: array[...] for name, array in group.arrays()}
     (folder / "expected.pickle").write_bytes(pickle.dumps(expected))
     print(json.dumps(sorted(expected)))
+
+
+def _remove_a_chunk(array: Path) -> None:
+    """Leave one chunk to the fill value."""
+    for chunk in (array / "1.1", array / "1/1"):
+        chunk.unlink(missing_ok=True)
 
 
 def same(found: np.ndarray, expected: np.ndarray) -> bool:
@@ -190,9 +261,31 @@ def read(folder: Path) -> dict[str, str]:
     return differs
 
 
+def statuses(folder: Path) -> dict[str, str]:
+    """Return of each array what this zarr makes of it: equal, refused or wrong."""
+    import zarr
+
+    expected = pickle.loads((folder / "expected.pickle").read_bytes())
+    group = zarr.open_group(str(folder / "v3.zarr"), mode="r", zarr_format=3, use_consolidated=False)
+    found = {}
+    for path in sorted((folder / "v3.zarr").glob("*/zarr.json")):
+        name = path.parent.name
+        try:
+            found[name] = "equal" if same(np.asarray(group[name][...]), expected[name]) else "wrong"
+        except Exception as exc:
+            found[name] = f"refused: {exc!r}"[:200]
+    return found
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    if sys.argv[1] == "write":
-        write(Path(sys.argv[2]))
+    if sys.argv[1] in ("write", "large"):
+        write(Path(sys.argv[2]), sys.argv[1] == "large")
+    elif sys.argv[1] == "status":
+        if len(sys.argv) > 3:
+            import zarr
+
+            zarr.config.set({"codec_pipeline.path": sys.argv[3], "codec_pipeline.strict": True})
+        print(json.dumps(statuses(Path(sys.argv[2]))))
     else:
         print(json.dumps(read(Path(sys.argv[2]))))

@@ -21,10 +21,13 @@ _ARRAY_FILTERS = {
     "bitround": None,
     "delta": "astype",
     "fixedscaleoffset": "astype",
+    "packbits": None,
     "quantize": "astype",
 }
 # And the member that names the dtype of the input.
 _TAKES = {"astype": "decode_dtype", "delta": "dtype", "fixedscaleoffset": "dtype", "quantize": "dtype"}
+# Codecs of numcodecs that map an array to bytes, in the place of the ``bytes`` codec.
+_ARRAY_TO_BYTES = frozenset({"pcodec"})
 # Codecs of numcodecs that map bytes to bytes and are registered in zarr 3 under numcodecs.<name>.
 _CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"})
 _BYTES_CODECS = _CHECKSUMS | {"bz2", "lz4", "lzma", "shuffle", "zlib"}
@@ -63,15 +66,29 @@ def chain_to_v3(meta: ArrayMeta) -> list[dict[str, Any]]:
             step = steps.pop(0)
             chain.append(_numcodecs(step))
             dtype = _after(step, dtype)
-        chain.append(_bytes(dtype))
+        chain.append(_array_to_bytes(meta, steps, dtype))
     for step in steps:
         if step["id"] in _ARRAY_FILTERS:
             raise NotRepresentable(f"filter {step['id']!r} after one that gives bytes: in version 3 it works on arrays")
         chain.append(_bytes_codec(step, dtype))
         dtype = dtypes.decode_dtype("|u1")
-    if meta.compressor is not None:
+    if meta.compressor is not None and meta.compressor["id"] not in _ARRAY_TO_BYTES:
         chain.append(_bytes_codec(meta.compressor, dtype))
     return chain
+
+
+def _array_to_bytes(meta: ArrayMeta, steps: list[dict[str, Any]], dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the codec that makes bytes of an array: ``bytes``, or one of numcodecs, which is taken off `steps`."""
+    step = steps[0] if steps else meta.compressor
+    if steps and meta.compressor is not None and meta.compressor["id"] in _ARRAY_TO_BYTES:
+        raise NotRepresentable(f"codec {meta.compressor['id']!r} after one that gives bytes: it works on arrays")
+    if step is None or step["id"] not in _ARRAY_TO_BYTES:
+        return _bytes(dtype)
+    if dtype.byteorder == ">":
+        raise NotRepresentable(f"codec {step['id']!r} of big-endian items: zarr 3 gives it little-endian ones")
+    if steps:
+        steps.pop(0)
+    return _numcodecs(step)
 
 
 def _named(name: str, **configuration: Any) -> dict[str, Any]:
@@ -91,6 +108,10 @@ def _bytes(dtype: np.dtype[Any]) -> dict[str, Any]:
 def _after(step: dict[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype that a filter gives, having made sure that version 3 will think the same."""
     name = step["id"]
+    if name == "packbits":
+        if dtype.kind != "b":
+            raise NotRepresentable(f"filter 'packbits' of {dtype}: it packs booleans")
+        return dtypes.decode_dtype("|u1")
     input_dtype = _dtype_member(step, _TAKES.get(name)) or dtype
     output_dtype = _dtype_member(step, _ARRAY_FILTERS[name]) or input_dtype
     if input_dtype != dtype:
@@ -100,6 +121,10 @@ def _after(step: dict[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
     if name == "quantize" and output_dtype != input_dtype:
         raise NotRepresentable(
             f"filter 'quantize' that gives {output_dtype} for {input_dtype}: zarr 3 overlooks the difference"
+        )
+    if name == "quantize" and output_dtype.byteorder == ">":
+        raise NotRepresentable(
+            "filter 'quantize' of big-endian items: zarr 3.1 and 3.4 read it in opposite byte orders"
         )
     return output_dtype
 
@@ -186,6 +211,9 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
         elif not at_bytes and name in v3types.STRINGS:
             at_bytes = True
             filters.append({"id": name})
+        elif not at_bytes and name[len(_PREFIX) :] in _ARRAY_TO_BYTES and name[: len(_PREFIX)] == _PREFIX:
+            at_bytes = True
+            filters.append({**configuration, "id": name[len(_PREFIX) :]})
         elif not at_bytes:
             step = _array_filter(name, configuration)
             if not filters:
@@ -195,7 +223,8 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
             filters.append(_from_bytes_codec(name, configuration))
     if not at_bytes:
         raise NotRepresentable("a codec chain that never comes to bytes")
-    order = _order(axes)
+    # Of one axis alone nothing tells the orders apart: a transposition is taken for the F that it was written for.
+    order = "F" if ndim == 1 and _parts(codecs[0])[0] == "transpose" else _order(axes)
     array_filters = [step for step in filters if step["id"] in _ARRAY_FILTERS]
     if array_filters:
         input_dtype = _give_byte_order(array_filters, endian, input_dtype)

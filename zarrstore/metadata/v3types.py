@@ -61,6 +61,8 @@ def data_type_of(dtype: np.dtype[Any], object_codec: str | None = None) -> str |
     import numpy as np
 
     kind, size = dtype.kind, dtype.itemsize
+    if kind == "c" and dtype.byteorder == ">":
+        raise NotRepresentable(f"dtype {dtype.str!r}: zarrs 0.2 reads big-endian complex numbers wrongly")
     plain = _PLAIN.get(f"{kind}{size}")
     if plain is not None:
         return plain
@@ -108,7 +110,7 @@ def _fields(dtype: np.dtype[Any]) -> list[list[Any]]:
             raise NotRepresentable(f"structure with objects in {name!r}: version 3 has none in a field")
         if field.names is None and field.byteorder == ">":
             raise NotRepresentable(
-                f"structure with the big-endian {name!r}: zarr 3.1 reads every field as little-endian"
+                f"structure with the big-endian {name!r}: zarr 3.1 reads every field as little-endian (3.4 does not)"
             )
         fields.append([name, data_type_of(field)])
     if end != dtype.itemsize:
