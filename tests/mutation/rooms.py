@@ -26,7 +26,16 @@ FOCUSED = {
     "wrappers.overlay": "tests/wrappers/test_overlay.py tests/wrappers/test_overlay_marks.py",
     "wrappers.split": "tests/wrappers/test_split.py",
     "stores.sqlite": "tests/stores/test_sqlite.py tests/stores/test_sqlite_crash.py",
-    "stores.zip": "tests/stores/test_zip.py tests/stores/test_zip_archives.py",
+    "stores.zip": "tests/stores/test_zip_process.py tests/stores/test_zip.py tests/stores/test_zip_archives.py",
+    "stores.zip.life": "tests/stores/test_zip_process.py tests/stores/test_zip_interrupts.py tests/stores/test_zip.py",
+    "stores.zip.writer": "tests/stores/test_zip_interrupts.py tests/stores/test_zip_cost.py tests/stores/test_zip.py",
+    "stores.zip.builder": "tests/stores/test_zip_cost.py tests/stores/test_zip.py",
+    "stores.zip.records": "tests/stores/test_zip_cost.py tests/stores/test_zip_archives.py",
+    "stores.zip.names": "tests/stores/test_zip_cost.py",
+    "stores.zip.directory": "tests/stores/test_zip_cost.py tests/stores/test_zip_archives.py",
+    "stores.zip.ranges": "tests/stores/test_zip_ranges.py",
+    "stores.zip.rewrite": "tests/tools/test_pack.py tests/stores/test_zip.py",
+    "tools.pack": "tests/tools/test_pack.py",
 }
 
 #: Changes that no test can notice, and why.

@@ -399,7 +399,7 @@ def test_a_compaction_that_fails_warns_and_the_archive_is_whole(tmp_path, monkey
 # Failures within -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("act", ["rename", "rmdir", "setitems", "set", "delitems"])
+@pytest.mark.parametrize("act", ["rename", "rmdir", "setitems", "set", "set-small", "set-new", "delitems"])
 def test_an_act_that_fails_half_way_changes_nothing_and_works_the_next_time(tmp_path, monkeypatch, act):
     path = tmp_path / "a.zip"
     items = {f"foo/{i}": bytes([i]) * 100 for i in range(10)} | {"foo": b"value", "other": b"x"}
@@ -408,6 +408,8 @@ def test_an_act_that_fails_half_way_changes_nothing_and_works_the_next_time(tmp_
         "rmdir": lambda: store.rmdir("foo"),
         "setitems": lambda: store.setitems({f"foo/{i}": b"new" for i in range(5)}),
         "set": lambda: store.__setitem__("foo/1", b"new" * 20_000),
+        "set-small": lambda: store.__setitem__("foo/1", b"new"),  # these two go the short way
+        "set-new": lambda: store.__setitem__("foo/new", b"new" * 1000),
         "delitems": lambda: store.delitems(["foo/1", "foo/2"]),
     }
     counted: list[int] = []

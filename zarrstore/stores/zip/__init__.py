@@ -1,28 +1,24 @@
-"""A zip archive that any zip tool reads, and that loses nothing it was given."""
+"""Values in a zip archive that any zip tool reads."""
 
 from __future__ import annotations
 
 import os
-import warnings
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Entry, Store
+from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
-from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError, UnsupportedOperation
+from zarrstore.errors import ClosedStoreError, LockedStoreError, UnsupportedOperation
 from zarrstore.spans import Span
-from zarrstore.stores._process import Resource
-from zarrstore.stores.zip.archive import Archive, Limits
 from zarrstore.stores.zip.codec import METHODS
-from zarrstore.stores.zip.file import sync_directory
 from zarrstore.stores.zip.format import QUICK_FIELDS
-from zarrstore.stores.zip.opening import Flushed, Options, flushed_state, is_source, open_reader, open_writer
+from zarrstore.stores.zip.life import HeldArchive
+from zarrstore.stores.zip.opening import is_source
 from zarrstore.stores.zip.ranges import RangeSource, ValueRanges
 from zarrstore.stores.zip.recover import Recovery, recover
-from zarrstore.stores.zip.rewrite import discard, lock_existing, publish, put, rewrite, sweep, temporary
+from zarrstore.stores.zip.rewrite import discard, lock_existing, publish, sweep, temporary
 from zarrstore.stores.zip.writer import QUICK, Writer
 
 __all__ = ["RangeSource", "Recovery", "ValueRanges", "ZipStore"]
@@ -34,8 +30,8 @@ _BATCH = 1 << 20
 _AHEAD = 16 << 20
 
 
-class ZipStore(Store):
-    """Keep each value as one entry of a zip archive; nothing acknowledged is lost, and any zip tool reads it.
+class ZipStore(HeldArchive):
+    """Keep each value as one entry of a zip archive, which any zip tool reads; nothing acknowledged is lost.
 
     Parameters
     ----------
@@ -60,8 +56,8 @@ class ZipStore(Store):
         Whether `close` rewrites an archive that was written to, when more than half of it is dead. See `repack`.
     root : str, optional
         The folder of the archive below which all keys are. By default it is found: when one folder that holds a node
-        of Zarr was packed whole, and nothing stands beside it, its name is not part of the keys. ``""`` takes all
-        names as they are. Archives that this class began say it themselves.
+        of Zarr was packed whole, and nothing is beside it, its name is not part of the keys. ``""`` takes all
+        names as they are. Archives that this class began name their root.
 
     Raises
     ------
@@ -77,25 +73,33 @@ class ZipStore(Store):
 
     Notes
     -----
-    Cost: a value is read in one call, up to 32 KiB, or two, and written in one. Opening reads the directory and looks
-    a name up in it by search; the first listing indexes it (50 ms for 100,000 entries). `rename` copies data.
+    Cost: a value is read in one call, up to 32 KiB, or two, and written in one, from the caller's memory if it is
+    larger than that. Opening reads the directory; the first dozen names are searched in its bytes (2 ms among 100,000),
+    a list of all keys takes 30 ms and an index of them twice as long. From the first listing of a path on, names are
+    kept in order, and work on one subtree costs what is in it. `rename` copies data. Memory: 200 bytes a key.
 
     Crash: a value is with the operating system when the set returns, and with the disk, listed and readable by any
     tool, when `flush` or `close` returns. Writing goes behind the last directory and never over it. If the process is
     killed before the next flush, opening says so, and `recover` returns every value that was set, also the unflushed
-    ones, and honours every delete. A write that fails is cut off; the store remains usable. Space for the directory
-    is reserved before a value is taken, so a full disk fails the set and not the flush. `rename` is all or nothing,
-    but after a kill in its midst `recover` may find copies beside the originals.
+    ones, and honours every delete. A write that fails is cut off; the store remains usable. An interrupted call
+    (Ctrl-C) was done whole or not at all, a batch up to some item. Space for the directory is reserved before a value
+    is taken, so a full disk fails the set and not the flush. `rename` is all or nothing, but after a kill during it
+    `recover` may find copies beside the originals. A store that nobody closed is flushed when it is deleted, and at
+    the exit of the interpreter, beside daemon threads too, whose later writes raise ClosedStoreError.
 
-    Threads: any number; readers take no lock. Processes: one writer, held by a lock on the file (where the file system
-    has locks); readers see the state of the last flush before they opened. A forked child may read, and is refused
-    to write. Pickling: by path, and opened again for reading; refused while open for writing.
+    Threads: any number; readers take no lock. Do not change a buffer while it is being set. Processes: one writer, held
+    by a lock on the file (where the file system has locks); readers see the state of the last flush before they opened.
+    A forked child may read, and is refused to write.
 
-    Reading: the CRC is proven, but for `getrange` of stored entries. What other tools write is read: Zip64, data
-    descriptors, bytes before the archive, names in UTF-8 that do not say so (else code page 437). Of duplicate entries
-    the last counts. Directory entries are not keys. When a name in the archive is not a key, listing and writing raise
-    DamagedStoreError and name it. Encrypted entries, unknown methods, sizes that lie, entries that share bytes: a
-    clear error.
+    Pickling: by path. A writer is flushed, and its copy reads the archive as it was at that flush, also when the writer
+    goes on. A write to the copy raises LockedStoreError until the writer has closed; then the copy becomes the writer,
+    and has all that was written. A copy of a reader, or of a closed store, reads.
+
+    Reading: the CRC is checked, except by `getrange` of stored entries. What other tools write is read: Zip64, data
+    descriptors, bytes before the archive, names in UTF-8 without its flag (all others are in code page 437). Of entries
+    with one name the last counts. Directory entries are not keys. When a name in the archive is not a key, listing and
+    writing raise DamagedStoreError and name it. Encrypted entries, unknown methods, wrong sizes and entries that share
+    bytes raise an error that says so.
 
     Source: zarr 2.18 ZipStore. Deviations: keys are overwritten and deleted; `getsize` is the size of values, as in
     every store, where zarr gave that of packed entries; entries carry mode 0644 and the time of the set, or
@@ -159,144 +163,6 @@ class ZipStore(Store):
     def root(self) -> str:
         """The folder of the archive below which all keys are; ``""`` in most archives."""
         return self._opened().directory.root
-
-    # Opening and closing -------------------------------------------------------------------------------------------
-
-    #: What reads, and writes if it is a Writer; None when the store is closed.
-    _archive: Archive | None = None
-    #: While an archive is being replaced by `repack`: the old one and the new one. The name in the folder says which.
-    _exchange: tuple[Writer, Writer] | None = None
-    #: Whether the name of the file in its folder may not be durable.
-    _name_is_new = False
-    #: Of a copy, or in a forked child, the state of the archive that it reads; None if that was never flushed.
-    _flushed: Flushed | None = None
-    #: Whether this is the copy of a writer, which becomes one itself when it is written to and that one has closed.
-    _is_copy = False
-    _is_forked = False
-
-    def _start(self, flushed: Flushed | None) -> None:
-        writable = self.mode != "r"
-        self._guard = _Guard(self)
-        self._mutex = self._guard.turn
-        # Of an archive behind requests a batch is read by a few of them.
-        concurrent = hasattr(self._source, "getrange")
-        self.capabilities = Capabilities(
-            writable=writable,
-            erasable=writable,
-            ranged=True,
-            concurrent=concurrent,
-            durable_flush=writable,
-            blocking=True,
-        )
-        self._flushed = flushed
-        if writable:
-            self._guard.register()
-        if writable and not self._is_copy:
-            self._open_to_write(self.mode)
-        else:
-            self._archive = open_reader(self.path, self._source, self._options(), flushed)
-
-    def _options(self) -> Options:
-        limits = Limits(self._max_value_size, zip64=self.allowZip64)
-        return Options(repr(self), self._label, limits, self.compression, self._wanted_root)
-
-    def _open_to_write(self, mode: str) -> Writer:
-        writer, self._name_is_new = open_writer(self.path, mode, self._options(), must_lock=self._is_copy)
-        self._archive = writer
-        return writer
-
-    def _opened(self) -> Archive:
-        archive = self._archive
-        if archive is None:
-            raise ClosedStoreError(self)
-        return archive
-
-    def _writer(self, what: str) -> Writer:
-        """Return the archive to write to, to a caller who holds the mutex; or say why there is none."""
-        if self._exchange is not None:
-            self._end_exchange()
-        archive = self._archive
-        if isinstance(archive, Writer):
-            return archive
-        if archive is None:
-            raise ClosedStoreError(self)
-        if self.mode == "r":
-            raise ReadOnlyError(what, self)
-        if self._is_forked:
-            raise LockedStoreError(self._label, "this process was forked from its writer; let that one write")
-        return self._open_to_write("r+")
-
-    def _become_reader(self) -> None:
-        """In a forked child: read on from the same file, but never write, cut or unlock what is the parent's."""
-        self._mutex = self._guard.turn  # another one, if another thread of the parent held it at the fork
-        archive = self._exchange[0] if self._exchange is not None else self._archive
-        self._exchange = None
-        if archive is None:
-            return
-        if isinstance(archive, Writer):
-            stop = archive.whole_at
-            self._flushed = Flushed(stop, -1) if stop == archive.stop and stop >= 0 else None
-            archive = Archive(archive.file, archive.name, archive.directory, archive.limits)
-        archive.directory.forget_changes()
-        self._archive, self._is_forked = archive, True
-
-    def _flush(self) -> None:
-        if not isinstance(self._opened(), Writer) and self._exchange is None:
-            return
-        with self._mutex:
-            self._flush_now(self._writer(""))
-
-    def _flush_now(self, writer: Writer) -> None:
-        writer.flush()
-        if self._name_is_new:
-            sync_directory(os.path.dirname(self.path))
-            self._name_is_new = False
-
-    def _close(self) -> None:
-        if self.mode == "r":
-            self._archive = None
-            if isinstance(self._source, ValueRanges):
-                self._source.store.close()
-            return
-        with self._mutex:
-            if self._exchange is not None:
-                self._end_exchange()
-            writer = self._archive
-            if isinstance(writer, Writer):
-                # If the flush fails, the store stays open: what it was given is in the file, and can be flushed yet.
-                self._flush_now(writer)
-                if self.compact and writer.begun:
-                    writer = self._compact(writer)
-                self._archive = None
-                writer.file.unlock()
-            self._archive = None
-            self._guard.unregister()
-
-    def _compact(self, writer: Writer) -> Writer:
-        sizes = writer.sizes()
-        if sizes["dead_bytes"] * 2 <= sizes["file_bytes"] or writer.directory.shift:
-            return writer
-        try:
-            self._repack()
-        except OSError as exc:
-            warnings.warn(f"{self} was closed whole, but not compacted: {exc}", RuntimeWarning, stacklevel=4)
-        return self._writer("")
-
-    def _end(self) -> None:
-        """Flush and let the lock go, at the end of the object or of the process, where nobody closed the store."""
-        with self._mutex:
-            if self._exchange is not None:
-                self._end_exchange()
-            writer, self._archive = self._archive, None
-            if isinstance(writer, Writer):
-                try:
-                    self._flush_now(writer)
-                finally:
-                    writer.file.unlock()
-
-    def __del__(self) -> None:
-        if isinstance(self._archive, Writer) or self._exchange is not None:
-            self._end()
 
     # Reading -------------------------------------------------------------------------------------------------------
 
@@ -453,36 +319,6 @@ class ZipStore(Store):
             self._flush_now(self._writer("the archive"))
             given_back = self._repack()
         return given_back
-
-    def _repack(self) -> int:
-        old = self._writer("the archive")
-        old.directory.check_names()
-        path = os.path.realpath(self.path)  # a link stays a link
-        new = rewrite(old, old.live_records(), path, compression=self.compression, like=old.file)
-        before = old.file.size()
-        # An interrupt may come at any step. From here on the name in the folder says which of the two is the archive,
-        # and whoever writes next looks there.
-        self._exchange = old, new
-        self._archive = Archive(old.file, old.name, old.directory, old.limits)
-        self._name_is_new = True
-        try:
-            put(path)
-            self._name_is_new = False
-        finally:
-            self._end_exchange()
-        return before - new.file.size()
-
-    def _end_exchange(self) -> None:
-        assert self._exchange is not None
-        old, new = self._exchange
-        path = os.path.realpath(self.path)
-        if new.file.is_at(path):
-            self._archive = new
-            old.file.unlock()
-        else:
-            self._archive = old
-            discard(new.file, path)
-        self._exchange = None
 
     def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
         if path or self.mode == "r" or self._source is not None:
@@ -692,51 +528,3 @@ class ZipStore(Store):
 
     def _place(self) -> object:
         return None if self._source is not None else (self.path, self.compression, self.allowZip64)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        for name in ("_archive", "_mutex", "_guard", "_exchange", "_name_is_new", "_is_forked", "capabilities"):
-            state.pop(name, None)
-        if self.mode == "r":
-            return state
-        with self._mutex:
-            archive = self._archive
-            if archive is None and self._exchange is None:
-                # A copy of a closed store reads.
-                return {**state, "mode": "r", "_is_copy": False, "_flushed": None}
-            if not self._is_forked and (isinstance(archive, Writer) or self._exchange is not None):
-                writer = self._writer("")
-                self._flush_now(writer)
-                flushed = flushed_state(writer, writer.whole_at)
-            elif self._flushed is None:
-                raise UnsupportedOperation(
-                    "be pickled in a forked process, where it has values that are not flushed",
-                    self,
-                    "flush it before the fork",
-                )
-            else:
-                flushed = flushed_state(self._opened(), self._flushed.stop)
-        # Never a mode that creates or erases: it would do so once more wherever the copy is made.
-        return {**state, "mode": "r+", "_is_copy": True, "_flushed": flushed}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start(self._flushed)
-
-
-class _Guard(Resource):
-    """The lock of the writers of one store, which forks and the end of the interpreter wait for."""
-
-    def __init__(self, store: ZipStore) -> None:
-        super().__init__(repr(store), str(store.path))
-        self._store = weakref.ref(store)
-
-    def after_fork_in_child(self) -> None:
-        store = self._store()
-        if store is not None:
-            store._become_reader()
-
-    def at_exit(self) -> None:
-        store = self._store()
-        if store is not None:
-            store._end()

@@ -1,4 +1,4 @@
-"""The values in a zip archive: packed by one of its methods, and unpacked with a fence around their size."""
+"""The values in a zip archive: packed by one of its methods, and unpacked with a limit to their size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def pack(method: int, value: bytes) -> bytes:
 
 
 def unpack(method: int, packed: bytes, size: int) -> bytes:
-    """Return the value, or raise ValueError with what is wrong; no more than `size` bytes and one are ever made."""
+    """Return the value, or raise ValueError with the reason; at most ``size + 1`` bytes are unpacked."""
     if method == fmt.STORED:
         if len(packed) != size:
             raise ValueError(f"it claims {size:,} bytes and has {len(packed):,}")
@@ -56,7 +56,7 @@ def unpack(method: int, packed: bytes, size: int) -> bytes:
         packed = packed[9:]
     try:
         value: bytes = worker.decompress(packed, size + 1)
-    except Exception as exc:  # zlib.error, OSError, LZMAError, EOFError: whatever a library makes of garbage
+    except Exception as exc:  # zlib.error, OSError, LZMAError, EOFError, by library
         raise ValueError(f"its data cannot be unpacked: {exc}") from exc
     if len(value) != size:
         more = "more" if len(value) > size else f"{len(value):,}"
@@ -76,15 +76,15 @@ def inflater(method: int, head: bytes, size: int) -> Any:
         import lzma
 
         if len(head) < 9 or head[2:4] != b"\5\0":
-            raise ValueError("its LZMA header is not one")
+            raise ValueError("its LZMA header is invalid")
         properties, dictionary = struct.unpack("<4xBL", head)
-        # A dictionary larger than the value is of no use but to fill the memory.
+        # A larger dictionary than the value would only fill memory.
         dictionary = min(dictionary, max(size, 4096))
         try:
             return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[_lzma_filter(properties, dictionary)])
         except (lzma.LZMAError, ValueError) as exc:
-            raise ValueError(f"its LZMA header is not one: {exc}") from exc
-    raise ValueError(f"it is packed by method {method}, of which nothing is known here")
+            raise ValueError(f"its LZMA header is invalid: {exc}") from exc
+    raise ValueError(f"it is packed by method {method}, which is not supported")
 
 
 def _lzma_filter(properties: int, dictionary: int) -> dict[str, int]:

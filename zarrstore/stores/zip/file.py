@@ -127,7 +127,7 @@ class OSFile:
             try:
                 return cls(io.FileIO(path, "r+b"), label)
             except FileNotFoundError:
-                with suppress(FileExistsError):  # made meanwhile
+                with suppress(FileExistsError):  # another process creates it now
                     # The real path: "x" refuses a link that leads nowhere, and "r+" does not find it.
                     return cls(io.FileIO(os.path.realpath(path), "x+b"), label)
 

@@ -1,4 +1,4 @@
-"""A damaged archive made whole: a new directory of every entry that is."""
+"""A new directory for a damaged archive, of every entry that is whole."""
 
 from __future__ import annotations
 
