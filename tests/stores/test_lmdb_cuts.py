@@ -242,6 +242,25 @@ def test_a_file_that_was_found_whole_is_not_looked_at_again(tmp_path, monkeypatc
         assert len(looks) == 2
 
 
+def test_the_look_drops_no_lock_of_an_environment_that_this_process_has_open(tmp_path):
+    """POSIX locks are the process's: whoever closes the lock file drops them all."""
+    with lmdb.open(str(tmp_path / "a")) as env:
+        with env.begin(write=True) as txn:
+            txn.put(b"a", b"1")
+        with pytest.raises(OSError, match="already open in this process"):
+            LMDBStore(tmp_path / "a")
+        script = """
+import fcntl, sys
+with open(sys.argv[1] + "/lock.mdb", "r+b") as lock:
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+    except OSError:
+        print("locked")
+"""
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "a")], capture_output=True, text=True)
+        assert done.stdout == "locked\n"
+
+
 @pytest.mark.needs_peer("strace")
 def test_a_flush_after_a_failed_sync_writes_another_head(tmp_path):
     """The system drops what it could not write, and a second sync finds nothing to do."""

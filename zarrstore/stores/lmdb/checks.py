@@ -195,9 +195,12 @@ def _nobody_else(lock: str | None, mode: int) -> Iterator[bool]:
     Notes
     -----
     LMDB holds a shared lock on the first byte of the lock file wherever an environment is open, an exclusive one while
-    it looks for others, and waits for one to open. Not to be entered where this process has it open: closing the lock
-    file here would drop the locks of LMDB.
+    it looks for others, and waits for one to open. Where this process itself has it open, by a store or by
+    ``lmdb.open``, nothing is done: closing the lock file here would drop the locks of LMDB.
     """
+    if lock is not None and _is_open_here(lock):
+        yield False
+        return
     fd = -1 if lock is None else _open_lock(lock, mode)
     if fd < 0:
         yield True
@@ -206,6 +209,20 @@ def _nobody_else(lock: str | None, mode: int) -> Iterator[bool]:
         yield _lock_out(fd)
     finally:
         os.close(fd)
+
+
+def _is_open_here(path: str) -> bool:
+    """Tell whether a descriptor of this process is open on a file."""
+    try:
+        status = os.stat(path)
+        descriptors = os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")
+    except OSError:
+        return False
+    for descriptor in descriptors:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(int(descriptor)), status):
+                return True
+    return False
 
 
 def _open_lock(lock: str, mode: int) -> int:
