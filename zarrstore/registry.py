@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from zarrstore import remotefile
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError, StoreNotFoundError
+from zarrstore.errors import DamagedStoreError, DestinationExistsError, StoreNotFoundError, UnsupportedOperation
 from zarrstore.kinds import (
     KINDS,
     LOOKED_FOR,
@@ -93,6 +94,8 @@ def open_store(
     ``http://`` ``https://``                       HTTPStore; FSStore with `storage_options`
     ``obstore+URL`` ``opendal+SCHEME://``          ObstoreStore, OpenDALStore
     any other ``SCHEME://``, any ``A::B``          FSStore
+    any of these four, ending in a file            a zip archive, read by ranges; LMDB, SQLite, DBM through a local
+                                                   copy in the cache folder (``$ZARRSTORE_CACHE``); to read only
     mapping                                        itself, as a Store; ReadOnlyStore if it cannot be written
     zarr 3 store, Icechunk session, obstore        the bridge over it
     store, OpenDAL operator, UPath
@@ -222,26 +225,72 @@ class _Opening:
 
     def url(self, url: str, storage_options: Mapping[str, Any] | None) -> Store:
         scheme, _, rest = url.partition("://")
-        kwargs = {**dict(storage_options or {}), **self.options}
-        if "::" not in url:
-            kind = kind_of_scheme(scheme)
-            if kind is not None and kind.name == "dict":
-                return self.apply_mode(kind.make(**self.options), url, is_there=False)
-            if kind is not None and kind.name != "http":
-                return self.kind(kind, unquote(rest))
-            if kind is not None and not storage_options:
-                return self.apply_mode(kind.make(url, **self.options), url)
-        bridge, plus, inner_scheme = scheme.partition("+")
-        if plus and bridge in ("obstore", "opendal"):
-            store = KINDS[bridge].make(f"{inner_scheme}://{rest}", **kwargs)
-        else:
-            store = KINDS["fsspec"].make(url, **kwargs)
+        kind = kind_of_scheme(scheme) if "::" not in url else None
+        if kind is not None and kind.name == "dict":
+            return self.apply_mode(kind.make(**self.options), url, is_there=False)
+        if kind is not None and kind.name != "http":
+            return self.kind(kind, unquote(rest))
+        options = dict(storage_options or {})
+
+        def open_folder(place: str, **more: Any) -> Store:
+            return _remote_store(place, options, more)
+
+        by_name = kind_of_suffix(rest.partition("?")[0])
+        is_named_file = not by_name.is_folder and "::" not in url
+        if is_named_file:
+            found = self._named_file(url, open_folder, by_name)
+            if found is not None:
+                return found
+        store = open_folder(url, **self.options)
         is_there = _holds_something(store) if self.mode != "a" else None
-        if is_there is False and self.mode in ("r", "r+"):
-            raise StoreNotFoundError(url, "keys below it; there are none")
+        if is_named_file:
+            is_there = _holds_something(store) if store.capabilities.listable else _has_root_document(store)
+        if not is_there and is_there is not None and self.mode in ("r", "r+"):
+            file = None if is_named_file or "::" in url else remotefile.find(url, open_folder)
+            if file is not None:
+                return self._remote_file(file)
+            raise StoreNotFoundError(url, "keys below it, or a zip, LMDB, SQLite or DBM file; there is neither")
+        if is_named_file and not is_there:
+            raise UnsupportedOperation(f"make {by_name.label} store", url, "make it in a local file, then upload that")
         if is_there and self.mode == "w" and store.capabilities.listable:
             self._check_is_hierarchy(store, url)
         return self.apply_mode(store, url, is_there=is_there)
+
+    def _named_file(self, url: str, open_folder: Callable[[str], Store], by_name: Kind) -> Store | None:
+        """Open the file that is at a URL and named as a store of one file; None if no file is there."""
+        if by_name.name == "zip" and self.mode in ("r", "a"):
+            # Without a look at its head: an archive is proven by its end, and each request counts.
+            place = remotefile.split(url)
+            if place is None:
+                return None
+            try:
+                return self._remote_zip(open_folder(place[0]), place[1])
+            except StoreNotFoundError:
+                return None
+            except DamagedStoreError:
+                file = remotefile.find(url, open_folder)
+                if file is None or file.kind.name == "zip":
+                    raise
+                return self._remote_file(file)
+        file = remotefile.find(url, open_folder)
+        return None if file is None else self._remote_file(file)
+
+    def _remote_zip(self, folder: Store, name: str) -> Store:
+        source = load("zarrstore.stores.zip:ValueRanges")(folder, name)
+        return KINDS["zip"].make(source, mode="r", **self.options)  # type: ignore[no-any-return]
+
+    def _remote_file(self, file: remotefile.RemoteFile) -> Store:
+        """Open a store of one file that is at a URL, for reading."""
+        if self.mode not in ("r", "a"):
+            file.folder.close()
+            raise UnsupportedOperation(
+                f"open {file.kind.label} store in mode {self.mode!r}", file.url, "change a local copy, then upload that"
+            )
+        if file.kind.name == "zip":
+            return self._remote_zip(file.folder, file.name)
+        path = remotefile.local_copy(file)
+        file.folder.close()
+        return _Opening("r", False, self.options).path(path)
 
     # The mode ------------------------------------------------------------------------------------------------------
 
@@ -265,6 +314,22 @@ class _Opening:
                 target,
                 "it holds no Zarr hierarchy, so mode 'w' would erase files of somebody else; pass force=True",
             )
+
+
+def _has_root_document(store: Store) -> bool:
+    """Tell whether a store that cannot be listed has a document at its root. Cost: at most five requests."""
+    return any(name in store for name in sorted(documents.DOCUMENTS))
+
+
+def _remote_store(url: str, storage_options: Mapping[str, Any], options: Mapping[str, Any]) -> Store:
+    """Return the store of what is below a URL."""
+    scheme, _, rest = url.partition("://")
+    if "::" not in url and scheme in KINDS["http"].schemes and not storage_options:
+        return KINDS["http"].make(url, **options)  # type: ignore[no-any-return]
+    bridge, plus, inner_scheme = scheme.partition("+")
+    if plus and bridge in ("obstore", "opendal"):
+        return KINDS[bridge].make(f"{inner_scheme}://{rest}", **storage_options, **options)  # type: ignore[no-any-return]
+    return KINDS["fsspec"].make(url, **storage_options, **options)  # type: ignore[no-any-return]
 
 
 def _holds_something(store: Store) -> bool:

@@ -1,0 +1,163 @@
+"""A store of one file at a URL: recognised by its first bytes, read by ranges, or through a local copy.
+
+A zip archive is read where it is. LMDB, SQLite and DBM need a file system: their file is copied into a cache folder
+once, and again when it has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from zarrstore import keys as k
+from zarrstore.base import Entry, Store
+from zarrstore.errors import StoreReadError
+from zarrstore.kinds import Kind, kind_of_head, kind_of_suffix
+
+__all__ = ["RemoteFile", "cache_folder", "find", "local_copy", "split"]
+
+_log = logging.getLogger("zarrstore")
+#: What one request of a local copy brings, in bytes.
+_STEP = 16 << 20
+#: Bytes at the start of a file by which its kind is told.
+_HEAD = 64
+
+
+class RemoteFile(NamedTuple):
+    """A file at a URL that is a whole store.
+
+    Parameters
+    ----------
+    url : str
+        Where it is.
+    folder : Store
+        The store of the directory above it.
+    name : str
+        Its key there.
+    kind : Kind
+        By its first bytes.
+    """
+
+    url: str
+    folder: Store
+    name: str
+    kind: Kind
+
+
+def find(url: str, open_folder: Callable[[str], Store]) -> RemoteFile | None:
+    """Return the store of one file at a URL, None if no file is there, or none of a kind that is known.
+
+    Parameters
+    ----------
+    url : str
+        Of the file. The query of an ``http`` URL belongs to each of its requests.
+    open_folder : callable
+        Makes the store of the directory above, given its URL.
+
+    Notes
+    -----
+    Cost: one request. A file that is named as an archive and is none gives its kind by the name, so that opening it
+    says what is wrong.
+    """
+    place = split(url)
+    if place is None:
+        return None
+    name = place[1]
+    folder = open_folder(place[0])
+    try:
+        head = folder.getrange(name, 0, _HEAD)
+    except KeyError:
+        folder.close()
+        return None
+    by_name = kind_of_suffix(name)
+    kind = kind_of_head(head) or (None if by_name.is_folder or by_name.name == "dict" else by_name)
+    if kind is None:
+        folder.close()
+        return None
+    return RemoteFile(url, folder, name, kind)
+
+
+def split(url: str) -> tuple[str, str] | None:
+    """Return the URL of the directory above, and the key of the file there; None if the URL names no file.
+
+    Examples
+    --------
+    >>> split("s3://bucket/a/b.zip"), split("https://host/a/b%20c.zip?token=1"), split("s3://bucket")
+    (('s3://bucket/a', 'b.zip'), ('https://host/a?token=1', 'b c.zip'), None)
+    """
+    scheme, _, rest = url.partition("://")
+    place, question, query = rest.partition("?") if scheme.startswith("http") else (rest, "", "")
+    above, _, name = place.rstrip("/").rpartition("/")
+    if scheme.startswith("http"):
+        name = unquote(name)
+    if not above or not k.is_key(name):
+        return None
+    return f"{scheme}://{above}{question}{query}", name
+
+
+def cache_folder() -> Path:
+    """Return the folder of local copies: ``$ZARRSTORE_CACHE``, or ``zarrstore`` in the user's cache directory."""
+    named = os.environ.get("ZARRSTORE_CACHE")
+    if named:
+        return Path(named)
+    if sys.platform == "win32":  # pragma: no cover
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "zarrstore", "Cache")
+    if sys.platform == "darwin":  # pragma: no cover
+        return Path.home() / "Library" / "Caches" / "zarrstore"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "zarrstore")
+
+
+def local_copy(file: RemoteFile) -> str:
+    """Return the path of a local copy of a remote file, made now unless one of the same version is there.
+
+    Raises
+    ------
+    StoreReadError
+        The file ended, or changed, while it was copied.
+
+    Notes
+    -----
+    The version is the store's identity of the file (an ETag). Where it has none, the file is copied each time. One line
+    is logged for each copy. Processes: each copies under a name of its own and renames.
+    """
+    entry = file.folder._entry(file.name)
+    folder = cache_folder() / "files" / _digest(file.url)
+    target = folder / f"{_digest(f'{entry.identity} {entry.nbytes}')}{Path(file.name).suffix}"
+    if not (entry.identity and target.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        _log.warning("copying %s (%s bytes) to %s", file.url, f"{entry.nbytes:,}", target)
+        _copy(file, entry, target)
+        for other in folder.iterdir():
+            if other.name.partition(".")[0] != target.name.partition(".")[0]:
+                with suppress(OSError):  # of another version, perhaps open in another process
+                    other.unlink()
+    return str(target)
+
+
+def _copy(file: RemoteFile, entry: Entry, target: Path) -> None:
+    beside = target.with_name(f"{target.name}.{os.getpid()}.new")
+    try:
+        with open(beside, "wb") as output:
+            while output.tell() < entry.nbytes:
+                part = file.folder.getrange(file.name, output.tell(), min(entry.nbytes, output.tell() + _STEP))
+                if not part:
+                    raise StoreReadError(file.name, file.folder, "it ended while it was copied")
+                output.write(part)
+        again = file.folder._entry(file.name)
+        if (again.identity, again.nbytes) != (entry.identity, entry.nbytes):
+            raise StoreReadError(file.name, file.folder, "it changed while it was copied; open it again")
+        os.replace(beside, target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
