@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dbm
 import dbm.dumb
+import gc
 import hashlib
 import importlib
 import json
@@ -22,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import peers
+from tests.support.interrupts import Interrupts
 from zarrstore.errors import (
     ClosedStoreError,
     DamagedStoreError,
@@ -272,6 +274,80 @@ def test_a_second_process_is_refused_unless_both_read(mine, theirs, together, op
             with pytest.raises(LockedStoreError):
                 DBMStore(tmp_path / "d")
     assert [file for file in os.listdir(tmp_path) if file.endswith(".lock")] == []
+
+
+OPENING = """
+import sys, importlib
+from zarrstore.stores.dbm import DBMStore
+opener = importlib.import_module("dbm." + sys.argv[2]).open
+for i in range(30):
+    with DBMStore(sys.argv[1], open=opener) as store:
+        store[f"{sys.argv[3]}-{i}"] = b"1" * 100
+        len(store)
+"""
+
+
+@only("sqlite3" in OPENERS)
+def test_processes_that_open_at_the_same_moment_all_get_in(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(CHECKOUT)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", OPENING, str(tmp_path / "d"), "sqlite3", str(n)], env=env)
+        for n in range(3)
+    ]
+    assert [process.wait(100) for process in processes] == [0, 0, 0]
+    with DBMStore(tmp_path / "d") as store:
+        assert len(store) == 90
+
+
+@pytest.mark.parametrize("older", OPENERS)
+@pytest.mark.parametrize("newer", OPENERS)
+def test_a_new_database_takes_the_place_of_an_older_one_of_any_kind(tmp_path, older, newer):
+    with DBMStore(tmp_path / "d", open=OPENERS[older]) as store:
+        store.update({"old": b"1", "older": b"2"})
+        del store["older"]  # dumb writes a .bak
+    (tmp_path / "d.txt").write_bytes(b"not part of any")
+    with DBMStore(tmp_path / "d", "n", open=OPENERS[newer]) as store:
+        assert dict(store) == {}
+        store["new"] = b"3"
+    with DBMStore(tmp_path / "d", open=OPENERS[newer]) as store:
+        assert dict(store) == {"new": b"3"}
+    assert dbm.whichdb(str(tmp_path / "d")) == f"dbm.{newer}"
+    assert (tmp_path / "d.txt").exists()
+
+
+@only("sqlite3" in OPENERS)
+def test_what_a_killed_writer_left_of_an_older_sqlite3_database_does_not_come_back(tmp_path):
+    with other(tmp_path / "d", "c", "sqlite3") as process:
+        assert process.stdout.readline().strip() == "open"
+        DBMStore(tmp_path / "d")["old"] = b"1"
+        process.kill()
+    with DBMStore(tmp_path / "d", "n", open=OPENERS["sqlite3"]) as store:
+        assert dict(store) == {}
+
+
+@only("gnu" in OPENERS)
+def test_a_gnu_database_in_use_is_not_removed_for_a_new_one_of_another_kind(tmp_path):
+    with DBMStore(tmp_path / "d", open=OPENERS["gnu"]) as store:
+        store["a"] = b"1"
+        with other(tmp_path / "d", "n", "dumb") as process:
+            assert process.stdout.readline().strip() == "LockedStoreError"
+        assert store["a"] == b"1"
+
+
+def test_an_interrupt_while_it_opens_leaves_no_lock(opener, tmp_path):
+    with Interrupts() as interrupts:
+        for i in range(60):
+            interrupts.during(lambda: DBMStore(tmp_path / "d", open=opener).close(), 1e-6 + i * 1e-5)
+    gc.collect()
+    with DBMStore(tmp_path / "d", open=opener) as store:
+        store["a"] = b"1"
+
+
+def test_it_takes_a_path_of_bytes(opener, tmp_path):
+    with DBMStore(os.fsencode(tmp_path / "d"), open=opener) as store:
+        store["a"] = b"1"
+    with DBMStore(str(tmp_path / "d")) as store:
+        assert (store["a"], store.path) == (b"1", str(tmp_path / "d"))
 
 
 def test_a_killed_writer_leaves_no_lock(opener, tmp_path):

@@ -13,6 +13,7 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 
+from tests.support.interrupts import Interrupts
 from zarrstore import DictStore
 from zarrstore import keys as k
 
@@ -73,29 +74,19 @@ def listing_by_keys(store, path):
 def test_an_interrupt_at_any_moment_hides_no_key():
     store = DictStore()
 
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def work():
+        for i in range(1000):
+            store[f"d{i % 7}/e{i % 3}/{i % 11}"] = b"1"
+            if i % 5 == 0:
+                store.rmdir(f"d{i % 7}")
 
-    old = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        cuts = 0
+    cuts = 0
+    with Interrupts() as interrupts:
         while cuts < 200:
             store.listdir()
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0002 + cuts * 1e-6)
-                for i in range(1000):
-                    store[f"d{i % 7}/e{i % 3}/{i % 11}"] = b"1"
-                    if i % 5 == 0:
-                        store.rmdir(f"d{i % 7}")
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                cuts += 1
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            cuts += interrupts.during(work, 0.002)
             for path in ("", "d0", "d1/e1"):
                 assert store.listdir(path) == listing_by_keys(store, path)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
 
 
 @pytest.mark.parametrize("forking_threads", [1, 2])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import gc
 import os
-import random
-import signal
 import threading
 import time
 import tracemalloc
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.stores.test_directory import files
+from tests.support.interrupts import Interrupts
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.stores import _files
 from zarrstore.stores.directory import DirectoryStore
@@ -136,32 +135,6 @@ def test_a_chunk_is_written_from_the_caller_s_memory(tmp_path, kind, durability)
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
-
-
-class Interrupts:
-    """Raise KeyboardInterrupt in the main thread at random moments."""
-
-    def __enter__(self):
-        self.old = signal.signal(signal.SIGALRM, self.interrupt)
-        return self
-
-    def interrupt(self, *_):
-        raise KeyboardInterrupt
-
-    def during(self, act, most: float) -> bool:
-        """Do something; return whether it was interrupted."""
-        try:
-            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, most))
-            act()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        except KeyboardInterrupt:
-            return True
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        return False
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGALRM, self.old)
 
 
 @pytest.mark.parametrize("durability", ["none", "flush"])

@@ -106,7 +106,7 @@ class DBMStore(Store):
     ) -> None:
         if flag[:1] not in ("r", "w", "c", "n"):
             raise ValueError(f"flag is {flag!r}: 'r', 'w', 'c' or 'n' is wanted")
-        self.path = os.path.abspath(os.fspath(path))
+        self.path = os.path.abspath(os.fsdecode(path))
         self.flag = flag
         self.mode = mode
         self.open = open

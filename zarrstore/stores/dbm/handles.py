@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dbm
 import errno
+import importlib
 import os
 import sqlite3
 import struct
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +16,7 @@ from typing import Any, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreNotFoundError, UnsupportedOperation
-
-if sys.platform != "win32":
-    import fcntl
+from zarrstore.stores.dbm.guard import SELF_LOCKING, Guard
 
 __all__ = ["ERRORS", "Handle", "Opener", "acquire", "as_key", "erase", "files", "give_back"]
 
@@ -31,8 +29,15 @@ ERRORS: tuple[type[Exception], ...] = (*dbm.error, sqlite3.Error)
 _AT_OPENING: tuple[type[Exception], ...] = (*ERRORS, SyntaxError, ValueError)
 #: Name of the implementation by the module that defines its objects and its `open`.
 _NAMES = {"_gdbm": "dbm.gnu", "_dbm": "dbm.ndbm", "dbm.dumb": "dbm.dumb", "dbm.sqlite3": "dbm.sqlite3"}
-#: What one database may consist of: its name with each of these behind.
+#: What a database may consist of: its name with each of these behind.
 _SUFFIXES = ("", ".db", ".dat", ".dir", ".pag")
+#: And by its implementation, with what a killed writer leaves.
+_SUFFIXES_OF = {
+    "dbm.dumb": (".dat", ".dir", ".bak"),
+    "dbm.gnu": ("",),
+    "dbm.ndbm": (".db", ".dir", ".pag"),
+    "dbm.sqlite3": ("", "-wal", "-shm", "-journal"),
+}
 _GNU_RECOVERY = "gdbmtool's command 'recover' may bring it back; work on a copy"
 
 
@@ -46,7 +51,7 @@ class Handle:
         self.writable = flag[0] != "r"
         self.lock = threading.RLock()
         self._how: tuple[Opener | None, str, str, int, dict[str, Any]] = opener, path, flag, mode, kwargs
-        self._guard = _Guard(path, flag)
+        self._guard = Guard(path, flag)
         # Opened in a thread of its own, because an sqlite3 object refuses all others.
         self.worker: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "zarrstore-dbm")
         try:
@@ -59,8 +64,8 @@ class Handle:
         if self.implementation != "dbm.sqlite3":
             self.worker.shutdown()
             self.worker = None
-        if self.implementation in ("dbm.sqlite3", "dbm.gnu"):
-            self._guard.release()  # these lock by themselves
+        if self.implementation in SELF_LOCKING:
+            self._guard.release()
         #: Whether `db` may be used as it is, under `lock`: by any thread of this process, for bytes.
         self.direct = self.implementation in ("dbm.dumb", "dbm.gnu", "dbm.ndbm")
 
@@ -160,50 +165,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-class _Guard:
-    """A lock on ``<path>.lock``, shared by readers; the file is gone when nobody holds it."""
-
-    def __init__(self, path: str, flag: str) -> None:
-        self._descriptor: int | None = None
-        self._file = path + ".lock"
-        if sys.platform == "win32" or "u" in flag[1:]:  # by which gnu is told to lock nothing
-            return
-        how = fcntl.LOCK_SH if flag[0] == "r" else fcntl.LOCK_EX
-        while self._descriptor is None:
-            try:
-                descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except OSError:
-                if flag[0] == "r":  # on a medium that nobody can write
-                    return
-                raise
-            try:
-                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-                # The last holder may have removed the file before it let go, and another may have made a new one.
-                if os.path.samestat(os.fstat(descriptor), os.stat(self._file)):
-                    self._descriptor = descriptor
-                    return
-            except BlockingIOError:
-                os.close(descriptor)
-                raise LockedStoreError(path, f"another store holds {self._file!r}") from None
-            except FileNotFoundError:
-                pass
-            os.close(descriptor)
-
-    def release(self) -> None:
-        if self._descriptor is not None and sys.platform != "win32":
-            with contextlib.suppress(OSError):  # the last one out removes it, while still holding it alone
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(self._file)
-        self.abandon()
-
-    def abandon(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 def _open(opener: Opener | None, path: str, flag: str, mode: int, kwargs: dict[str, Any]) -> Any:
     found = None if flag[0] == "n" else _inspect(opener, path, flag)
+    if flag[0] == "n":
+        _remove_older(opener, path, mode, kwargs)
     try:
         db: Any = (opener or dbm.open)(path, flag, mode, **kwargs)  # type: ignore[arg-type]
     except _AT_OPENING as exc:
@@ -216,12 +181,59 @@ def _open(opener: Opener | None, path: str, flag: str, mode: int, kwargs: dict[s
     try:
         if found is not None:
             _check(db, path)
+        elif flag[0] == "n":
+            _refuse_hidden(db, path)
         if _name(db) == "dbm.ndbm":
             _prime(db, flag)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _remove_older(opener: Opener | None, path: str, mode: int, kwargs: dict[str, Any]) -> None:
+    """Remove the database at `path`, if it is of another implementation than the new one: it would be found first."""
+    new = _NAMES.get(getattr(opener, "__module__", "")) if opener not in (None, dbm.open) else _default_name()
+    for _ in _SUFFIXES_OF:  # one of each may be there
+        older = dbm.whichdb(path)
+        if not older or older not in _SUFFIXES_OF:
+            return
+        if older == "dbm.gnu":
+            if new == older:
+                return  # gnu itself makes it anew, and refuses while another process has it open
+            try:
+                importlib.import_module(older).open(path, "w", mode, **kwargs).close()
+            except ERRORS as exc:
+                if getattr(exc, "errno", None) == errno.EAGAIN:
+                    raise LockedStoreError(path, "another store has it open") from exc
+            except ImportError:
+                pass
+        for suffix in _SUFFIXES_OF[older]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path + suffix)
+
+
+def _default_name() -> str | None:
+    """Return which implementation `dbm.open` makes new databases of."""
+    for name in dbm._names:  # type: ignore[attr-defined]
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+        return str(name)
+    return None
+
+
+def _refuse_hidden(db: Any, path: str) -> None:
+    """Refuse a new database that the next opening would not find, for another file that it would take."""
+    name = _name(db)
+    if name not in _SUFFIXES_OF:
+        return
+    if hasattr(db, "sync"):
+        db.sync()
+    found = dbm.whichdb(path)
+    if found and found != name:
+        raise DamagedStoreError(path, f"is hidden by a {found} database of that name", "move that away")
 
 
 def _inspect(opener: Opener | None, path: str, flag: str) -> str | None:
