@@ -42,7 +42,7 @@ def test_values_are_kept_and_evicted_as_an_ordered_dict_would(max_size, steps):
             entry = values.hot.get(key)
             assert (entry is None) == (key not in model)
             if entry is not None:
-                values.hits = entry.used = values.hits + 1
+                values._hits = entry.used = values._hits + 1
                 model.move_to_end(key)
         elif act == "forget":
             values.forget(key)

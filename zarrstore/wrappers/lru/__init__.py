@@ -134,7 +134,8 @@ class LRUStoreCache(WritesThrough):
         if tier is not None:
             tier.open()
         self._tier = tier
-        self._memory = Memory(self.max_size, self.max_age, self.missing_ttl, self.max_missing)
+        self._hits = 0
+        self._memory = Memory(self, self.max_size, self.max_age, self.missing_ttl, self.max_missing)
         self._fetcher = Fetcher(self.inner, self._memory, tier, workers)
         self._values = self._memory.values
         self._hot = self._values.hot
@@ -161,7 +162,7 @@ class LRUStoreCache(WritesThrough):
     @property
     def hits(self) -> int:
         """Values and parts handed out from memory."""
-        return self._values.hits
+        return self._hits
 
     @property
     def misses(self) -> int:
@@ -254,9 +255,8 @@ class LRUStoreCache(WritesThrough):
             entry = self._hot[key]
         except (KeyError, TypeError):
             return super().__getitem__(key)
-        values = self._values
         # Exact on an interpreter with a GIL: threads do not change between the two halves of an addition.
-        values.hits = entry.used = values.hits + 1
+        self._hits = entry.used = self._hits + 1
         return entry.value
 
     def _get(self, key: str) -> bytes:
@@ -266,8 +266,7 @@ class LRUStoreCache(WritesThrough):
             entry = None
         if entry is None:
             return self._fetcher.value(key)
-        values = self._values
-        values.hits = entry.used = values.hits + 1
+        self._hits = entry.used = self._hits + 1
         return entry.value
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:

@@ -21,6 +21,8 @@ class Memory:
 
     Parameters
     ----------
+    clock : object
+        As for Values.
     max_size : int or None, bytes
         Budget of the values.
     max_age, missing_ttl : float or None, seconds
@@ -30,9 +32,9 @@ class Memory:
     """
 
     def __init__(
-        self, max_size: int | None, max_age: float | None, missing_ttl: float | None, max_missing: int
+        self, clock: object, max_size: int | None, max_age: float | None, missing_ttl: float | None, max_missing: int
     ) -> None:
-        self.values = Values(max_size, max_age)
+        self.values = Values(max_size, max_age, clock)
         lifetimes = [age for age in (missing_ttl, max_age) if age is not None]
         self.missing: TTLCache[bool] = TTLCache(max_missing, min(lifetimes, default=None))
         #: Sizes of values; `UNKNOWN_SIZE` for those only known to exist.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+import weakref
 from bisect import bisect_right, insort
 from collections.abc import Iterator
+from typing import Any
 
 from zarrstore import keys as k
 
@@ -52,23 +54,28 @@ class Values:
         Budget of the values; keys and bookkeeping are not counted. None is no limit.
     max_age : float or None, seconds
         Older values are not given. None is for ever.
+    clock : object, optional
+        Its attribute ``_hits`` is the number of values handed out so far, and the clock of the order of use. None:
+        this object itself.
 
     Notes
     -----
-    The owner holds a lock around every method. A hit needs none: it looks `hot` up and writes into the entry the
-    number of the hit, in two additions and no list that is reordered. The order of use is found out when something
+    The owner holds a lock around every method. A hit needs none: it looks `hot` up, counts one more hit and writes the
+    number into the entry; no list is reordered. The order of use is found out when something
     must be evicted: a heap holds what `used` was when it was last looked at, and an entry that was used since is put
     back. Parts of one value do not overlap, and no part is held beside the whole value. Where `size` changes, no call
     stands between the change of the table and that of the size, so that no interrupt comes between them.
     """
 
-    def __init__(self, max_size: int | None, max_age: float | None) -> None:
+    def __init__(self, max_size: int | None, max_age: float | None, clock: Any = None) -> None:
         self.max_size = max_size
         self.max_age = max_age
         self.size = 0
         self.evictions = 0
-        #: Values handed out so far; also the clock of the order of use.
-        self.hits = 0
+        self._hits = 0
+        # Weak: the clock is the cache that owns this, and a circle of references would keep its values in memory until
+        # the garbage collector runs.
+        self._clock: Any = weakref.proxy(self if clock is None else clock)
         self._kept: dict[str, Entry] = {}
         #: What may be handed out without the lock. Ages are checked under it: with `max_age` there is nothing here.
         self.hot: dict[str, Entry] = self._kept if max_age is None else {}
@@ -78,6 +85,11 @@ class Values:
         self._parts: dict[str, list[Entry]] = {}
         self._order: list[tuple[float, int, Entry]] = []
         self._turn = itertools.count()
+
+    @property
+    def hits(self) -> int:
+        """Values handed out so far."""
+        return self._clock._hits  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return len(self._kept) + len(self._kept_parts)
@@ -102,10 +114,10 @@ class Values:
 
     def hit(self, key: str) -> None:
         """Count that a value, or parts of it, are handed out: they were used last."""
-        self.hits += 1
+        hits = self._clock._hits = self._clock._hits + 1
         entry = self._kept.get(key)
         if entry is not None:
-            entry.used = self.hits
+            entry.used = hits
 
     def put(self, key: str, value: bytes, born: float) -> None:
         """Keep a value that was true at `born` (monotonic), evicting others first to make room."""
