@@ -11,7 +11,7 @@ import pytest
 
 import zarrstore.wrappers
 from zarrstore import DictStore
-from zarrstore.base import DRIVER, WRITES, Store
+from zarrstore.base import DRIVER, WRITES, Entry, Store
 from zarrstore.refuse import RefuseWrites
 from zarrstore.testing import CountingStore
 from zarrstore.wrappers.base import Wrapper
@@ -165,3 +165,14 @@ def test_consolidated_documents_cost_nothing_and_chunks_what_they_cost_below() -
     assert dict(store.getitems(["a/0.0", "a/0.1"])) == {"a/0.0": b"1", "a/0.1": b"22"}
     assert store.getrange("a/0.1", 1) == b"2"
     assert backend.calls == {"_get_many": 1, "_get_range": 1}
+
+
+@pytest.mark.parametrize("wrap", [Wrapper, FilterStore, MetricsStore, lambda s: PrefixStore(s, "a"), ReadOnlyStore])
+def test_sizes_and_identities_of_a_listing_come_through(wrap: Any) -> None:
+    class Detailed(DictStore):
+        def _details(self, path: str) -> Any:
+            return (Entry(key, 7, "tag") for key in self._keys(path))
+
+    store = wrap(Detailed({"a/b": b"", "a/.DS_Store": b"", "c": b""}))
+    keys = list(store)
+    assert sorted(store._details("")) == [Entry(key, 7, "tag") for key in sorted(keys)]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+from zarrstore.base import Entry
 from zarrstore.batch import LazyItems
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["Call", "Observed"]
+
+T = TypeVar("T")
 
 
 class Call:
@@ -85,15 +88,21 @@ class Observed(Wrapper):
         return found
 
     def _keys(self, path: str) -> Iterator[str]:
+        return self._listed(path, self.inner._keys)
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        return self._listed(path, self.inner._details)
+
+    def _listed(self, path: str, listing: Callable[[str], Iterable[T]]) -> Iterator[T]:
         call = Call(self, "keys", path)
         call.keys = 0
         # A listing runs between the steps of its reader, whose time is not the store's.
         try:
             begun = time.perf_counter()
-            for key in self.inner._keys(path):
+            for item in listing(path):
                 call.seconds += time.perf_counter() - begun
                 call.keys += 1
-                yield key
+                yield item
                 begun = time.perf_counter()
             call.seconds += time.perf_counter() - begun
         except Exception as exc:

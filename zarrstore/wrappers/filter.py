@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.errors import InvalidKeyError
 from zarrstore.wrappers.base import Wrapper
 
@@ -105,6 +105,9 @@ class FilterStore(Wrapper):
 
     def _keys(self, path: str) -> Iterable[str]:
         return (key for key in self.inner._keys(path) if not self.is_hidden(key))
+
+    def _details(self, path: str) -> Iterable[Entry]:
+        return (entry for entry in self.inner._details(path) if not self.is_hidden(entry.key))
 
     def _count(self) -> int:
         # Not forwarded: it would count the junk.
