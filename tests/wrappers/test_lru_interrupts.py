@@ -154,11 +154,12 @@ def test_an_interrupt_at_every_instruction_leaves_nothing_in_flight_and_a_true_s
         play(name, tier, at)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
 def test_signals_at_random_moments_leave_nothing_in_flight_and_a_true_size():
     chance = random.Random(7)
     cache = LRUStoreCache(SlowStore(RangedStore({f"a/{n}": bytes([n]) * n for n in range(50)}), 0), 300)
-    stop = threading.Event()
+    stop, armed = threading.Event(), threading.Event()
+    main = threading.main_thread().ident
     wrong = []
 
     def read():
@@ -168,41 +169,54 @@ def test_signals_at_random_moments_leave_nothing_in_flight_and_a_true_size():
             if cache.get(f"a/{n}") not in (bytes([n]) * n, None):
                 wrong.append(n)
 
+    def send():
+        rng = random.Random(9)
+        while not stop.is_set():
+            if armed.wait(0.1):
+                time.sleep(rng.random() * 0.002)
+                if armed.is_set():
+                    armed.clear()
+                    signal.pthread_kill(main, signal.SIGUSR1)
+
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
+    def work():
+        while True:
+            n = chance.randrange(50)
+            act = chance.randrange(8)
+            if act < 3:
+                cache.get(f"a/{n}")
+            elif act < 5:
+                cache[f"a/{n}"] = bytes([n]) * n
+            elif act == 5:
+                cache.getrange(f"a/{n}", 0, 5)
+            elif act == 6:
+                dict(cache.getitems([f"a/{m}" for m in range(n, n + 5)]))
+            else:
+                cache.listdir("a")
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    threads = [threading.Thread(target=target, daemon=True) for target in (read, send)]
+    for thread in threads:
+        thread.start()
     interrupts = 0
-    until = time.monotonic() + 1.5
+    until = time.monotonic() + 1.0
     try:
         while time.monotonic() < until:
             try:
-                signal.setitimer(signal.ITIMER_REAL, chance.random() * 0.002)
-                while True:
-                    n = chance.randrange(50)
-                    act = chance.randrange(8)
-                    if act < 3:
-                        cache.get(f"a/{n}")
-                    elif act < 5:
-                        cache[f"a/{n}"] = bytes([n]) * n
-                    elif act == 5:
-                        cache.getrange(f"a/{n}", 0, 5)
-                    elif act == 6:
-                        dict(cache.getitems([f"a/{m}" for m in range(n, n + 5)]))
-                    else:
-                        cache.listdir("a")
+                armed.set()
+                work()
             except KeyboardInterrupt:
                 interrupts += 1
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
         stop.set()
-        reader.join(20)
-    assert not reader.is_alive()
+        for thread in threads:
+            thread.join(20)
+        signal.signal(signal.SIGUSR1, before)
+    assert not any(thread.is_alive() for thread in threads)
     assert wrong == []
-    assert interrupts > 50
+    assert interrupts > 20
     settled(cache)
 
 

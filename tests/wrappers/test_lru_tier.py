@@ -456,3 +456,28 @@ def test_the_budget_holds_while_many_threads_add(monkeypatch):
         list(pool.map(lambda number: tier.put(f"{number}", bytes(100), 0.0), range(200)))
     assert 500 < max(most) <= 1000
     assert (tier.errors, tier._pending) == (0, 0)
+
+
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_what_another_process_adds_while_one_claims_is_counted(moment):
+    """The other one has claimed, and now adds and withdraws between two steps of this claim: see `claims`."""
+    listings = []
+
+    class Hooked(SharedDict):
+        def _listdir(self, path):
+            listings.append(path)
+            if len(listings) == moment:
+                other.store._set("values/other", bytes(600))
+                other.close()
+            return super()._listdir(path)
+
+    store = SharedDict()
+    other = Tier(store, 1000, None)
+    assert other._reserve(600)
+    hooked = Hooked()
+    hooked.root = store.root
+    tier = Tier(hooked, 1000, None)
+    listings.clear()
+    tier.put("mine", bytes(600), 0.0)
+    assert len(listings) >= 2
+    assert sum(len(entry) for key, entry in store.items() if key.startswith("values")) <= 1000
