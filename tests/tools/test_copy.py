@@ -21,7 +21,7 @@ from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError
 from zarrstore.testing import CountingStore, FailingStore, Recorder, SlowStore, tree
-from zarrstore.tools.copying import Batches
+from zarrstore.tools.batches import Batches
 from zarrstore.tools.transfer import BatchOptions, copy_batch
 
 HIERARCHY = {

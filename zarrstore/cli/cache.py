@@ -20,9 +20,12 @@ from zarrstore.cli.common import (
     target_argument,
     yes_option,
 )
-from zarrstore.keys import join, normalize_path
+from zarrstore.keys import normalize_path
 from zarrstore.tools.listing import require
 from zarrstore.wrappers.lru import LRUStoreCache
+
+#: Where the second tier keeps its entries.
+_ENTRIES = ("values", "parts")
 
 
 @click.group()
@@ -79,8 +82,10 @@ def clear(cache: str, yes: bool) -> None:
 
 def _is_cache(tier: Store) -> bool:
     """Tell whether a store holds nothing but entries of a cache."""
-    names = tier.listdir()
-    if not all(name in ("values", "claims") or name.startswith(".") for name in names):
+    if not all(name in (*_ENTRIES, "claims") or name.startswith(".") for name in tier.listdir()):
         return False
-    sample = next(iter(tier.listdir("values")), None)
-    return sample is None or tier.getrange(join("values", sample), 0, 4) == b"ZSC1"
+    for directory in _ENTRIES:
+        sample = next(iter(tier.keys_below(directory)), None)
+        if sample is not None and tier.getrange(sample, 0, 3) != b"ZSC":
+            return False
+    return True

@@ -34,7 +34,10 @@ from zarrstore.tools.listing import require
 @path_option("--dest-path", "Copy it to this path.")
 @click.option("--exclude", "excludes", multiple=True, metavar="REGEX", help="Leave out keys in which this is found.")
 @click.option("--include", "includes", multiple=True, metavar="REGEX", help="But not those in which this is.")
-@click.option("--if-exists", type=click.Choice(["raise", "skip", "replace"]), default="raise", show_default=True)
+@click.option(
+    "--if-exists", type=click.Choice(["raise", "skip", "replace", "differ"]), default="raise", show_default=True
+)
+@click.option("--delete", is_flag=True, help="At the end, delete in DEST what SOURCE does not have.")
 @click.option(
     "--resume", metavar="JOURNAL", callback=not_empty, help="Go on where a copy with this journal was interrupted."
 )
@@ -56,6 +59,7 @@ def command(
     excludes: tuple[str, ...],
     includes: tuple[str, ...],
     if_exists: str,
+    delete: bool,
     resume: str | None,
     verify: bool,
     memory: int,
@@ -90,14 +94,23 @@ def command(
                 errors="collect",
                 memory=memory << 20,
                 max_questions=max_questions,
+                delete=delete,
             )
     copied, skipped, nbytes = result
     if as_json:
         print_json(
-            {"dry_run": dry_run, "copied": copied, "skipped": skipped, "nbytes": nbytes, "errors": result.errors}
+            {
+                "dry_run": dry_run,
+                "copied": copied,
+                "skipped": skipped,
+                "deleted": result.n_deleted,
+                "nbytes": nbytes,
+                "errors": result.errors,
+            }
         )
     for key, reason in result.errors.items():
         echo_err(f"error {key}: {reason}")
     verb = "would copy" if dry_run else "copied"
-    echo_err(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}, errors {len(result.errors):,}")
+    deleted = f", {'would delete' if dry_run else 'deleted'} {result.n_deleted:,}" if delete else ""
+    echo_err(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}{deleted}, errors {len(result.errors):,}")
     ctx.exit(1 if result.errors else 0)

@@ -27,6 +27,7 @@ VERBS = (
     "cat",
     "du",
     "copy",
+    "sync",
     "pack",
     "unpack",
     "migrate",
@@ -48,6 +49,7 @@ VERBS = (
 _LEFT = {
     "copy": "what was copied is whole, and documents of arrays that are not were not written; go on with the same "
     "command and the same --resume JOURNAL, or without a journal with --if-exists skip",
+    "sync": "what was copied is whole, and nothing was deleted before all was copied; run it again to go on",
     "pack": "no archive was made; run it again",
     "unpack": "what was unpacked is whole, and documents of arrays that are not were not written; go on with "
     "--if-exists skip",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
-from zarrstore.errors import ReadOnlyError, ZarrStoreError
+from zarrstore.errors import ReadOnlyError, StoreNotFoundError, UnsupportedOperation, ZarrStoreError
 from zarrstore.tools.copying import Copying, Transfer, both_travel
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
@@ -46,6 +46,8 @@ class CopyResult(_Counts):
         Source keys that could not be copied, and why.
     notes : list of str
         What the listing of the source cannot tell, if it is not complete.
+    n_deleted : int
+        Keys that were deleted, with ``delete=True``.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class CopyResult(_Counts):
 
     errors: dict[str, str]
     notes: list[str]
+    n_deleted: int
 
 
 class CopyError(ZarrStoreError, RuntimeError):
@@ -103,6 +106,7 @@ def copy_store(
     documents_first: bool = False,
     memory: int = MEMORY,
     max_questions: int | None = MAX_QUESTIONS,
+    delete: bool = False,
 ) -> CopyResult:
     """Copy values as they are from any mapping to any mapping, documents last.
 
@@ -118,8 +122,9 @@ def copy_store(
         finds it too.
     flags : int
         For the regular expressions.
-    if_exists : {'raise', 'skip', 'replace'}
-        What to do with a key that is at the destination already. 'raise' looks before anything is written.
+    if_exists : {'raise', 'skip', 'replace', 'differ'}
+        What to do with a key that is at the destination already. 'raise' looks before anything is written. 'differ'
+        replaces values that are not the same: told by their sizes, where both listings have them, else by reading both.
     dry_run : bool, default False
         Plan and report, and write nothing.
     log : callable, path, file or None
@@ -151,6 +156,9 @@ def copy_store(
     max_questions : int or None, default 1,000,000
         Of a source that cannot be listed, as a web server: the largest number of chunks that may be asked for by name.
         None sets no limit.
+    delete : bool, default False
+        When all is copied without an error, delete the keys below `dest_path` that the source does not have, documents
+        first. Keys that `excludes` leaves out stay.
 
     Returns
     -------
@@ -195,8 +203,8 @@ def copy_store(
     >>> dest
     {'copied/0': b'data', 'copied/.zarray': b'{}'}
     """
-    if if_exists not in ("raise", "skip", "replace"):
-        raise ValueError(f"if_exists is {if_exists!r}; it is 'raise', 'skip' or 'replace'")
+    if if_exists not in ("raise", "skip", "replace", "differ"):
+        raise ValueError(f"if_exists is {if_exists!r}; it is 'raise', 'skip', 'replace' or 'differ'")
     if errors not in ("raise", "collect"):
         raise ValueError(f"errors is {errors!r}; it is 'raise' or 'collect'")
     if memory < 1:
@@ -225,10 +233,22 @@ def copy_store(
                 "if_exists": if_exists,
                 "verify": verify,
                 "documents_first": documents_first,
+                "delete": delete,
             }
             copying.journal = stack.enter_context(Journal(resume, job))
-        details = resume is not None or src_store.capabilities.concurrent or dest_store.capabilities.concurrent
+        details = (
+            resume is not None
+            or if_exists == "differ"
+            or src_store.capabilities.concurrent
+            or dest_store.capabilities.concurrent
+        )
         listing = listing_of(src_store, paths.source, details=details, max_questions=max_questions)
+        if delete and not (listing.certain and dest_store.capabilities.listable):
+            raise UnsupportedOperation(
+                "be listed", dest_store if listing.certain else src_store, "what to delete cannot be known"
+            )
+        if delete and not (dry_run or dest_store.capabilities.erasable):
+            raise UnsupportedOperation("delete keys", dest_store, "copy without delete=True")
         if is_key:
             # A listing names what is below a path; the size of this one value is not known.
             listing = replace(listing, entries=chain([Entry(paths.source)], listing.entries))
@@ -239,12 +259,29 @@ def copy_store(
                 write_line(f"note: {listing.n_questions:,} chunks are asked for by name")
         plan = stack.enter_context(
             closing(
-                make_plan(listing, src_store, dest_store, paths, selection, if_exists, copying.journal, copying.skipped)
+                make_plan(
+                    listing,
+                    src_store,
+                    dest_store,
+                    paths,
+                    selection,
+                    if_exists,
+                    copying.journal,
+                    copying.skipped,
+                    delete=delete,
+                    memory=memory,
+                )
             )
         )
+        if plan.surplus and not plan and not copying.n_skipped:
+            raise StoreNotFoundError(
+                src_store, "keys to copy: there is none, and delete=True would empty the destination"
+            )
         if dry_run:
             for entry in plan:
                 copying.planned(entry.key)
+            for entry in plan.surplus:
+                copying.delete_one(entry.key)
         else:
             if copying.journal is not None and copying.journal.resumed:
                 copying.journal.go_on()
@@ -258,6 +295,7 @@ def copy_store(
         result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
         result.errors = copying.errors
         result.notes = list(listing.notes)
+        result.n_deleted = copying.n_deleted
         if write_line is not None:
             write_line(_summary(result, dry_run))
         if copying.journal is not None and not result.errors:
@@ -299,6 +337,8 @@ def _logger(log: Any) -> Iterator[Callable[[str], object] | None]:
 def _summary(result: CopyResult, dry_run: bool) -> str:
     verb = "dry run" if dry_run else "all done"
     parts = [f"{result.n_copied:,} copied", f"{result.n_skipped:,} skipped", f"{result.n_bytes_copied:,} bytes copied"]
+    if result.n_deleted:
+        parts.append(f"{result.n_deleted:,} deleted")
     if result.errors:
         parts.append(f"{len(result.errors):,} errors")
     return f"{verb}: {', '.join(parts)}"

@@ -8,79 +8,24 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 from zarrstore.base import Entry, Store
+from zarrstore.tools.batches import Batches
 from zarrstore.tools.executing import window
-from zarrstore.tools.holding import Holding
+from zarrstore.tools.holding import Holding, is_document
 from zarrstore.tools.journal import Journal
 from zarrstore.tools.plan import Paths, Plan, version_of
 from zarrstore.tools.progress import Progress
 from zarrstore.tools.transfer import BatchOptions, BatchResult, copy_batch
 
-__all__ = ["Batches", "Copying", "Transfer", "both_travel"]
+__all__ = ["Copying", "Transfer", "both_travel"]
 
-#: Largest number of keys in a batch.
-_KEYS = 500
+#: Keys in one call of a deletion.
+_DELETED_AT_ONCE = 1000
 #: Seconds between two points to which an interrupted copy can go back.
 _CHECKPOINT = 1.0
-
-
-class Batches:
-    """Cuts entries into batches within a budget of bytes, by the sizes that a listing tells or that were met.
-
-    Parameters
-    ----------
-    memory : int, bytes
-        What all batches under way may hold together.
-    share : int, bytes
-        What one batch may hold; one larger value makes a batch of its own.
-    unknown_is_large : bool
-        Whether a batch holds all its values at once, so that values of unknown size need care: the first such batch
-        has one key, and each next one at most four times as many.
-
-    Examples
-    --------
-    >>> batches = Batches(memory=100, share=50, unknown_is_large=True)
-    >>> [len(entries) for entries, _ in batches.cut([Entry("a", 30), Entry("b", 30), Entry("c", 20), Entry("d", 70)])]
-    [1, 2, 1]
-    """
-
-    def __init__(self, memory: int, share: int, unknown_is_large: bool) -> None:
-        self.memory = memory
-        self.share = share
-        self.careful = unknown_is_large
-        self.largest = -1
-        self._unknown_keys = 1
-
-    def learn(self, largest: int) -> None:
-        """Take in the size of the largest value of a batch."""
-        self.largest = max(self.largest, largest)
-        self._unknown_keys = min(_KEYS, self._unknown_keys * 4)
-
-    def _cost(self, entry: Entry) -> int:
-        if entry.nbytes >= 0 or not self.careful:
-            return max(0, entry.nbytes)
-        return self.largest if self.largest >= 0 else self.memory
-
-    def cut(self, entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], int]]:
-        """Yield batches, each with the number of bytes that it may hold."""
-        batch: list[Entry] = []
-        cost = 0
-        for entry in entries:
-            more = self._cost(entry)
-            if batch and cost + more > self.share:
-                yield batch, cost
-                batch, cost = [], 0
-                more = self._cost(entry)
-            batch.append(entry)
-            cost += more
-            if len(batch) >= (self._unknown_keys if self.careful and entry.nbytes < 0 else _KEYS):
-                yield batch, cost
-                batch, cost = [], 0
-        if batch:
-            yield batch, cost
 
 
 @dataclass
@@ -98,6 +43,7 @@ class Copying:
     n_copied: int = 0
     n_skipped: int = 0
     n_absent: int = 0
+    n_deleted: int = 0
     nbytes: int = 0
     errors: dict[str, str] = field(default_factory=dict)
     _unrecorded: list[tuple[str, str]] = field(default_factory=list)
@@ -167,11 +113,32 @@ class Copying:
             else:
                 self._documents_last(plan, transfer)
             self.dest.flush()
+            if not self.errors:
+                self._delete(plan)
             self.checkpoint(flushed=True)
         except BaseException:
             with suppress(Exception):
                 self.checkpoint()
             raise
+
+    def delete_one(self, dest_key: str) -> None:
+        """Count a key that only the destination has."""
+        self.n_deleted += 1
+        if self.log is not None:
+            self.log(f"delete {dest_key}")
+
+    def _delete(self, plan: Plan) -> None:
+        """Delete what only the destination has: documents first, so that no reader takes a deleted chunk for a fill."""
+        if not plan.surplus:
+            return
+        for wanted in (True, False):
+            keys = (entry.key for entry in plan.surplus if is_document(entry.key) is wanted)
+            while part := list(islice(keys, _DELETED_AT_ONCE)):
+                self.dest.delitems(part)
+                for key in part:
+                    self.delete_one(key)
+            # The chunks go after it is durable that the documents are gone.
+            self.dest.flush()
 
     # The two orders ------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
-from zarrstore.tools.copying import Batches
+from zarrstore.tools.batches import Batches
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of, require, value_or_none
 from zarrstore.tools.streams import merge, sort_entries

@@ -14,7 +14,7 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
-from zarrstore.tools.copying import Batches
+from zarrstore.tools.batches import Batches
 from zarrstore.tools.listing import listing_of, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import DestinationExistsError
+from zarrstore.tools.batches import Batches
 from zarrstore.tools.holding import document_order, is_document
 from zarrstore.tools.journal import Journal
 from zarrstore.tools.listing import Listing
@@ -92,11 +93,14 @@ class Plan:
         Source keys, the documents by `document_order`.
     kept : Spool
         Source keys whose values at the destination stay as they are.
+    surplus : Spool
+        Destination keys that the source does not have.
     """
 
     chunks: Spool = field(default_factory=Spool)
     documents: Spool = field(default_factory=Spool)
     kept: Spool = field(default_factory=Spool)
+    surplus: Spool = field(default_factory=Spool)
 
     def __len__(self) -> int:
         return len(self.chunks) + len(self.documents)
@@ -123,7 +127,7 @@ class Plan:
 
     def close(self) -> None:
         """Give up temporary files."""
-        for spool in (self.chunks, self.documents, self.kept):
+        for spool in (self.chunks, self.documents, self.kept, self.surplus):
             spool.close()
 
 
@@ -132,6 +136,7 @@ class _State(NamedTuple):
 
     entry: Entry
     is_there: bool = False
+    dest_nbytes: int = -1
     done: str = ""
     kept: bool = False
 
@@ -145,6 +150,9 @@ def make_plan(
     if_exists: str,
     journal: Journal | None,
     skipped: Callable[[str], object],
+    *,
+    delete: bool = False,
+    memory: int = 128 << 20,
 ) -> Plan:
     """Decide what to copy.
 
@@ -152,6 +160,10 @@ def make_plan(
     ----------
     skipped : callable
         Called with each source key that is not copied because it is at the destination.
+    delete : bool
+        Whether to plan what is at the destination and not at the source: keys that the selection leaves out stay.
+    memory : int, bytes
+        What the values that are compared may take together.
 
     Raises
     ------
@@ -164,14 +176,18 @@ def make_plan(
     resumed = journal is not None and journal.resumed
     wanted = sort_entries(selection.filter(listing.entries))
     states: Iterator[_State] = map(_State, wanted)
-    if if_exists != "replace" or resumed:
-        states = _at_destination(states, dest, paths)
+    if if_exists != "replace" or resumed or delete:
+        surplus = plan.surplus if delete else None
+        states = _at_destination(states, dest, paths, selection, surplus, if_exists == "differ")
     if journal is not None and resumed:
         states = _with_journal(states, journal)
         _plan_the_rest(plan, states, source, skipped)
         return plan
+    if if_exists == "differ":
+        _plan_what_differs(plan, states, source, dest, paths, skipped, memory)
+        return plan
     for state in states:
-        if not state.is_there:
+        if not state.is_there or if_exists == "replace":
             plan.add(state.entry)
             continue
         if not listing.certain and state.entry.key not in source:
@@ -186,19 +202,65 @@ def make_plan(
     return plan
 
 
-def _at_destination(states: Iterator[_State], dest: Store, paths: Paths) -> Iterator[_State]:
-    """Add whether each key is at the destination. One listing answers for all of them."""
+def _at_destination(
+    states: Iterator[_State], dest: Store, paths: Paths, selection: Selection, surplus: Spool | None, details: bool
+) -> Iterator[_State]:
+    """Add whether each key is at the destination, and note what else is there. One listing answers for all of them."""
     if not dest.capabilities.listable:
-        return (state._replace(is_there=paths.to_dest(state.entry.key) in dest) for state in states)
-    there = sort_entries(Entry(paths.to_source(key)) for key in _keys_at(dest, paths))
-    merged = merge(states, there, _key, lambda entry: entry.key)
-    return (state._replace(is_there=found is not None) for state, found in merged if state is not None)
+        yield from (state._replace(is_there=paths.to_dest(state.entry.key) in dest) for state in states)
+        return
+    there = sort_entries(entry._replace(key=paths.to_source(entry.key)) for entry in _entries_at(dest, paths, details))
+    for state, found in merge(states, there, _key, lambda entry: entry.key):
+        if state is not None:
+            yield state if found is None else state._replace(is_there=True, dest_nbytes=found.nbytes)
+        elif found is not None and surplus is not None and selection.takes(found.key):
+            surplus.add(Entry(paths.to_dest(found.key)))
 
 
-def _keys_at(dest: Store, paths: Paths) -> Iterator[str]:
-    yield from dest.keys_below(paths.dest)
+def _entries_at(dest: Store, paths: Paths, details: bool) -> Iterator[Entry]:
+    yield from dest._details(paths.dest) if details else map(Entry, dest.keys_below(paths.dest))
     if paths.dest and paths.dest in dest:
-        yield paths.dest
+        yield Entry(paths.dest)
+
+
+def _plan_what_differs(
+    plan: Plan,
+    states: Iterator[_State],
+    source: Store,
+    dest: Store,
+    paths: Paths,
+    skipped: Callable[[str], object],
+    memory: int,
+) -> None:
+    """Plan the keys whose values differ: by their sizes, where both listings tell them, else by their bytes."""
+
+    def unsure() -> Iterator[Entry]:
+        for state in states:
+            sizes = state.entry.nbytes, state.dest_nbytes
+            if not state.is_there or (-1 not in sizes and sizes[0] != sizes[1]):
+                plan.add(state.entry)
+            else:
+                yield state.entry
+
+    careful = source.capabilities.concurrent or dest.capabilities.concurrent
+    batches = Batches(memory // 2, memory // 2, careful)
+    for batch, _ in batches.cut(unsure()):
+        mine = source._get_many([entry.key for entry in batch])
+        theirs = dest._get_many([paths.to_dest(entry.key) for entry in batch])
+        largest = 0
+        for entry in batch:
+            try:
+                value, other = mine[entry.key], theirs[paths.to_dest(entry.key)]
+            except Exception:
+                plan.add(entry)  # the copy meets the same error, and reports it
+                continue
+            largest = max(largest, len(value), len(other))
+            if value == other:
+                skipped(entry.key)
+            else:
+                plan.add(entry)
+            del value, other
+        batches.learn(largest)
 
 
 def _key(state: _State) -> str:

@@ -1,0 +1,166 @@
+"""Copies that write only what differs, and delete what the source does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zarrstore import (
+    CopyError,
+    DictStore,
+    DirectoryStore,
+    PrefixStore,
+    UnsupportedOperation,
+    copy_store,
+    diff,
+    open_store,
+)
+from zarrstore.base import Capabilities
+from zarrstore.cli.group import run
+from zarrstore.errors import StoreNotFoundError
+from zarrstore.testing import CountingStore, FailingStore, Recorder
+
+SOURCE = {".zgroup": b"{}", "a/.zarray": b"{}", "a/0": b"new", "a/1": b"longer", "a/2": b"same"}
+DEST = {
+    ".zgroup": b"{}",
+    "a/.zarray": b"{}",
+    "a/0": b"old",
+    "a/1": b"short",
+    "a/2": b"same",
+    "b/.zarray": b"",
+    "b/0": b"",
+}
+
+
+def test_only_what_differs_is_written() -> None:
+    dest = CountingStore(dict(DEST))
+    assert copy_store(SOURCE, dest, if_exists="differ")[:2] == (2, 3)
+    written = [key for method, *args in dest.log if method == "_set_many" for key, _ in args[0]]
+    assert written == ["a/0", "a/1"]
+    assert dict(dest) == {**DEST, **SOURCE}
+    dest.reset()
+    assert copy_store(SOURCE, dest, if_exists="differ")[:2] == (0, 5)
+    assert dest.calls["_set_many"] == 0
+
+
+def test_values_of_different_size_are_not_compared() -> None:
+    class Unread(DictStore):
+        def _get(self, key: str) -> bytes:
+            assert key == "a/0"
+            return super()._get(key)
+
+    assert copy_store({"a/0": b"1", "a/1": b"22"}, Unread({"a/0": b"1", "a/1": b"2"}), if_exists="differ")[:2] == (1, 1)
+
+
+def test_a_value_that_cannot_be_compared_is_copied_or_reported() -> None:
+    dest = DictStore(dict(DEST))
+    source = FailingStore(SOURCE, OSError(5, "Input/output error"), methods=["_get", "_get_many"], keys=["a/2"])
+    with pytest.raises(OSError, match="Input/output"):
+        copy_store(source, dest, if_exists="differ")
+
+
+def test_what_the_source_does_not_have_is_deleted_at_the_end_documents_first() -> None:
+    recorder = Recorder()
+    dest = recorder.watch(dict(DEST), "dest")
+    result = copy_store(SOURCE, dest, if_exists="differ", delete=True)
+    assert (result.n_copied, result.n_skipped, result.n_deleted) == (2, 3, 2)
+    assert dict(dest) == SOURCE
+    recorder.require_order(("dest", "set", "a/1"), ("dest", "delete", "b/.zarray"), ("dest", "delete", "b/0"))
+    after = recorder.order()[recorder.order().index(("dest", "delete", "b/.zarray")) :]
+    assert after == [
+        ("dest", "delete", "b/.zarray"),
+        ("dest", "flush", ""),
+        ("dest", "delete", "b/0"),
+        ("dest", "flush", ""),
+    ]
+
+
+@pytest.mark.parametrize("if_exists", ["skip", "replace", "differ"])
+def test_delete_goes_with_every_choice_and_below_the_path_only(if_exists: str) -> None:
+    dest = {f"to/{key}": value for key, value in DEST.items()} | {"tofu/x": b"", "other": b""}
+    copy_store(SOURCE, dest, dest_path="to", if_exists=if_exists, delete=True)
+    assert set(dest) == {f"to/{key}" for key in SOURCE} | {"tofu/x", "other"}
+
+
+def test_what_is_excluded_is_not_deleted() -> None:
+    dest = dict(DEST)
+    copy_store(SOURCE, dest, excludes="^b/", if_exists="differ", delete=True)
+    assert set(dest) == set(DEST)
+
+
+def test_nothing_is_deleted_after_an_error_nor_in_a_dry_run() -> None:
+    class Bad(DictStore):
+        def _set(self, key: str, value: bytes) -> None:
+            raise OSError(5, "Input/output error")
+
+    dest = Bad(dict(DEST))
+    with pytest.raises(CopyError):
+        copy_store(SOURCE, dest, if_exists="differ", delete=True)
+    assert dict(dest) == DEST
+    lines: list[str] = []
+    plain = dict(DEST)
+    result = copy_store(SOURCE, plain, if_exists="differ", delete=True, dry_run=True, log=lines.append)
+    assert (plain, result.n_deleted) == (DEST, 2)
+    assert "delete b/.zarray" in lines
+
+
+def test_an_empty_source_never_empties_the_destination() -> None:
+    dest = dict(DEST)
+    with pytest.raises(StoreNotFoundError):
+        copy_store({}, dest, if_exists="differ", delete=True)
+    assert dest == DEST
+
+
+def test_delete_is_refused_where_what_is_there_cannot_be_known_or_deleted() -> None:
+    class Unlistable(DictStore):
+        capabilities = Capabilities(listable=False)
+
+    class Archive(DictStore):
+        capabilities = Capabilities(erasable=False)
+
+    for source, dest in ((SOURCE, Unlistable(dict(DEST))), (SOURCE, Archive(dict(DEST)))):
+        with pytest.raises(UnsupportedOperation):
+            copy_store(source, dest, if_exists="differ", delete=True)
+        assert dest.root == DEST
+
+
+def test_an_interrupted_copy_with_delete_goes_on(tmp_path: Path) -> None:
+    class Stop(BaseException):
+        pass
+
+    class Stopping(DictStore):
+        at = "a/1"
+
+        def _set(self, key: str, value: bytes) -> None:
+            if key == self.at:
+                raise Stop
+            super()._set(key, value)
+
+    dest = Stopping(dict(DEST))
+    options: dict[str, Any] = {"if_exists": "differ", "delete": True, "resume": tmp_path / "journal"}
+    with pytest.raises(Stop):
+        copy_store(SOURCE, dest, **options)
+    assert "b/0" in dest
+    dest.at = ""
+    copy_store(SOURCE, dest, **options)
+    assert dict(dest) == SOURCE
+
+
+def test_the_command_line_syncs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, dest = str(tmp_path / "s"), str(tmp_path / "d.zip")
+    DirectoryStore(source).update(SOURCE)
+    assert run(["sync", source, dest]) == 0
+    assert "copied 5 keys" in capsys.readouterr().err
+    PrefixStore(DirectoryStore(source), "a")["1"] = b"changed"
+    with open_store(dest, mode="r+") as store:
+        store["stray"] = b""
+    assert run(["sync", source, dest, "--delete", "-n"]) == 0
+    assert "would copy 1 keys (0 bytes), skipped 4, would delete 1" in capsys.readouterr().err
+    assert run(["sync", source, dest, "--delete"]) == 0
+    assert "copied 1 keys (7 bytes), skipped 4, deleted 1, errors 0" in capsys.readouterr().err
+    with open_store(dest, mode="r") as store:
+        assert list(diff(DirectoryStore(source), store)) == []
+    assert run(["copy", source, dest, "--if-exists", "differ"]) == 0
+    assert "skipped 5" in capsys.readouterr().err

@@ -1,0 +1,68 @@
+"""Entries in batches within a budget of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from zarrstore.base import Entry
+
+__all__ = ["Batches"]
+
+#: Largest number of keys in a batch.
+_KEYS = 500
+
+
+class Batches:
+    """Cuts entries into batches within a budget of bytes, by the sizes that a listing tells or that were met.
+
+    Parameters
+    ----------
+    memory : int, bytes
+        What all batches under way may hold together.
+    share : int, bytes
+        What one batch may hold; one larger value makes a batch of its own.
+    unknown_is_large : bool
+        Whether a batch holds all its values at once, so that values of unknown size need care: the first such batch
+        has one key, and each next one at most four times as many.
+
+    Examples
+    --------
+    >>> batches = Batches(memory=100, share=50, unknown_is_large=True)
+    >>> [len(entries) for entries, _ in batches.cut([Entry("a", 30), Entry("b", 30), Entry("c", 20), Entry("d", 70)])]
+    [1, 2, 1]
+    """
+
+    def __init__(self, memory: int, share: int, unknown_is_large: bool) -> None:
+        self.memory = memory
+        self.share = share
+        self.careful = unknown_is_large
+        self.largest = -1
+        self._unknown_keys = 1
+
+    def learn(self, largest: int) -> None:
+        """Take in the size of the largest value of a batch."""
+        self.largest = max(self.largest, largest)
+        self._unknown_keys = min(_KEYS, self._unknown_keys * 4)
+
+    def _cost(self, entry: Entry) -> int:
+        if entry.nbytes >= 0 or not self.careful:
+            return max(0, entry.nbytes)
+        return self.largest if self.largest >= 0 else self.memory
+
+    def cut(self, entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], int]]:
+        """Yield batches, each with the number of bytes that it may hold."""
+        batch: list[Entry] = []
+        cost = 0
+        for entry in entries:
+            more = self._cost(entry)
+            if batch and cost + more > self.share:
+                yield batch, cost
+                batch, cost = [], 0
+                more = self._cost(entry)
+            batch.append(entry)
+            cost += more
+            if len(batch) >= (self._unknown_keys if self.careful and entry.nbytes < 0 else _KEYS):
+                yield batch, cost
+                batch, cost = [], 0
+        if batch:
+            yield batch, cost
