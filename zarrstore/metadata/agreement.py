@@ -85,7 +85,7 @@ def attribute_differences(attrs: Mapping[str, Any], document: Mapping[str, Any])
     found = []
     if _unlike(wanted, document.get("attributes") or {}):
         found.append('"attributes" differ')
-    if _unlike(names, document.get("dimension_names") if any(document.get("dimension_names") or ()) else None):
+    if _unlike(names or None, document.get("dimension_names") if any(document.get("dimension_names") or ()) else None):
         found.append('"dimension_names" differ')
     return found
 

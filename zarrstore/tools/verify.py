@@ -17,9 +17,12 @@ from zarrstore.metadata.chunk import decode_chunk
 from zarrstore.metadata.shards import ShardLayout, shard_problems
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
+from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.inspection import Inspection
+from zarrstore.tools.listing import listing_of, present
 from zarrstore.tools.manifest import manifest_of, read_manifest
 from zarrstore.tools.progress import Progress, reporter
+from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["KINDS", "Problem", "VerifyReport", "verify"]
 
@@ -35,6 +38,7 @@ def verify(
     *,
     missing: str = "unfilled",
     max_chunk_nbytes: int = 1 << 30,
+    max_questions: int | None = MAX_QUESTIONS,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> VerifyReport:
     """Look at every key of a hierarchy and return every problem, not the first.
@@ -42,7 +46,8 @@ def verify(
     Parameters
     ----------
     store : Mapping of str to bytes
-        Any mapping that can be listed.
+        Any mapping. One that cannot be listed is looked at by its documents and the grids of its arrays; keys that no
+        document names are then a note.
     path : str
         The root of the hierarchy.
     decode : bool, default True
@@ -59,6 +64,8 @@ def verify(
         none. Zarr does not write what equals the fill value, so an absent chunk says nothing where there is one.
     max_chunk_nbytes : int, bytes, default 1 GiB
         A chunk that needs more when decoded is a problem instead of a danger.
+    max_questions : int, optional
+        Of a store that cannot be listed: the largest number of chunks that may be asked for by name.
     progress : callable or True, optional
         Called with a `Progress` as chunks are decoded; True draws a bar (needs rich).
 
@@ -71,6 +78,8 @@ def verify(
     ------
     KeyError
         Nothing is at or below `path`.
+    UnsupportedOperation
+        The store cannot be listed, and no document names its arrays; or they have more chunks than `max_questions`.
 
     Notes
     -----
@@ -95,10 +104,17 @@ def verify(
     adapted = as_store(store)
     at = k.normalize_path(path)
     unlisted: list[Problem] = []
-    keys = _list_keys(adapted, at, unlisted)
+    notes: tuple[str, ...] = ()
+    if adapted.capabilities.listable:
+        keys = _list_keys(adapted, at, unlisted)
+    else:
+        listing = listing_of(adapted, at, max_questions=max_questions)
+        notes = listing.notes
+        keys = sorted(entry.key for entry in present(adapted, listing))
+        adapted = _Listed(adapted, keys)
     if not keys and not unlisted:
         raise KeyError(at)
-    inspection = Inspection(adapted, at, keys, missing, problems=unlisted)
+    inspection = Inspection(adapted, at, keys, missing, problems=unlisted, notes=list(notes))
     for key, reason in adapted._irregular(at):
         inspection.problem(key, "irregular", reason)
     inspection.run()
@@ -114,7 +130,7 @@ def verify(
         if travels:
             tasks = ((check_batch, adapted, batch, max_chunk_nbytes) for batch in work)
         else:
-            tasks = ((check_values, _read(adapted, batch), batch, max_chunk_nbytes) for batch in work)
+            tasks = ((check_values, _read_here(adapted, batch), batch, max_chunk_nbytes) for batch in work)
         for batch, found in zip(work, run_ordered(chosen, tasks), strict=True):
             inspection.problems += found
             decoded += len(batch.keys)
@@ -138,7 +154,7 @@ def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def check_batch(store: Store, batch: _Batch, max_nbytes: int) -> list[Problem]:
     """Read and decode some chunks of one array; runs wherever the executor is."""
-    return check_values(store.getitems(batch.keys), batch, max_nbytes)
+    return check_values(_read(store, batch), batch, max_nbytes)
 
 
 def check_values(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> list[Problem]:
@@ -169,9 +185,43 @@ def _chunk_reasons(data: bytes, layout: v2.ArrayMeta | ShardLayout, max_nbytes: 
     return []
 
 
-def _read(store: Store, batch: _Batch) -> dict[str, bytes | Exception]:
+def _read(store: Store, batch: _Batch) -> _Values:
+    return _Values(store, batch.keys)
+
+
+class _Values(Mapping[str, bytes]):
+    """The values of a batch; where reading them together fails, each is read alone, so that only the bad one fails."""
+
+    def __init__(self, store: Store, keys: Sequence[str]) -> None:
+        self.store = store
+        self.keys_ = keys
+        self.found: Mapping[str, bytes] | None = None
+        try:
+            self.found = store.getitems(keys)
+        except Exception:
+            self.found = None
+
+    def __getitem__(self, key: str) -> bytes:
+        if self.found is not None:
+            try:
+                return self.found[key]
+            except KeyError:
+                raise
+            except Exception:
+                self.found = None
+        return self.store[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_)
+
+    def __len__(self) -> int:
+        return len(self.keys_)
+
+
+def _read_here(store: Store, batch: _Batch) -> dict[str, bytes | Exception]:
+    """Read a batch in this thread, for a store that no other may touch."""
     values: dict[str, bytes | Exception] = {}
-    found = store.getitems(batch.keys)
+    found = _read(store, batch)
     for key in batch.keys:
         try:
             values[key] = found[key]
@@ -180,6 +230,21 @@ def _read(store: Store, batch: _Batch) -> dict[str, bytes | Exception]:
         except Exception as exc:
             values[key] = exc
     return values
+
+
+class _Listed(Wrapper):
+    """A store that cannot be listed, with the keys that were found in it."""
+
+    def __init__(self, inner: Store, keys: list[str]) -> None:
+        super().__init__(inner)
+        self.listed = keys
+        self.capabilities = replace(inner.capabilities, listable=True)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        return (key for key in self.listed if k.is_below(key, path))
+
+    def _listdir(self, path: str) -> set[str]:
+        return k.children(self.listed, path)
 
 
 def _list_keys(store: Store, path: str, problems: list[Problem]) -> list[str]:
