@@ -18,6 +18,7 @@ from zarrstore import DictStore
 from zarrstore.bridges.aio import AsyncMapping, Batcher, LoopThread, shared_loop
 from zarrstore.errors import InvalidKeyError
 from zarrstore.testing import CountingStore, FailingStore, SlowStore
+from zarrstore.wrappers.base import Wrapper
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -352,12 +353,12 @@ def test_the_event_loop_runs_on_while_a_store_waits():
 def test_what_does_not_block_is_called_without_a_thread():
     seen = set()
 
-    class Watching(DictStore):
+    class Watching(Wrapper):
         def _get(self, key):
             seen.add(threading.current_thread())
             return super()._get(key)
 
-    inner = Watching()
+    inner = Watching(DictStore())
     inner["a"] = b"1"
     asyncio.run(AsyncMapping(inner).get("a"))
     assert seen == {threading.current_thread()}

@@ -6,14 +6,15 @@ import math
 import time
 
 from zarrstore.wrappers.lru.listings import Listings
-from zarrstore.wrappers.lru.questions import UNKNOWN_SIZE
 from zarrstore.wrappers.lru.ttl import TTLCache
 from zarrstore.wrappers.lru.values import Values
 
-__all__ = ["MAX_NAMES", "Memory"]
+__all__ = ["MAX_NAMES", "UNKNOWN_SIZE", "Memory"]
 
 #: Names that all remembered listings of a kind together may hold.
 MAX_NAMES = 1 << 20
+#: Size of a value that is known to exist and no more.
+UNKNOWN_SIZE = -2
 
 
 class Memory:

@@ -7,10 +7,9 @@ parameters are constants.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from zarrstore.wrappers.lru.memory import Memory
+from zarrstore.wrappers.lru.memory import UNKNOWN_SIZE, Memory
 
 __all__ = ["CHILDREN", "PRESENCE", "SIZE", "WHOLE", "Question", "Range", "Ranges", "Suffix"]
 
@@ -92,8 +91,6 @@ class _Children(Question):
 
 
 WHOLE, PRESENCE, SIZE, CHILDREN = _Whole(), _Presence(), _Size(), _Children()
-#: Size of a value that is known to exist and no more.
-UNKNOWN_SIZE = -2
 
 
 @dataclass(frozen=True)
