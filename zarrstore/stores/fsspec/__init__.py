@@ -12,7 +12,14 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems, batches
-from zarrstore.errors import ConflictError, ReadOnlyError, StoreNotFoundError, StoreReadError, UnsupportedOperation
+from zarrstore.errors import (
+    ConflictError,
+    InvalidKeyError,
+    ReadOnlyError,
+    StoreNotFoundError,
+    StoreReadError,
+    UnsupportedOperation,
+)
 from zarrstore.optional import require
 from zarrstore.stores._answers import Answer, Unusable, ValueReader
 from zarrstore.stores.fsspec import filesystems
@@ -31,6 +38,8 @@ _WEB = frozenset({"http", "https"})
 #: Protocols whose deletion of a file refuses a directory, and whose deletion of a directory refuses one that is not
 #: empty. Elsewhere (WebDAV, pyarrow's) either may erase all that is below.
 _CAREFUL = frozenset({"file", "local", "memory", "sftp", "ssh", "ftp", "smb"})
+#: Of these, those that refuse a value on a directory and below a value: memory does not.
+_REFUSING = _CAREFUL - {"memory"}
 #: Protocols with one connection, on which one command runs at a time.
 _ONE_AT_A_TIME = frozenset({"ftp"})
 #: Values of one batch of writes, in bytes and in number.
@@ -90,7 +99,8 @@ class FSStore(Store):
     a local disk under another name first; on other filesystems a set is as whole as theirs. A delete that the server
     refuses for single keys of a batch is an error.
 
-    Threads: safe where the filesystem is; FTP takes turns. Processes: each sees what the server has. Forked children
+    Threads: safe; where a set writes in place (WebDAV, FTP, SFTP, pyarrow's), the calls of a store that is not opened
+    with ``mode="r"`` come one at a time. Processes: each sees what the server has. Forked children
     make a filesystem of their own. Pickles with its `storage_options`, secrets included; neither repr nor errors show
     them. Source: zarr 2.18 FSStore. Deviations: a 403, a 500 or a time-out is an error and never absence; deleting or
     setting a key removes no subtree.
@@ -143,9 +153,17 @@ class FSStore(Store):
         is_cache = filesystems.is_cache(fs)
         self._flat = not known.isdisjoint(_FLAT)
         self._local = "file" in outer
-        self._careful = not known.isdisjoint(_CAREFUL) and known <= _CAREFUL | {"dir"}
+        is_foreign = filesystems.wraps_foreign(fs)
+        self._careful = not known.isdisjoint(_CAREFUL) and known <= _CAREFUL | {"dir"} and not is_foreign
         self._remote = bool(getattr(fs, "async_impl", False)) and not is_cache
-        self._serial = not known.isdisjoint(_ONE_AT_A_TIME)
+        is_whole = self._flat or self._remote or (known <= {"file", "local", "memory", "dir"} and not is_foreign)
+        # Where a set writes in place, a reader in another thread could see half of it.
+        self._serial = not known.isdisjoint(_ONE_AT_A_TIME) or not (is_whole or mode == "r")
+        # Whether a value that would stand on a directory, or below a value, is refused without a look before each set.
+        self._refuses = known <= _REFUSING and not is_foreign
+        self._unsafe = filesystems.unsafe_names(fs)
+        # SFTP's files do not know where they end.
+        self._counts_from_the_end = self._remote or known <= {"file", "local", "memory", "dir"}
         self._fs = self._adopted(fs)
         is_web = not known.isdisjoint(_WEB)
         is_writable = mode != "r" and not is_web and not is_cache
@@ -154,7 +172,7 @@ class FSStore(Store):
             erasable=is_writable,
             listable=not is_web,
             hierarchical=not (self._flat or is_web),
-            ranged=self._remote or not is_web,
+            ranged=self._remote or not (is_web or is_foreign),  # pyarrow's files are streams
             concurrent=self._remote,
             process_safe="memory" not in known and not is_cache,
         )
@@ -214,11 +232,15 @@ class FSStore(Store):
         """Return where the value of a key, or a directory, is on the filesystem."""
         if not key:
             return str(self._root)
+        if self._unsafe is not None and self._unsafe.search(key):
+            raise InvalidKeyError(key, f"{self} does not keep it apart from other names")
         return self._lead + (key.lower() if self.normalize_keys else key)
 
     def _key(self, path: str) -> str:
         """Return the key of what is at a place of the filesystem; the empty string, below nothing, if it has none."""
         key = path[len(self._lead) :] if path.startswith(self._lead) else ""
+        if self._unsafe is not None and self._unsafe.search(key):
+            return ""
         return key if k.is_key(key) else ""
 
     def _name(self, key: str) -> str:
@@ -226,7 +248,7 @@ class FSStore(Store):
 
     def _error(self, key: str, exc: BaseException) -> Exception:
         """Return what to raise for a failed read: KeyError if it says that nothing is there."""
-        if isinstance(exc, self._missing) or self._is_too_long(key, exc):
+        if isinstance(exc, (*self._missing, InvalidKeyError)) or self._is_too_long(key, exc):
             return KeyError(key)
         if isinstance(exc, Unusable):
             return self._read_error(key, str(exc))
@@ -261,7 +283,7 @@ class FSStore(Store):
 
     def _is_too_long(self, key: str, exc: BaseException) -> bool:
         """Tell whether nothing can have this name: too long for the disk, or, on object stores, above 1,024 bytes."""
-        name = self._path(key).partition("/")[2]
+        name = (self._lead + key).partition("/")[2]
         return getattr(exc, "errno", None) == errno.ENAMETOOLONG or (self._flat and len(name.encode()) > 1024)
 
     def _refuse_if_read_only(self, what: str) -> None:
@@ -277,7 +299,11 @@ class FSStore(Store):
         try:
             return as_bytes(self.fs.cat_file(self._path(key), **span))
         except Exception as exc:
-            raise self._error(key, exc)  # noqa: B904 - it has its cause
+            error = self._error(key, exc)
+            # pyarrow's have no class of their own for what is a directory.
+            if isinstance(error, StoreReadError) and not (self._flat or self._remote):
+                self._info(key)
+            raise error  # noqa: B904 - it has its cause
 
     def _info(self, key: str) -> dict[str, Any]:
         """Return what the filesystem knows of a value; KeyError if there is no value."""
@@ -320,14 +346,21 @@ class FSStore(Store):
         return _described(key, self._info(key))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if not self.capabilities.ranged:
+            return super()._get_range(key, start, stop)
         if self._reader is not None:
             return self._reader.get_range(key, start, stop)
         return self._part(key, stop is not None and stop <= start, start, start=start, end=stop)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
+        if not self.capabilities.ranged:
+            return super()._get_suffix(key, n)
         if self._reader is not None:
             return self._reader.get_suffix(key, n)
-        return self._part(key, n == 0, 0, start=-n)
+        if self._counts_from_the_end:
+            return self._part(key, n == 0, 0, start=-n)
+        size = self._nbytes(key)
+        return b"" if not n else self._part(key, size == 0, 0, start=max(0, size - n), end=size)
 
     def _part(self, key: str, nothing: bool, first: int, **span: int | None) -> bytes:
         if nothing:
@@ -421,7 +454,16 @@ class FSStore(Store):
                     waiting.append(k.join(at, child))
 
     def _infos(self, path: str) -> list[dict[str, Any]]:
-        return list(self._listing("ls", path, detail=True))
+        infos = list(self._listing("ls", path, detail=True))
+        # FTP lists a file as its own only child.
+        if (
+            path
+            and len(infos) == 1
+            and infos[0]["name"] == f"{self._path(path)}/{k.name(path)}"
+            and self._contains(path)
+        ):
+            return []
+        return infos
 
     def _listing(self, method: str, path: str, **options: Any) -> Iterable[Any]:
         """Return what the filesystem lists at a path; nothing if nothing is there."""
@@ -429,16 +471,33 @@ class FSStore(Store):
             try:
                 found: Iterable[Any] = getattr(self.fs, method)(self._path(path), **options)
                 return found
+            except InvalidKeyError:
+                return ()
             except KeyError as exc:
                 # fsspec's memory trips over what another thread deletes meanwhile; that is no absence.
                 if attempt == _ATTEMPTS - 1:
                     raise self._error(path, exc)  # noqa: B904 - it has its cause
             except Exception as exc:
                 error = self._error(path, exc)
-                if isinstance(error, KeyError):
+                # FTP has no class of its own for what is missing.
+                if isinstance(error, KeyError) or self._is_missing(self._path(path)):
                     return ()
                 raise error  # noqa: B904 - it has its cause
         raise AssertionError
+
+    def _is_missing(self, path: str) -> bool:
+        """Tell whether the listing of a place above shows that there is no directory at a place of the filesystem."""
+        if self._flat or self._remote:
+            return False
+        above = self.fs._parent(path)
+        if above.rstrip("/") == path.rstrip("/"):
+            return False
+        try:
+            infos = self.fs.ls(above, detail=True)
+        except Exception:
+            return self._is_missing(above)
+        found = [info for info in infos if info["name"].strip("/") == path.strip("/")]
+        return all(info["type"] != "directory" for info in found)
 
     def _listdir(self, path: str) -> Iterable[str]:
         self._refuse_unlistable()
@@ -459,7 +518,7 @@ class FSStore(Store):
         found = set()
         for info in self._infos(path):
             name = k.child(info["name"][len(self._lead) :].rstrip("/"), path)
-            if not name or not k.is_key(name) or name in found:
+            if not name or not self._key(info["name"].rstrip("/")) or name in found:
                 continue
             # Empty directories stay behind where they cannot be removed safely, and are no children.
             if self._careful or self._flat or info["type"] != "directory" or self._is_filled(k.join(path, name)):
@@ -489,7 +548,7 @@ class FSStore(Store):
 
     def _changed(self, *keys: str) -> None:
         """Let the caller's own filesystem forget what it remembers of these places."""
-        filesystems.forget(filesystems.unlocked(self._fs), [self._path(key) for key in keys])
+        filesystems.forget(filesystems.unlocked(self._fs), [self._lead + self._name(key) for key in keys])
 
     def _set(self, key: str, value: bytes) -> None:
         self._refuse_if_read_only(key)
@@ -511,9 +570,9 @@ class FSStore(Store):
             exc.add_note(self._identity())
 
     def _write(self, key: str, value: bytes) -> None:
-        if not (self._flat or self._local):  # a local disk refuses by itself
-            self._refuse_if_conflict(key)
         path = self._path(key)
+        if not (self._flat or self._refuses):
+            self._refuse_if_conflict(key)
         target = self._path(k.join(k.parent(key), _temporary())) if self._local else path
         for attempt in range(_ATTEMPTS):
             try:
@@ -534,12 +593,16 @@ class FSStore(Store):
                 # FTP and others have no class of their own for a missing directory.
                 problem = exc
                 self._discard(target)
+                if not self._flat:
+                    self._refuse_if_conflict(key)
                 if attempt or self._flat or self._local or self.fs.isdir(self._path(k.parent(key))):
                     raise
                 self._make_directory(key)
             except BaseException:
                 self._discard(target)
                 raise
+        if not self._flat:
+            self._refuse_if_conflict(key)
         raise problem
 
     def _make_directory(self, key: str) -> None:
@@ -547,6 +610,9 @@ class FSStore(Store):
             self.fs.makedirs(self._path(k.parent(key)), exist_ok=True)
         except (NotADirectoryError, FileExistsError):
             self._refuse_if_conflict(key)
+        except Exception:
+            self._refuse_if_conflict(key)
+            raise
 
     def _refuse_if_conflict(self, key: str) -> None:
         """Raise ConflictError if a value stands above `key`, or a directory with values at it."""

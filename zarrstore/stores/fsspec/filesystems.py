@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +22,22 @@ __all__ = [
     "state",
     "uncached",
     "unlocked",
+    "unsafe_names",
+    "wraps_foreign",
 ]
+
+#: Names that a protocol's client does not keep apart from others, or cannot ask for.
+_UNSAFE_NAMES = {
+    # It parses the path of a URL: "a?b" and "a#b" are "a" there, and "a%20b" is "a b".
+    "webdav": re.compile(r"[?#\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}"),
+    # A line of text carries a name; spaces at its ends are trimmed.
+    "ftp": re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\s|\s(?:/|$)"),
+}
+
+
+def unsafe_names(fs: Any) -> re.Pattern[str] | None:
+    """Return what in a key makes a filesystem take it for another, None if it keeps all apart."""
+    return next((_UNSAFE_NAMES[name] for name in sorted(protocols(fs)) if name in _UNSAFE_NAMES), None)
 
 
 def uncached(fs: Any) -> Any:
@@ -70,6 +86,15 @@ def forget(fs: Any, paths: Iterable[str]) -> None:
         at = own.get("fs")
         if not hasattr(at, "protocol"):
             return
+
+
+def wraps_foreign(fs: Any) -> bool:
+    """Tell whether a filesystem stands for one that is not fsspec's, as pyarrow's, under whose names it goes."""
+    spec = require("fsspec.spec", extra="fsspec", feature="FSStore")
+    at: Any = fs
+    while isinstance(at, spec.AbstractFileSystem):
+        at = state(at).get("fs")
+    return at is not None
 
 
 def is_cache(fs: Any) -> bool:
@@ -124,6 +149,7 @@ def protocols(fs: Any) -> set[str]:
 
 def lists_whole(fs: Any) -> bool:
     """Tell whether a filesystem has a `find` of its own. fsspec's leaves out what it cannot read, without a word."""
+    fs = unlocked(fs)
     spec = require("fsspec.spec", extra="fsspec", feature="FSStore")
     asyn = require("fsspec.asyn", extra="fsspec", feature="FSStore")
     if isinstance(fs, asyn.AsyncFileSystem):
