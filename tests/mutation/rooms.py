@@ -40,6 +40,8 @@ FOCUSED = {
 
 #: Changes that no test can notice, and why.
 EXPLAINED: dict[str, str] = {
+    "tools.copying: Copying.run: True becomes False": "one flush more than is needed",
+    "tools.copying: Transfer.copy: `self._under_way + cost > self._memory` with GtE": "the budget is kept",
     "tools.plan: _plan_the_rest: `len(unsure) == _BATCH` turned round": "the same comparison, one value at a time",
     "tools.plan: _plan_the_rest: `_compare(plan, unsure, source, skipped)` left out": "one of the two calls: memory",
     "tools.transfer: copy_batch.values: `del value` left out": "memory: two values instead of one",

@@ -228,6 +228,28 @@ def test_threads(tmp_path: Path) -> None:
     assert copy_store(source, DirectoryStore(tmp_path / "e"), workers=3)[:2] == (1500, 0)
 
 
+def test_batches_in_threads_run_at_the_same_time_and_the_destination_is_flushed_once() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    class Meeting(DictStore):
+        def _get(self, key: str) -> bytes:
+            if key in ("k000", "k500"):
+                both.wait()
+            return super()._get(key)
+
+    class Durable(DictStore):
+        capabilities = replace(DictStore.capabilities, durable_flush=True)
+        flushes = 0
+
+        def _flush(self) -> None:
+            self.flushes += 1
+
+    dest = Durable()
+    with ThreadPoolExecutor(2) as executor:
+        copy_store(Meeting({f"k{n:03d}": b"" for n in range(1000)}), dest, executor=executor)
+    assert (len(dest), dest.flushes) == (1000, 1)
+
+
 def test_processes_and_a_worker_that_is_killed(tmp_path: Path) -> None:
     source = DirectoryStore(tmp_path / "s")
     source.update({f"a/{n}": str(n).encode() for n in range(4000)})
