@@ -62,6 +62,15 @@ def test_chunks_come_first_and_the_root_s_documents_last() -> None:
     assert written[-1] == ".zmetadata"
 
 
+def test_documents_first_goes_breadth_first_from_the_root() -> None:
+    recorder = Recorder()
+    copy_store(HIERARCHY, recorder.watch({}, "dest"), documents_first=True)
+    keys = [key for _, action, key in recorder.order() if action == "set"]
+    assert keys[:2] == [".zgroup", ".zmetadata"]
+    assert [key.count("/") for key in keys[:7]] == [0, 0, 1, 1, 1, 2, 2]
+    assert set(keys[7:]) == {"a/0", "a/1", "g/b/0.0"}
+
+
 def test_excludes_and_includes_are_searched_for_in_the_source_key() -> None:
     dest: dict[str, bytes] = {}
     copy_store(HIERARCHY, dest, excludes="^g/", includes=[r"\.zgroup$"])

@@ -1,7 +1,8 @@
 """The command line: one command a file, each a few lines over a verb of `zarrstore.tools`.
 
 Data goes to stdout, everything else to stderr. Exit 0: fine; 1: something was found (a problem, a difference); 2:
-misuse; 3: it could not be done. A traceback appears with ``--debug`` only.
+misuse; 3: it could not be done; 4: nothing was found, but not everything could be looked at (verify); 130 and 143:
+ended by Ctrl-C and by SIGTERM, with a line that says what is left. A traceback appears with ``--debug`` only.
 """
 
 from __future__ import annotations

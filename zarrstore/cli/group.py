@@ -109,7 +109,8 @@ def cli(debug: bool) -> None:
 
     TARGET is a path, a zip, LMDB, SQLite or DBM file, or a URL (s3://…, http://…, memory://…).
 
-    Exit codes: 0 fine, 1 something was found, 2 misuse, 3 it could not be done, 130 and 143 interrupted.
+    Exit codes: 0 fine, 1 something was found, 2 misuse, 3 it could not be done, 4 not all could be looked at, 130 and
+    143 interrupted.
     """
 
 
