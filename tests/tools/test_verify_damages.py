@@ -15,7 +15,7 @@ import pytest
 from tests.tools import damages
 from zarrstore import DictStore, DirectoryStore, LMDBStore, SQLiteStore, ZipStore, verify
 from zarrstore.base import Capabilities
-from zarrstore.errors import UnsupportedOperation
+from zarrstore.errors import ConflictError, UnsupportedOperation
 from zarrstore.testing import FailingStore
 
 STORES = {
@@ -66,7 +66,10 @@ def missed(make: Any, folder: Path, chosen: list[tuple[str, damages.Damage]]) ->
         place = folder / str(n)
         place.mkdir()
         with make(place) as store:
-            store.update(items)
+            try:
+                store.update(items)
+            except ConflictError:
+                continue  # a store of files has no value on a directory: such a damage cannot be done to it
             report = verify(store)
             found = {problem.key for problem in report.problems}
             named = " ".join(report.notes)
@@ -86,8 +89,6 @@ def test_every_damage_is_reported(part: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("store", [name for name in STORES if name != "dict"])
 def test_every_damage_is_reported_in_every_store(store: str, tmp_path: Path) -> None:
     chosen = list(all_damages())
-    if store in ("dir", "zip"):  # a value cannot stand on a directory there, and a directory on no value
-        chosen = [(kind, damage) for kind, damage in chosen if not damage.name.startswith("foreign: c/zlib/0.0.0")]
     assert missed(STORES[store], tmp_path, chosen) == []
 
 
