@@ -11,16 +11,13 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from zarrstore.errors import ClosedStoreError, DamagedStoreError, LockedStoreError
 from zarrstore.stores._process import Resource
 from zarrstore.stores.lmdb import checks
 from zarrstore.stores.lmdb.files import compact, lock_file
 from zarrstore.stores.lmdb.pages import lacks_pages
-
-if TYPE_CHECKING:
-    from zarrstore.stores.lmdb.view import View
 
 __all__ = ["ClosedEnvironment", "SharedEnvironment", "identity"]
 
@@ -38,6 +35,16 @@ def identity(path: str) -> tuple[int, int]:
     """Return what tells a file from every other, whatever path leads to it."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
+
+
+class Kept(Protocol):
+    """A transaction whose values cannot be taken away from who uses them."""
+
+    def release(self) -> bool:
+        """Return whether nobody uses a value any more."""
+
+    def abort(self) -> None:
+        """End the transaction."""
 
 
 class SharedEnvironment(Resource):
@@ -72,7 +79,7 @@ class SharedEnvironment(Resource):
         self.env: Any = None
         self.identity = (0, 0)
         self._of_the_parent: list[Any] = []
-        self._kept_views: list[View] = []
+        self._kept_views: list[Kept] = []
         self._bytes_since_check = self._writes_since_check = 0
         # Commits that failed, and how many of them a later sync has repaired.
         self._failed_commits = self._settled_commits = 0
@@ -137,7 +144,7 @@ class SharedEnvironment(Resource):
         env, self.env = self.env, None
         env.close()
 
-    def keep(self, view: View) -> None:
+    def keep(self, view: Kept) -> None:
         """Keep the transaction of a view, and the map, for what was made of its values and cannot be taken away."""
         self._kept_views.append(view)
 
