@@ -125,6 +125,53 @@ class Bench:
             self.note("update with 1,000 x 1 KB", who, timed(lambda: store.update(items), 1000))
         os.unlink(path)
 
+    def arrays(self, rounds: int) -> None:
+        """Chunks as they come from NumPy: what of the set is a copy of them."""
+        import numpy as np
+
+        for megabytes in (1, 4):
+            array = np.frombuffer(os.urandom(megabytes << 20), dtype="f8")
+            what = f"set {megabytes} MB NumPy array"
+            for _ in range(rounds):
+                path = f"{self.folder}/raw"
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+                def raw(fd=fd, array=array) -> None:
+                    for i in range(8):
+                        zlib.crc32(array)
+                        os.pwrite(fd, array, i * array.nbytes)
+
+                self.note(what, "raw", timed(raw, 8))
+                os.close(fd)
+                os.unlink(path)
+                for who, make in self.stores().items():
+                    store = make(f"{self.folder}/{who}.zip", mode="w")
+                    store["first"] = b"1"
+
+                    def write(store=store, array=array) -> None:
+                        for i in range(8):
+                            store[f"foo/{i}"] = array
+
+                    self.note(what, who, timed(write, 8))
+                    store.close()
+                    os.unlink(f"{self.folder}/{who}.zip")
+
+    def subtrees(self, rounds: int) -> None:
+        """A small subtree made, listed and removed beside a million keys; zarr 2's archives delete nothing."""
+        path = f"{self.folder}/million.zip"
+        with self.stores()["ours"](path, mode="w", compact=False) as store:
+            store.setitems((f"foo/{i // 1000}/{i % 1000}", b"x") for i in range(1_000_000))
+            store.listdir("foo/7")
+
+            def work() -> None:
+                store["bar/x"] = b"1"
+                store.listdir("bar")
+                store.rmdir("bar")
+
+            for _ in range(10 * rounds):
+                self.note("a subtree of one beside 1,000,000 keys", "ours", timed(work, 1))
+        os.unlink(path)
+
     def copying(self, rounds: int) -> None:
         import zarr
         from zarr.storage import DirectoryStore as Zarr2Directory
@@ -157,6 +204,7 @@ class Bench:
                 for what, act in (
                     ("open 100,000 entries, get one", lambda store: store[name(MANY // 2)]),
                     ("open 100,000 entries, one absent", lambda store: store.get("foo/.zarray")),
+                    ("open 100,000 entries, 'foo' absent", lambda store: store.get("foo")),
                     ("open 100,000 entries, list all", lambda store: list(store)),
                     ("open 100,000 entries, listdir", lambda store: store.listdir("foo")),
                 ):
@@ -173,11 +221,11 @@ class Bench:
 
     def table(self) -> None:
         heads = f"{'raw':>10} {'zarr 2':>10} {'ours':>10} {'faster':>8} {'of raw':>7}"
-        print(f"{'microseconds (processor) a call':34} {heads}")
+        print(f"{'microseconds (processor) a call':38} {heads}")
         for what in dict.fromkeys(what for what, _ in self.best):
-            raw, zarr2, ours = (self.best.get((what, who)) for who in ("raw", "zarr2", "ours"))
+            raw, zarr2, ours = (self.best.get((what, who), 0.0) for who in ("raw", "zarr2", "ours"))
             print(
-                f"{what:34} {raw or 0:10.2f} {zarr2:10.2f} {ours:10.2f} {zarr2 / ours:7.1f}x"
+                f"{what:38} {raw:10.2f} {zarr2:10.2f} {ours:10.2f} {zarr2 / ours:7.1f}x"
                 + (f" {ours / raw:6.2f}x" if raw else "")
             )
 
@@ -188,6 +236,8 @@ def main(rounds: int = 30, folder: str = "/dev/shm") -> None:
         bench = Bench(scratch)
         for _ in range(rounds):
             bench.round()
+        bench.arrays(max(2, rounds // 3))
+        bench.subtrees(max(2, rounds // 6))
         bench.copying(max(2, rounds // 6))
         bench.opening(max(2, rounds // 6))
         bench.table()

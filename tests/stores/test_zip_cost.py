@@ -176,7 +176,7 @@ def test_listing_all_takes_no_step_for_each_entry(many):
 def test_an_absent_key_that_stands_in_all_others_takes_few_steps(many):
     store = ZipStore(many, mode="r")
     for key in ("foo", "0", "o", "foo/1", "foo/1/2999"):
-        assert steps_of(lambda key=key: store.get(key)) < 1500  # of which most compile a pattern
+        assert steps_of(lambda key=key: store.get(key)) < 4000  # of which most compile a pattern
         assert store.get(key) is None
     assert store._archive.directory._index is None
     assert store["foo/1/299"] == b"x"

@@ -28,7 +28,7 @@ _SMALL = 1 << 16
 #: Look-ups by search before the index is built.
 _SEARCHES = 12
 #: Places that a quick search may try in vain before an exact one begins.
-_TRIES = 8
+_TRIES = 256
 #: The longest record there can be, and so how far before a place another record could begin that has it within.
 _LONGEST_RECORD = 4 + fmt.RECORD_SIZE + 3 * 0xFFFF
 #: Of a record without its signature: the lengths of name, extra and comment.

@@ -58,12 +58,11 @@ def _parse_plain(raw: bytes, count: int) -> tuple[list[str], list[bytes]] | None
     lengths = b"".join(map(_lengths, others))
     if len(lengths) != 6 * len(others) or any(lengths[at::6].strip(b"\0") for at in (2, 3, 4, 5)):
         return None
-    name_lengths = array("H", bytes(2 * len(others)))
-    memory = memoryview(name_lengths).cast("B")
-    memory[0::2], memory[1::2] = lengths[0::6], lengths[1::6]
+    sizes = array("Q", map(len, others))
     if sys.byteorder == "big":
-        name_lengths.byteswap()
-    if array("L", map(len, others)) != array("L", map(fmt.RECORD_SIZE.__add__, name_lengths)):
+        sizes.byteswap()
+    expected = int.from_bytes(_lanes(lengths, 0, 2, stride=6), "little") + fmt.RECORD_SIZE * _ones(len(others))
+    if int.from_bytes(sizes, "little") != expected:
         return None
     joined = b"\0".join(map(_rest, others))
     if not joined.isascii():
@@ -120,22 +119,27 @@ def _are_in_order(records: list[bytes]) -> bool:
     numbers = b"".join(map(_numbers, records))
     if len(numbers) != _STRIDE * count:
         return False
-    sizes, places = _lanes(numbers, _SIZE_AT, 4), _lanes(numbers, _PLACE_AT, 4)
+    sizes, places = _lanes(numbers, _SIZE_AT, 4, _STRIDE), _lanes(numbers, _PLACE_AT, 4, _STRIDE)
     if b"\xff\xff\xff\xff" in sizes or b"\xff\xff\xff\xff" in places:
         return False  # numbers that are in Zip64 fields
-    ones = int.from_bytes(b"\1\0\0\0\0\0\0\0" * count, "little")
+    ones = _ones(count)
     starts = int.from_bytes(places, "little")
     stops = starts + int.from_bytes(sizes, "little") + fmt.LOCAL_SIZE * ones
-    stops += int.from_bytes(_lanes(numbers, _NAME_AT, 2), "little")
+    stops += int.from_bytes(_lanes(numbers, _NAME_AT, 2, _STRIDE), "little")
     # Each start of a next entry with its highest bit set, less the stop before: the bit stays where start >= stop.
     highest = ones << 63
     following = (starts >> 64) | (1 << 62 + 64 * (count - 1) if count else 0)
     return ((following | highest) - stops) & highest == highest
 
 
-def _lanes(numbers: bytes, at: int, width: int) -> bytearray:
+def _lanes(numbers: bytes, at: int, width: int, stride: int) -> bytearray:
     """Return one number of each record, each in 8 bytes."""
-    lanes = bytearray(8 * (len(numbers) // _STRIDE))
+    lanes = bytearray(8 * (len(numbers) // stride))
     for byte in range(width):
-        lanes[byte::8] = numbers[at + byte :: _STRIDE]
+        lanes[byte::8] = numbers[at + byte :: stride]
     return lanes
+
+
+def _ones(count: int) -> int:
+    """Return the number that has 1 in each 8 of its bytes."""
+    return int.from_bytes(b"\1\0\0\0\0\0\0\0" * count, "little")
