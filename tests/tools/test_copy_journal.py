@@ -395,3 +395,49 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path: Path) -> None
     assert result.n_copied == 3001 - result.n_skipped
     assert result.n_skipped >= 1000
     assert dict(dest) == dict(source)
+
+
+def test_a_record_is_durable_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    genuine = os.fsync
+
+    def recording(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        genuine(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    with Journal(tmp_path / "journal", {}) as journal:
+        journal.begin([])
+        assert {str(tmp_path / "journal"), str(tmp_path)} <= set(synced)
+        synced.clear()
+        journal.record([("a", "1")])
+        assert synced == [str(tmp_path / "journal")]
+
+
+def test_a_journal_that_its_owner_deletes_while_it_is_opened_here_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zarrstore.tools import journal as module
+
+    genuine, calls = module._lock, []
+
+    def lock(file: Any, path: Path) -> None:
+        genuine(file, path)
+        calls.append(path)
+        if len(calls) <= 2:
+            path.unlink()
+        if len(calls) == 2:
+            path.write_bytes(b"")  # another process has made a new one
+
+    monkeypatch.setattr(module, "_lock", lock)
+    with Journal(tmp_path / "journal", {}) as journal:
+        journal.begin([])
+        assert (tmp_path / "journal").stat().st_size > 0
+    assert len(calls) == 3
+
+
+def test_a_journal_that_somebody_deleted_meanwhile_is_no_error(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal", {}) as journal:
+        journal.begin([])
+        (tmp_path / "journal").unlink()
+        journal.remove()
