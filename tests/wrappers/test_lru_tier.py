@@ -465,19 +465,17 @@ def test_what_another_process_adds_while_one_claims_is_counted(moment):
 
     class Hooked(SharedDict):
         def _listdir(self, path):
-            listings.append(path)
-            if len(listings) == moment:
-                other.store._set("values/other", bytes(600))
-                other.close()
+            if tier is not None:
+                listings.append(path)
+                if len(listings) == moment:
+                    store._set("values/other", bytes(600))
+                    other.close()
             return super()._listdir(path)
 
-    store = SharedDict()
+    tier, store = None, Hooked()
     other = Tier(store, 1000, None)
     assert other._reserve(600)
-    hooked = Hooked()
-    hooked.root = store.root
-    tier = Tier(hooked, 1000, None)
-    listings.clear()
+    tier = Tier(store, 1000, None)
     tier.put("mine", bytes(600), 0.0)
     assert len(listings) >= 2
     assert sum(len(entry) for key, entry in store.items() if key.startswith("values")) <= 1000
