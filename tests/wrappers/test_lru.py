@@ -465,11 +465,8 @@ def test_invalidate_values_leaves_a_cache_that_counts_right():
 def test_a_hundred_cold_keys_are_one_batch():
     inner = CountingStore(SlowStore(values(100), 0.05))
     cache = LRUStoreCache(inner, None)
-    start = time.perf_counter()
     assert dict(cache.getitems(list(values(100)))) == values(100)
-    took = time.perf_counter() - start
-    assert inner.calls == {"_get_many": 1}
-    assert took <= 0.075
+    assert inner.calls == {"_get_many": 1}  # one wait of the store
     inner.reset()
     assert dict(cache.getitems(list(values(100)))) == values(100)
     assert inner.calls == {}
