@@ -491,6 +491,10 @@ class Store(MutableMapping[str, bytes]):
         """Return what the store tells of one value, in one request; KeyError if absent."""
         return Entry(key, self._nbytes(key))
 
+    def _stored_key(self, key: str) -> str:
+        """Return the name under which other programs find the value at the place of this store."""
+        return key
+
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         """Yield what lies below `path`, is no value, and no listing shows: its name and what is odd about it."""
         # Not in DRIVER either: where nothing can be told, nothing is.

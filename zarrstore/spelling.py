@@ -141,6 +141,6 @@ def stored_chunk_keys_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int
     rule = chunk_keys_of(store, path, meta, limit)
     if meta.dimension_separator is None and rule.separator == "." and store._dimension_separator == "/":
         flat = spellings_of(store, path, meta, limit).flat
-        if flat is not None and k.nest(flat) in store:
+        if flat is not None and store._stored_key(flat) == k.nest(flat):
             return rule.respelled("/")
     return rule

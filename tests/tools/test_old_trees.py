@@ -347,6 +347,15 @@ def test_what_a_nested_store_shows_as_flat_is_stored_nested(tmp_path: Path) -> N
     meta = v2.decode_array(store["a/.zarray"])
     assert chunk_keys_of(store, "a", meta).separator == "."
     assert stored_chunk_keys_of(store, "a", meta).separator == "/"
+    # The same class over files that are flat, which it reads too: zarr 3 will look for them as they are.
+    DirectoryStore(tmp_path / "g").update(two_by_two("0.1"))
+    over_flat = NestedDirectoryStore(tmp_path / "g")
+    assert stored_chunk_keys_of(over_flat, "a", meta).separator == "."
+    migrate_2to3(over_flat)
+    rule = json.loads(DirectoryStore(tmp_path / "g")["a/zarr.json"])["chunk_key_encoding"]
+    assert rule["configuration"]["separator"] == "."
+    assert {entry.key for entry in store._details("")} == set(store)
+    assert {entry.key for entry in over_flat._details("")} == set(over_flat)
     flat = DirectoryStore(tmp_path / "f", dimension_separator="/")
     flat.update(two_by_two("0.1"))
     assert stored_chunk_keys_of(flat, "a", meta).separator == "."

@@ -136,6 +136,10 @@ class NestedDirectoryStore(DirectoryStore):
             return True
         return any(map(super()._contains, _flat(key)))
 
+    def _stored_key(self, key: str) -> str:
+        here = super()._contains
+        return next((name for name in (_nested[key], *_flat(key)) if here(name)), key)
+
     def _read_flat(self, read: Callable[[str], T], key: str, exc: KeyError) -> T:
         """Read a value that is not where it should be from a flat file."""
         if isinstance(exc, InvalidKeyError):

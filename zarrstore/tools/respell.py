@@ -169,7 +169,11 @@ def _plan(store: Store, node: Node, separator: str, merge: bool, notes: list[str
     if after.ndim < 2 and after.encoding == "v2":
         return None
     _add_v3_document(store, node, after, new_documents)
-    if found.flat is not None and store._dimension_separator == "/" and k.nest(found.flat) in store:
+    if (
+        found.flat is not None
+        and store._dimension_separator == "/"
+        and store._stored_key(found.flat) == k.nest(found.flat)
+    ):
         if separator == ".":
             raise UnsupportedOperation("give chunks flat names", store, "it nests all of them; open a DirectoryStore")
         renames = {}

@@ -75,6 +75,9 @@ class Wrapper(Store):
         entries = self.inner._details(self._to_inner(path))
         return (entry._replace(key=self._from_inner(entry.key)) for entry in entries)
 
+    def _stored_key(self, key: str) -> str:
+        return self._from_inner(self.inner._stored_key(self._to_inner(key)))
+
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         # Its names may be no keys, so a wrapper that changes keys shows those of the inner store.
         return self.inner._irregular(self._to_inner(path))

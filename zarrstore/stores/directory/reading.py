@@ -168,7 +168,7 @@ class DirectoryReader(Store):
 
     def _details(self, path: str) -> Iterator[Entry]:
         for key in self._keys(path):
-            status = self._status(key)
+            status = self._status(self._stored_key(key))
             if status is not None:
                 # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
                 times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
