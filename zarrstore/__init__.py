@@ -91,6 +91,8 @@ if TYPE_CHECKING:
     from zarrstore.tools.pack import unpack as unpack
     from zarrstore.tools.progress import Progress as Progress
     from zarrstore.tools.read import read_array as read_array
+    from zarrstore.tools.repair import repair as repair
+    from zarrstore.tools.respell import respell as respell
     from zarrstore.tools.shard import migrate_to_shards as migrate_to_shards
     from zarrstore.tools.tree import du as du
     from zarrstore.tools.tree import tree as tree
@@ -147,6 +149,8 @@ _MODULES = {
     "tools.migrate_1to2": "migrate_1to2",
     "tools.migrate_2to3": "migrate_1to3 migrate_2to3",
     "tools.migrate_3to2": "migrate_3to2",
+    "tools.repair": "repair",
+    "tools.respell": "respell",
     "tools.migration": "MigratedNode MigrationReport",
     "tools.pack": "pack unpack",
     "tools.progress": "Progress",
