@@ -123,7 +123,7 @@ def test_an_honest_server_is_read_right(client: str, server: liar.Liar) -> None:
 NO_LIES_ON_S3 = frozenset({"packs_the_answer", "tells_the_packed_length_to_head"})
 
 
-@pytest.mark.parametrize("client", ["HTTPStore", "FSStore http", "FSStore s3"])
+@pytest.mark.parametrize("client", list(CLIENTS))
 @pytest.mark.parametrize("kind", [kind for kind in liar.LIES if kind not in liar.SLOW])
 def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server: liar.Liar) -> None:
     if client.endswith("s3") and kind in NO_LIES_ON_S3:
@@ -144,7 +144,7 @@ def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server:
     assert "absent" not in CLIENTS[client](server, kind)  # on a connection that no lie has spoilt
 
 
-@pytest.mark.parametrize("client", ["HTTPStore", "FSStore http", "FSStore s3"])
+@pytest.mark.parametrize("client", list(CLIENTS))
 @pytest.mark.parametrize("kind", sorted(liar.SLOW))
 def test_a_server_that_dawdles_is_given_up(kind: str, client: str, server: liar.Liar) -> None:
     store = CLIENTS[client](server, kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,14 +12,27 @@ from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
 from zarrstore.batch import AheadItems, batches
 from zarrstore.errors import ConflictError, StoreReadError
+from zarrstore.urls import without_secrets
 
-__all__ = ["Objects"]
+__all__ = ["Objects", "status_of"]
 
 T = TypeVar("T")
 
 #: What a local file system says of a directory, of what is below a file, and of a name too long for any file. The
 #: libraries have no classes of their own for these.
 _NOTHING_THERE = ("os error 20)", "os error 21)", "os error 36)", "os error 63)")
+#: Where the libraries tell the status of an answer.
+_STATUS = re.compile(r"status(?: code)?: ([0-9]{3})")
+
+
+#: What the libraries raise for a permission that lacks.
+_REFUSALS = frozenset({"PermissionDeniedError", "UnauthenticatedError", "PermissionDenied"})
+
+
+def status_of(exc: Exception) -> int | None:
+    """Return the status of the server's answer that an error tells of, None if it tells none."""
+    found = _STATUS.search(str(exc))
+    return int(found[1]) if found else None
 
 
 class Objects(Store):
@@ -32,13 +46,18 @@ class Objects(Store):
         Whether the values are files, which exclude directories of their names.
     process_safe : bool
         Whether other processes see what is written.
+    workers : int
+        Requests in flight at a time in a batch.
     """
 
-    #: Requests under way at a time, and what a batch of writes holds in bytes and in number.
-    workers, batch_bytes, batch_keys = 16, 32 << 20, 256
+    #: What a batch of writes holds, in bytes and in number.
+    batch_bytes, batch_keys = 32 << 20, 256
 
-    def __init__(self, missing_is: Sequence[type[Exception]], hierarchical: bool, process_safe: bool) -> None:
+    def __init__(
+        self, missing_is: Sequence[type[Exception]], hierarchical: bool, process_safe: bool, workers: int
+    ) -> None:
         self._missing = tuple(missing_is)
+        self.workers = workers
         self.capabilities = Capabilities(
             ranged=True, concurrent=True, hierarchical=hierarchical, process_safe=process_safe
         )
@@ -46,13 +65,23 @@ class Objects(Store):
     def _error(self, key: str, exc: Exception) -> Exception:
         """Return what to raise for a failed call: KeyError if it says that nothing is there."""
         text = str(exc)
-        if isinstance(exc, self._missing) or any(said in text for said in _NOTHING_THERE):
+        if isinstance(exc, self._missing) or any(sign in text for sign in _NOTHING_THERE):
             return KeyError(key)
+        status = status_of(exc)
         # The object services hold no name of more than 1,024 bytes, and answer so when they are asked for one.
-        if "status: 400" in text and len(key.encode()) > 1024:
+        if status == 400 and len(key.encode()) > 1024:
             return KeyError(key)
         # Only the first line: what follows is for those who debug the library.
-        return StoreReadError(key, self, f"{type(exc).__name__}: {text.partition(chr(10))[0]}")
+        reason = without_secrets(f"{type(exc).__name__}: {text.partition(chr(10))[0]}")
+        is_refused = status in (401, 403) or type(exc).__name__ in _REFUSALS
+        if is_refused:
+            reason += f"; {self._identity()}"
+        is_permanent = is_refused or (status is not None and 400 <= status < 500 and status not in (408, 425, 429))
+        return StoreReadError(key, self, reason, permanent=is_permanent)
+
+    def _identity(self) -> str:
+        """Say as whom the library asks and which options change that; nothing secret. Override."""
+        return "asked with the credentials of its options, which change that"
 
     def _ask(self, key: str, act: Callable[[], T]) -> T:
         try:
@@ -114,6 +143,8 @@ class Objects(Store):
             if self.capabilities.hierarchical:
                 self._refuse_if_conflict(key)
             exc.add_note(f"while setting {key!r} in {self}")
+            if type(exc).__name__ in _REFUSALS:
+                exc.add_note(self._identity())
             raise
 
     def _refuse_if_conflict(self, key: str) -> None:
@@ -146,3 +177,30 @@ class Objects(Store):
     def _sizes(self, path: str) -> Iterable[int]:
         """Return the sizes of the values immediately below a path."""
         return self._overlap(self._nbytes, [k.join(path, name) for name, is_value in self._children(path) if is_value])
+
+    # Renaming: copies that the server makes ------------------------------------------------------------------------
+
+    def _copy(self, source: str, destination: str) -> None:
+        """Copy an object at the server; KeyError if it is absent. Override with `copies`."""
+        raise NotImplementedError
+
+    #: Whether the service copies by itself.
+    copies = False
+
+    def _rename(self, source: str, destination: str) -> None:
+        if not self.copies:
+            return super()._rename(source, destination)
+        moving = list(self._keys(source))
+        # All copied before the first is deleted: whatever fails, the source is whole.
+        if source:
+            try:
+                self._copy(source, destination)
+            except KeyError:
+                if not moving:
+                    raise
+            else:
+                moving.append(source)
+        pairs = [(key, k.replace_root(key, source, destination)) for key in moving if key != source]
+        self._overlap(lambda pair: self._copy(*pair), pairs)
+        self._delete_many(moving)
+        return None

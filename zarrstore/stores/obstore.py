@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.errors import InvalidKeyError
+from zarrstore.base import Entry
+from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
-from zarrstore.stores._objects import Objects
+from zarrstore.stores._objects import Objects, status_of
+from zarrstore.urls import without_secrets
 
 __all__ = ["ObstoreStore"]
 
 #: Keys of one request to delete: what S3 takes.
 _DELETES = 1000
+#: Encodings that leave the bytes of a value as they are.
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
 
 
 class ObstoreStore(Objects):
@@ -26,6 +30,8 @@ class ObstoreStore(Objects):
     missing_is : sequence of exception classes, optional
         What else means that a key is absent. S3 without the permission to list answers 403 for absence:
         ``missing_is=(obstore.exceptions.PermissionDeniedError,)``.
+    workers : int, default 64
+        Requests in flight at a time in a batch.
 
     Raises
     ------
@@ -34,14 +40,19 @@ class ObstoreStore(Objects):
 
     Notes
     -----
-    Cost, in requests: get, set, part, `in` 1 (a part that begins behind the end 2); `del` 2, for most services do not
-    tell whether anything was there; `delitems` and `rmdir` 1 per 1,000 keys; `listdir` 1 per 1,000 children. Batches
-    run 16 requests at a time. obstore makes several attempts for up to 3 minutes before it gives up: ``retry_config``
-    shortens that.
+    Cost, in requests: get, set, part, `in` 1 (an empty value, and a part that begins behind the end 2); `del` 2, for
+    most services do not tell whether anything was there; `delitems` and `rmdir` 1 per 1,000 keys; `listdir` 1 per 1,000
+    children; `rename` 1 per key, copied by the server, and those to list and to delete. obstore makes several attempts
+    for up to 3 minutes before it gives up: ``retry_config`` shortens that.
 
-    Threads: safe. Processes: as the service. Pickles where the obstore store does (not memory). Names that obstore
-    refuses (control characters; on local files those that end in ``#`` and digits) raise InvalidKeyError. On local
-    files, ``LocalStore(..., automatic_cleanup=True)`` removes directories that a delete empties. Source: this package.
+    A value of a server is asked for as the range from its start, for only then does obstore check the answer; a server
+    without ranges is asked twice more. An answer that is packed or has another length than it tells raises
+    StoreReadError.
+
+    Threads: safe; those of obstore do not survive a fork. Processes: as the service. Pickles where the obstore store
+    does (not memory), secrets included. Names that obstore refuses (control characters; on local files those that end
+    in ``#`` and digits) raise InvalidKeyError. On local files, ``LocalStore(..., automatic_cleanup=True)`` removes
+    directories that a delete empties. Source: this package.
 
     Examples
     --------
@@ -52,11 +63,13 @@ class ObstoreStore(Objects):
     (b'data', ['0.0'], b'at')
     """
 
-    def __init__(self, store: Any, missing_is: Sequence[type[Exception]] = ()) -> None:
+    def __init__(self, store: Any, missing_is: Sequence[type[Exception]] = (), workers: int = 64) -> None:
         self._obstore = require("obstore", extra="obstore", feature="ObstoreStore")
         kind = type(store).__name__
         absent: tuple[type[Exception], ...] = (FileNotFoundError, NotADirectoryError, IsADirectoryError, *missing_is)
-        super().__init__(absent, hierarchical=kind == "LocalStore", process_safe=kind != "MemoryStore")
+        super().__init__(absent, kind == "LocalStore", kind != "MemoryStore", workers)
+        self.copies = self._rename_checks_source = not self.capabilities.hierarchical
+        self._over_network = kind not in ("LocalStore", "MemoryStore")
         self.store = store
         self.missing_is = tuple(missing_is)
 
@@ -73,48 +86,127 @@ class ObstoreStore(Objects):
         return self.store
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.store, self.missing_is)
+        return type(self), (self.store, self.missing_is, self.workers)
 
     def _error(self, key: str, exc: Exception) -> Exception:
         # A name that obstore has for no object's.
         return KeyError(key) if _is_refused(exc) else super()._error(key, exc)
 
+    def _identity(self) -> str:
+        config = dict(getattr(self.store, "config", None) or {})
+        place = f" at {without_secrets(str(config['endpoint']))}" if config.get("endpoint") else ""
+        user = str(config.get("access_key_id") or config.get("account_name") or "")
+        if str(config.get("skip_signature", "")).lower() == "true":
+            asked = f"without credentials (skip_signature=True){place}"
+        elif user:
+            asked = f"with the key {user[:4]}...{place}"
+        else:
+            asked = f"with the credentials of the environment{place}"
+        return (
+            f"asked {asked}; access_key_id and secret_access_key, skip_signature and endpoint of the store change that"
+        )
+
     def _get(self, key: str) -> bytes:
-        return self._ask(key, lambda: bytes(self._obstore.get(self.store, key).bytes()))
+        if not self._over_network:
+            return self._ask(key, lambda: bytes(self._obstore.get(self.store, key).bytes()))
+        try:
+            return self._checked(key, {"offset": 0}, slice(0, None))
+        except StoreReadError as exc:
+            # An empty value has no first byte, and some servers have no ranges.
+            cause = exc.__cause__
+            if not (_is_out_of_range(exc) or "range" in str(cause).lower()):
+                raise
+            if _is_out_of_range(exc) and self._head(key).nbytes == 0:
+                return b""
+            value = self._ask(key, lambda: self._plain(key, self._obstore.get(self.store, key)))
+            if len(value) != self._nbytes(key):
+                raise
+            return value
+
+    def _plain(self, key: str, found: Any) -> bytes:
+        """Return the body of an answer that is not packed."""
+        # To S3 an encoding is a remark of whoever stored the value, whose bytes are as they were stored.
+        encoding = str(found.attributes.get("Content-Encoding", "")).lower()
+        if type(self.store).__name__ == "HTTPStore" and encoding not in _PLAIN:
+            raise StoreReadError(key, self, f"the server packed the answer ({encoding})", permanent=True)
+        return bytes(found.bytes())
+
+    def _checked(self, key: str, wanted: Any, cut: slice) -> bytes:
+        """Return a part of a value, if it is all that `cut` takes of as many bytes as the value has."""
+
+        def read() -> bytes:
+            found = self._obstore.get(self.store, key, options={"range": wanted})
+            value = self._plain(key, found)
+            start, stop, _ = cut.indices(int(found.meta["size"]))
+            if tuple(found.range) != (start, stop) or len(value) != stop - start:
+                raise OSError(f"{len(value):,} bytes came as {found.range}, and {start:,} to {stop:,} were asked for")
+            return value
+
+        return self._ask(key, read)
 
     def _nbytes(self, key: str) -> int:
-        return self._ask(key, lambda: int(self._obstore.head(self.store, key)["size"]))
+        return self._entry(key).nbytes
+
+    def _entry(self, key: str) -> Entry:
+        entry = self._head(key)
+        if entry.nbytes or not self._over_network:
+            return entry
+        # Servers that make their answers at each request tell 0 to HEAD, whatever they have.
+        try:
+            return Entry(key, len(self._checked(key, {"offset": 0}, slice(0, None))))
+        except StoreReadError as exc:
+            if _is_out_of_range(exc):
+                return entry
+            raise
+
+    def _head(self, key: str) -> Entry:
+        """Return what the server tells of a value without sending it."""
+        if type(self.store).__name__ != "HTTPStore":
+            return _described(self._ask(key, lambda: self._obstore.head(self.store, key)))._replace(key=key)
+
+        def look() -> Entry:
+            found = self._obstore.get(self.store, key, options={"head": True})
+            encoding = str(found.attributes.get("Content-Encoding", "")).lower()
+            if encoding not in _PLAIN:
+                raise OSError(f"the server packed the answer ({encoding})")
+            return _described(found.meta)._replace(key=key)
+
+        return self._ask(key, look)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         if stop is not None and stop <= start:
-            self._nbytes(key)  # obstore refuses an empty range; absence must still be told
+            self._nbytes(key)  # obstore refuses an empty range, of what is absent too
             return b""
-        return self._part(key, {"offset": start} if stop is None else (start, stop), first=start)
+        return self._part(key, {"offset": start} if stop is None else (start, stop), slice(start, stop))
 
     def _get_suffix(self, key: str, n: int) -> bytes:
         if n == 0:
             self._nbytes(key)  # as above
             return b""
-        return self._part(key, {"suffix": n}, first=0)
+        return self._part(key, {"suffix": n}, slice(-n, None))
 
-    def _part(self, key: str, wanted: Any, first: int) -> bytes:
+    def _part(self, key: str, wanted: Any, cut: slice) -> bytes:
         try:
-            return bytes(self._obstore.get(self.store, key, options={"range": wanted}).bytes())
-        except Exception as exc:
-            error = self._error(key, exc)
+            return self._checked(key, wanted, cut)
+        except StoreReadError as exc:
             # A range that begins at the end or behind it is an error there, and empty here.
-            if not isinstance(error, KeyError) and self._nbytes(key) <= first:
+            size = self._head(key).nbytes if _is_out_of_range(exc) else self._nbytes(key)
+            start, stop, _ = cut.indices(size)
+            if start >= stop:
                 return b""
-            raise error from exc
+            raise
 
     # Listing -------------------------------------------------------------------------------------------------------
 
     def _keys(self, path: str) -> Iterator[str]:
+        return (entry.key for entry in self._details(path))
+
+    def _details(self, path: str) -> Iterator[Entry]:
         pages = iter(self._listed(path, lambda: self._obstore.list(self.store, prefix=path or None)))
         while page := self._listed(path, lambda: next(pages, [])):
             for found in page:
                 if k.is_below(found["path"], path) and k.is_key(found["path"]):
-                    yield found["path"]
+                    yield _described(found)
 
     def _listed(self, path: str, act: Callable[[], Any]) -> Any:
         """Return what a listing gives, nothing if nothing is there."""
@@ -140,6 +232,9 @@ class ObstoreStore(Objects):
         return (int(item["size"]) for item in self._below(path).get("objects", ()) if k.is_below(item["path"], path))
 
     # Writing -------------------------------------------------------------------------------------------------------
+
+    def _copy(self, source: str, destination: str) -> None:
+        self._ask(source, lambda: self._obstore.copy(self.store, source, destination))
 
     def _put(self, key: str, value: bytes) -> None:
         try:
@@ -171,6 +266,17 @@ class ObstoreStore(Objects):
                 super()._delete_many(batch)
 
 
+def _is_out_of_range(exc: StoreReadError) -> bool:
+    """Tell whether the server answered that the range begins behind the end."""
+    return isinstance(exc.__cause__, Exception) and status_of(exc.__cause__) == 416
+
+
+def _described(found: Mapping[str, Any]) -> Entry:
+    """Return the entry of an object that obstore describes."""
+    identity = found.get("e_tag") or f"{found.get('last_modified')}-{found['size']}"
+    return Entry(found["path"], int(found["size"]), str(identity).strip('"'))
+
+
 def _is_refused(exc: Exception) -> bool:
-    said = str(exc)
-    return (isinstance(exc, ValueError) and "parse path" in said) or "Invalid path" in said or "InvalidPath" in said
+    text = str(exc)
+    return (isinstance(exc, ValueError) and "parse path" in text) or "Invalid path" in text or "InvalidPath" in text

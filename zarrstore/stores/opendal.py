@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from zarrstore import keys as k
+from zarrstore.errors import InvalidKeyError
 from zarrstore.optional import require
 from zarrstore.stores._objects import Objects
+from zarrstore.urls import without_secrets
 
 __all__ = ["OpenDALStore"]
 
+T = TypeVar("T")
+
 #: Services whose values are files: a value excludes a directory of its name.
 _FILES = frozenset({"alluxio", "fs", "ftp", "hdfs", "hdfs-native", "monoiofs", "seafile", "sftp", "webdav", "webhdfs"})
+#: What OpenDAL trims at both ends of a name: the white space of Unicode. Its walk through files loses directories so.
+_SPACE = "[\\t\\n\\v\\f\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"
+_TRIMMED = re.compile(rf"\A{_SPACE}|{_SPACE}\Z")
+_TRIMMED_IN_FILES = re.compile(rf"(?:\A|/){_SPACE}|{_SPACE}(?:/|\Z)")
 #: How often a file is written whose directory another thread removes meanwhile.
 _ATTEMPTS = 5
 
@@ -28,6 +37,8 @@ class OpenDALStore(Objects):
     missing_is : sequence of exception classes, optional
         What else means that a key is absent: ``(opendal.exceptions.PermissionDenied,)`` for a service that answers
         403 for absence.
+    workers : int, default 64
+        Requests in flight at a time in a batch.
 
     Raises
     ------
@@ -37,8 +48,10 @@ class OpenDALStore(Objects):
     Notes
     -----
     Cost, in requests: get, set, `in`, `nbytes` 1; a part 1, 3 if it goes past the end, which OpenDAL refuses; the last
-    bytes 2; `del` 2; `delitems` and `rmdir` 1 per key (2 on files), for Python's OpenDAL has no batches. Batches run 16
-    requests at a time. OpenDAL lists without letting other threads run.
+    bytes 2; `del` 2; `delitems` and `rmdir` 1 per key (2 on files), for Python's OpenDAL has no batches; `rename` 1 per
+    key, copied by the service where it can, and those to list and to delete. OpenDAL lists without letting other
+    threads run. It trims white space at both ends of a name: keys that begin or
+    end so (on files, segments) are refused. Its threads do not survive a fork.
 
     A set is as whole as the service's: the service ``fs`` overwrites in place unless it is given
     ``atomic_write_dir``. Threads: safe. Processes: as the service. Pickles as the operator does; one on memory comes
@@ -53,13 +66,16 @@ class OpenDALStore(Objects):
     (b'data', ['0.0'], b'ata')
     """
 
-    def __init__(self, operator: Any, missing_is: Sequence[type[Exception]] = ()) -> None:
+    def __init__(self, operator: Any, missing_is: Sequence[type[Exception]] = (), workers: int = 64) -> None:
         self._errors = require("opendal.exceptions", extra="opendal", feature="OpenDALStore")
         errors = self._errors
         absent = (errors.NotFound, errors.IsADirectory, errors.NotADirectory, *missing_is)
-        # Only its repr tells the service: Operator("fs", root=...).
+        # Its repr alone names the service: Operator("fs", root=...).
         self._service = repr(operator).partition('"')[2].partition('"')[0]
-        super().__init__(absent, hierarchical=self._service in _FILES, process_safe=self._service != "memory")
+        super().__init__(absent, self._service in _FILES, self._service != "memory", workers)
+        self._unsafe = _TRIMMED_IN_FILES if self.capabilities.hierarchical else _TRIMMED
+        self.copies = bool(operator.capability().copy) and not self.capabilities.hierarchical
+        self._rename_checks_source = self.copies
         self.operator = operator
         self.missing_is = tuple(missing_is)
         self._origin: tuple[str, Mapping[str, Any]] | None = None
@@ -68,18 +84,31 @@ class OpenDALStore(Objects):
     def from_url(cls, url: str, missing_is: Sequence[type[Exception]] = (), **options: Any) -> OpenDALStore:
         """Open the operator that a URL names, as ``opendal.Operator.from_uri`` does; it pickles by the URL."""
         opendal = require("opendal", extra="opendal", feature="OpenDALStore")
-        made = cls(opendal.Operator.from_uri(url, **options), missing_is)
-        made._origin = url, options
-        return made
+        store = cls(opendal.Operator.from_uri(url, **options), missing_is)
+        store._origin = url, options
+        return store
 
     def __repr__(self) -> str:
-        return f"OpenDALStore({self.operator!r})"
+        return f"OpenDALStore({without_secrets(repr(self.operator))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._origin is not None:
             url, options = self._origin
             return partial(type(self).from_url, **options), (url, self.missing_is)
-        return type(self), (self.operator, self.missing_is)
+        return type(self), (self.operator, self.missing_is, self.workers)
+
+    def _check_name(self, key: str) -> None:
+        """Raise InvalidKeyError if OpenDAL takes the name for another one."""
+        if self._unsafe.search(key):
+            raise InvalidKeyError(key, "OpenDAL trims white space, and would take it for another name")
+
+    def _ask(self, key: str, act: Callable[[], T]) -> T:
+        try:
+            if key:
+                self._check_name(key)
+        except InvalidKeyError:
+            raise KeyError(key) from None
+        return super()._ask(key, act)
 
     def _get(self, key: str) -> bytes:
         return self._ask(key, lambda: bytes(self.operator.read(key)))
@@ -91,7 +120,7 @@ class OpenDALStore(Objects):
         return int(found.content_length)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if stop is None or start < stop:
+        if (stop is None or start < stop) and not self._unsafe.search(key):
             size = {} if stop is None else {"size": stop - start}
             try:
                 return bytes(self.operator.read(key, offset=start, **size))
@@ -119,7 +148,7 @@ class OpenDALStore(Objects):
         while entry := self._listed(path, lambda: next(entries, ())):
             # Directories end in a slash, and the one that was asked for is among them.
             at = entry.path.removesuffix("/")
-            if k.is_below(at, path) and k.is_key(at):
+            if k.is_below(at, path) and k.is_key(at) and not self._unsafe.search(at):
                 yield at, at == entry.path
 
     def _listed(self, path: str, act: Callable[[], Any]) -> Any:
@@ -141,7 +170,12 @@ class OpenDALStore(Objects):
 
     # Writing -------------------------------------------------------------------------------------------------------
 
+    def _copy(self, source: str, destination: str) -> None:
+        self._check_name(destination)
+        self._ask(source, lambda: self.operator.copy(source, destination))
+
     def _put(self, key: str, value: bytes) -> None:
+        self._check_name(key)
         for attempt in range(_ATTEMPTS):
             try:
                 self.operator.write(key, value)
@@ -155,6 +189,8 @@ class OpenDALStore(Objects):
                     raise
 
     def _remove(self, key: str) -> None:
+        if self._unsafe.search(key):
+            return
         # WebDAV deletes a directory with all that is in it.
         if self.capabilities.hierarchical and not self._contains(key):
             return

@@ -121,8 +121,8 @@ LIES["announces_too_much"] = _get(
 )
 LIES["announces_a_negative_length"] = lambda request: message(_body(request)[0], "Content-Length: -5", body=VALUE)
 LIES["announces_a_word"] = lambda request: message(_body(request)[0], "Content-Length: abc", body=VALUE)
-LIES["announces_two_lengths"] = lambda request: message(
-    _body(request)[0], "Content-Length: 5", "Content-Length: 1000", body=VALUE
+LIES["announces_two_lengths"] = _get(
+    lambda start, more, body: message(start, *more, "Content-Length: 5", f"Content-Length: {len(body)}", body=body)
 )
 LIES["contradicts_its_chunks"] = _get(
     lambda start, more, body: message(
