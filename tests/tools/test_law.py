@@ -134,7 +134,7 @@ def _pack(items: dict[str, bytes], folder: Path, rng: random.Random) -> Result:
 def _migrate(items: dict[str, bytes], folder: Path, rng: random.Random) -> Result:
     remove = rng.random() < 0.5
     migrate_2to3(items, remove_v2=remove)
-    return [(items, 3)] if remove else [(items, 2), (items, 3)]
+    return [(items, 3), *([(items, 2)] if ".zgroup" in items and not remove else [])]
 
 
 def _migrate_directory(items: dict[str, bytes], folder: Path, rng: random.Random) -> Result:
