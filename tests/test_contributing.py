@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "zarrstore").rglob("*.py"))
 TEXT = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
 
 
@@ -15,6 +19,14 @@ def test_every_file_that_contributing_names_exists():
     missing = {name for name in named if not (ROOT / name).exists() and not (ROOT / "zarrstore" / name).exists()}
     assert len(named) > 15
     assert missing == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_variable_is_named_by_a_bare_participle(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert not names & {"told", "said", "made", "gone"}, f"name it by a noun of the field: {path}"
 
 
 def test_stores_has_at_most_sixteen_entries():

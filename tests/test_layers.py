@@ -237,3 +237,33 @@ def test_keys_are_taken_apart_in_one_module_only(module):
     assert not found, (
         textwrap.indent("\n".join(found), "  ") + "\ndoes what a function of zarrstore.keys does, or should."
     )
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of zarrstore that one names in its imports, those that only type checkers see included."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("zarrstore.") for alias in node.names if "zarrstore." in alias.name}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "zarrstore":
+            below = (node.module or "").removeprefix("zarrstore").lstrip(".")
+            for alias in node.names:
+                whole = f"{below}.{alias.name}".strip(".")
+                found.add(whole if whole in MODULES else below)
+    return (found & set(MODULES)) - {module, ""}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: imported_modules(module) for module in MODULES if module}
+    circles = []
+    for module in sorted(graph):
+        seen: dict[str, str] = {}
+        waiting = [(name, module) for name in graph[module]]
+        while waiting:
+            name, source = waiting.pop()
+            if name not in seen:
+                seen[name] = source
+                waiting += [(other, name) for other in graph[name]]
+        if module in seen:
+            circles.append(f"{seen[module]} imports {module}, which leads to it")
+    assert circles == []

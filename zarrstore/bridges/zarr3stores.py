@@ -52,12 +52,15 @@ def _base(store: ZarrStore) -> tuple[ZarrStore, bool]:
 
 
 @contextmanager
-def _absent_if_too_long() -> Iterator[None]:
-    """Let nothing be found under a name that is longer than a file system can have."""
+def _absent_if_no_name() -> Iterator[None]:
+    """Let nothing be found under a name that the store cannot have: too long for a file, or refused by obstore."""
     try:
         yield
     except OSError as exc:
         if exc.errno != errno.ENAMETOOLONG:
+            raise
+    except ValueError as exc:
+        if not str(exc).startswith("Could not parse path"):
             raise
 
 
@@ -98,6 +101,7 @@ class AsyncStoreMapping(Store):
             store = LocalStore(store.root.absolute(), read_only=store.read_only)
         self.store = store
         self.loop = loop
+        self._pid = os.getpid()
         base, known = _base(store)
         # A wrapper that is not zarr's own may have other keys than the store within: only its own methods are used.
         self._base = base if known else store
@@ -107,6 +111,7 @@ class AsyncStoreMapping(Store):
         self._fsspec = known and isinstance(base, FsspecStore)
         self._takes_patterns = isinstance(base, FsspecStore)
         self._zip = isinstance(base, ZipStore)
+        self._has_native_threads = type(base).__name__ == "ObjectStore"
         writable = store.supports_writes and not store.read_only
         self.capabilities = Capabilities(
             writable=writable,
@@ -131,6 +136,11 @@ class AsyncStoreMapping(Store):
     # Running -------------------------------------------------------------------------------------------------------
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._pid != os.getpid() and self._has_native_threads:
+            coroutine.close()
+            raise UnsupportedOperation(
+                "be used in a forked child, which lacks obstore's threads", self, "open it there"
+            )
         return sync(coroutine) if self.loop == "zarr" else shared_loop().run(coroutine)
 
     def _gather(self, act: Callable[[Any], Awaitable[T]], items: Iterable[Any]) -> list[T]:
@@ -160,7 +170,7 @@ class AsyncStoreMapping(Store):
             if listing is None:
                 listing = list_(path)  # here, since obstore wants a running loop already
             taken: list[str] = []
-            with _absent_if_too_long():
+            with _absent_if_no_name():
                 async for item in listing:
                     taken.append(item)
                     if len(taken) == _LISTED_AT_ONCE:
@@ -180,7 +190,7 @@ class AsyncStoreMapping(Store):
             # exists() may be true for a directory, and delete() then removes it.
             return await self._read(key) is not None
         found = False
-        with _absent_if_too_long():
+        with _absent_if_no_name():
             found = await self.store.exists(key)
         return found
 
@@ -189,7 +199,7 @@ class AsyncStoreMapping(Store):
 
     async def _read(self, key: str, part: Any = None) -> bytes | None:
         value = None
-        with _absent_if_too_long():
+        with _absent_if_no_name():
             value = await self.store.get(key, default_buffer_prototype(), part)
         return None if value is None else value.to_bytes()
 
@@ -389,7 +399,7 @@ class AsyncStoreMapping(Store):
         elif not self._local:
             self._run(self.store.delete_dir(path))
         elif not self._contains(path):  # delete_dir() of a LocalStore refuses a file
-            with _absent_if_too_long():
+            with _absent_if_no_name():
                 self._run(self.store.delete_dir(path))
             self._prune(k.parent(path))
 

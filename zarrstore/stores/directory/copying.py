@@ -6,20 +6,31 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from zarrstore.keys import parent
 from zarrstore.stores._files import release_name, temporary_name, with_file
-
-if TYPE_CHECKING:
-    from zarrstore.stores.directory import DirectoryStore
 
 __all__ = ["copier"]
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
-def copier(source: DirectoryStore, dest: DirectoryStore) -> Callable[[str, str], int] | None:
+class Directory(Protocol):
+    """What is read here of a DirectoryStore."""
+
+    normalize_keys: bool
+    direct_io: bool
+    durability: str
+    _folders: Any
+    _base: str
+    _read_flags: int
+    _unsynced: Any
+
+    def _replace_noted(self, temporary: str, key: str, directory: str) -> None: ...
+
+
+def copier(source: Directory, dest: Directory) -> Callable[[str, str], int] | None:
     """Return ``copy(key, dest_key) -> bytes``; None where the system or an option of the stores does not allow it.
 
     Notes
