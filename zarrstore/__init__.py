@@ -5,7 +5,7 @@ Each public name is loaded from its module when it is first used, so that ``impo
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 TYPE_CHECKING = False  # as type checkers read it; `import typing` costs more than all the rest of this file
 if TYPE_CHECKING:
