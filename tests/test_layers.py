@@ -24,7 +24,7 @@ class Room(NamedTuple):
 
 
 # The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
-ALGEBRA = r"errors|keys|values|spans|optional|urls"
+ALGEBRA = r"errors|keys|values|spans|optional|answers|urls"
 CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|base|batch|refuse|adapt|spelling"
 WRAPPERS = r"wrappers(\..*)?"
 ROOMS = {

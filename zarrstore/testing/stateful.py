@@ -76,8 +76,8 @@ def _machine(make: Callable[[], Any], names: Sequence[str], reopen: Callable[[An
     class Machine(RuleBasedStateMachine):
         @initialize()
         def start(self) -> None:
-            self.made = make()
-            self.store = as_store(self.made)
+            self.opened = make()
+            self.store = as_store(self.opened)
             self.model = Model(self.store.capabilities.hierarchical)
 
         @rule(key=paths, value=values)
@@ -170,8 +170,8 @@ def _machine(make: Callable[[], Any], names: Sequence[str], reopen: Callable[[An
         def flush_and_reopen(self) -> None:
             self.store.flush()
             if reopen is not None:
-                self.made = reopen(self.made)
-                self.store = as_store(self.made)
+                self.opened = reopen(self.opened)
+                self.store = as_store(self.opened)
 
         @invariant()
         def same_items(self) -> None:

@@ -141,8 +141,8 @@ class DBMStore(Store):
     def __getstate__(self) -> dict[str, Any]:
         if self._handle is not None:
             self._flush()
-        made = ("_handle", "_release", "capabilities", "implementation")
-        return {name: value for name, value in self.__dict__.items() if name not in made}
+        per_process = ("_handle", "_release", "capabilities", "implementation")
+        return {name: value for name, value in self.__dict__.items() if name not in per_process}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

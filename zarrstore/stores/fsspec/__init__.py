@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.answers import Answer, Unusable, ValueReader
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems, batches
 from zarrstore.errors import (
@@ -21,7 +22,6 @@ from zarrstore.errors import (
     UnsupportedOperation,
 )
 from zarrstore.optional import require
-from zarrstore.stores._answers import Answer, Unusable, ValueReader
 from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
 from zarrstore.urls import without_secrets

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from zarrstore import keys as k
+from zarrstore.answers import Answer, Unusable, check_length, problem_of_body, redirect_target
 from zarrstore.optional import require
-from zarrstore.stores._answers import Answer, Unusable, check_length, problem_of_body, redirect_target
 
 __all__ = ["S3Requests", "WebRequests", "gather"]
 

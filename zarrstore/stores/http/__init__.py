@@ -11,13 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from zarrstore import keys as k
+from zarrstore.answers import ValueReader
 from zarrstore.base import Capabilities
 from zarrstore.batch import AheadItems
 from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.optional import require
 from zarrstore.refuse import RefuseWrites
-from zarrstore.stores._answers import ValueReader
 from zarrstore.stores.http.client import Client
 from zarrstore.urls import UserInfo, split_userinfo, with_userinfo, without_secrets
 

@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from zarrstore.errors import StoreReadError
-from zarrstore.stores._answers import (
+from zarrstore.answers import (
     Answer,
     Unusable,
     check_length,
@@ -19,6 +18,7 @@ from zarrstore.stores._answers import (
     problem_of_body,
     redirect_target,
 )
+from zarrstore.errors import StoreReadError
 from zarrstore.stores.http.strict import pool_manager
 from zarrstore.urls import split_userinfo, without_secrets
 

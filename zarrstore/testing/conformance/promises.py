@@ -105,8 +105,8 @@ class PromiseTests(StoreMaking):
         if self.reopen is None:
             return
         expected = self.tree()
-        made = self.reopen(self.make_filled(tmp_path, expected), tmp_path)
-        store = as_store(made)
+        opened = self.reopen(self.make_filled(tmp_path, expected), tmp_path)
+        store = as_store(opened)
         assert {key: store[key] for key in expected} == expected
         if store.capabilities.listable:
             assert sorted(store) == sorted(expected)
@@ -114,8 +114,8 @@ class PromiseTests(StoreMaking):
             del store["foo/bar"]
             store["foo/new"] = b"new"
             store.flush()
-            made = self.reopen(made, tmp_path)
-            store = as_store(made)
+            opened = self.reopen(opened, tmp_path)
+            store = as_store(opened)
             assert sorted(store.keys_below("foo")) == ["foo/foo/foo", "foo/new", "foo/oof/x"]
         store.close()
         store.close()
@@ -223,5 +223,5 @@ class PromiseTests(StoreMaking):
             return self.make_store(place[0])
 
         again = self.reopen
-        reopen = None if again is None else (lambda made: again(made, place[0]))
+        reopen = None if again is None else (lambda opened: again(opened, place[0]))
         check_against_dict(make, reopen=reopen, names=self.segments, max_examples=self.examples)
