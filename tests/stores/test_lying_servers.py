@@ -123,14 +123,20 @@ def test_an_honest_server_is_read_right(client: str, server: liar.Liar) -> None:
 NO_LIES_ON_S3 = frozenset({"packs_the_answer", "tells_the_packed_length_to_head"})
 
 
-@pytest.mark.parametrize("client", list(CLIENTS))
+#: Those of s3fs take seconds each, for botocore repeats, redirects and waits in its own way.
+PATIENT = [pytest.param(name, marks=pytest.mark.slow) if name == "FSStore s3" else name for name in CLIENTS]
+
+
+@pytest.mark.parametrize("client", PATIENT)
 @pytest.mark.parametrize("kind", [kind for kind in liar.LIES if kind not in liar.SLOW])
 def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server: liar.Liar) -> None:
     if client.endswith("s3") and kind in NO_LIES_ON_S3:
         return
     store = CLIENTS[client](server, kind)
     wrong = {}
-    for name, (read, right) in READS.items():
+    # botocore makes what it can of a redirect, until the store's patience ends: 4 seconds each time here.
+    is_slow = client == "FSStore s3" and kind.startswith(("redirects", "says_no", "speaks"))
+    for name, (read, right) in [("get", READS["get"])] if is_slow else READS.items():
         try:
             value = read(store)
         except StoreReadError:
@@ -144,7 +150,7 @@ def test_a_lie_gives_the_right_value_or_an_error(kind: str, client: str, server:
     assert "absent" not in CLIENTS[client](server, kind)  # on a connection that no lie has spoilt
 
 
-@pytest.mark.parametrize("client", list(CLIENTS))
+@pytest.mark.parametrize("client", PATIENT)
 @pytest.mark.parametrize("kind", sorted(liar.SLOW))
 def test_a_server_that_dawdles_is_given_up(kind: str, client: str, server: liar.Liar) -> None:
     store = CLIENTS[client](server, kind)

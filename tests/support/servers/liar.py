@@ -79,10 +79,10 @@ def _body(request: Request) -> tuple[str, list[str], bytes]:
 def _get(reply: Callable[[str, list[str], bytes], Reply]) -> Lie:
     """Return a lie about the answers to GET, made from status line, headers and body."""
 
-    def told(request: Request) -> Reply | None:
+    def answer(request: Request) -> Reply | None:
         return None if request.method == "HEAD" else reply(*_body(request))
 
-    return told
+    return answer
 
 
 def chunked(*parts: bytes) -> bytes:
@@ -147,10 +147,10 @@ def ignores_ranges(request: Request) -> Reply | None:
 def _ranged(reply: Callable[[int, int], Reply]) -> Lie:
     """Return a lie about the answers to requests for a range."""
 
-    def told(request: Request) -> Reply | None:
+    def answer(request: Request) -> Reply | None:
         return None if request.span is None or request.method == "HEAD" else reply(*request.span)
 
-    return told
+    return answer
 
 
 def _part(first: int, stop: int, body: bytes, *more: str) -> bytes:

@@ -2,7 +2,7 @@
 
 ::
 
-    python tests/support/servers/s3.py up     start it, or find it up; it stays up until told otherwise
+    python tests/support/servers/s3.py up     start it, or find it up; it stays up until it is brought down
     python tests/support/servers/s3.py down   stop it, now or when the last session that uses it leaves
     python tests/support/servers/s3.py env    what a client needs, as export lines
 
