@@ -669,6 +669,17 @@ mark("absent")
 store.get("foo/absent")
 mark("listdir")
 store.listdir("foo")
+mark("more")
+store["plain/0.0"] = bytes(1000)
+store["plain/0.0"], "plain/0.0" in store
+mark("set without a document")
+store["plain/0.0"] = bytes(1000)
+mark("get without a document")
+store["plain/0.0"]
+mark("in without a document")
+"plain/0.0" in store
+mark("delete")
+del store["plain/0.0"]
 mark("end")
 """
 
@@ -682,18 +693,21 @@ def test_a_set_is_4_system_calls_a_get_4_and_an_in_1(tmp_path, kind):
     subprocess.run(command, check=True, cwd=peers.CHECKOUT, stdin=subprocess.DEVNULL)
     calls: dict[str, list[str]] = {}
     for line in log.read_text().splitlines():
-        if found := re.search(r'"/mark/(\w+)"', line):
+        if found := re.search(r'"/mark/([\w ]+)"', line):
             calls[found[1]] = current = []
         elif calls and (call := re.match(r"(\w+)\(", line)) and call[1] not in ("brk", "mmap", "munmap", "futex"):
             current.append(call[1])
-    calls = {
-        name: [{"pread64": "read", "newfstatat": "stat", "lstat": "stat"}.get(c, c) for c in found]
-        for name, found in calls.items()
-    }
+    names = {"pread64": "read", "newfstatat": "stat", "lstat": "stat", "access": "faccessat", "faccessat2": "faccessat"}
+    calls = {step: [names.get(call, call) for call in found] for step, found in calls.items()}
     assert calls["set"] == ["openat", "write", "close", "rename"]
     assert calls["get"] == ["openat", "read", "lseek", "close"]
     assert calls["in"] == ["stat"]
     assert calls["absent"] == ["openat"]
+    looks = ["faccessat"] * (2 if kind == "nested" else 0)  # for an array and a nested file that came meanwhile
+    assert calls["set without a document"] == ["openat", "write", "close", "rename", *looks]
+    assert calls["get without a document"] == ["openat", "read", "lseek", "close"]
+    assert calls["in without a document"] == ["stat"]
+    assert [c for c in calls["delete"] if c != "faccessat"] == ["stat", "unlink", "rmdir"]
     if kind == "plain":
         assert [c for c in calls["listdir"] if c not in ("fstat", "stat")] == [
             "openat",

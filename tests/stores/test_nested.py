@@ -99,7 +99,7 @@ def test_chunks_are_listed_in_the_spelling_that_their_array_says(store):
     assert sorted(store) == sorted(expected)
     assert len(store) == len(expected)
     assert store.listdir("flat") == sorted(dots | documents)
-    assert store.listdir("slashed") == sorted({"0", "1"} | documents)
+    assert store.listdir("slashed") == sorted(slashes | documents)
     assert store.listdir("none") == ["0.1", "1"]
     assert (store.listdir("slashed/0"), store.listdir("flat/0")) == (["1"], [])
     assert sorted(store.keys_below("slashed/0")) == ["slashed/0/1"]
@@ -129,6 +129,108 @@ def test_a_directory_of_chunks_with_flat_keys_is_no_directory(store):
     store.rmdir("s/0")
     store.rename("s/1", "s/7")
     assert sorted(store.keys_below("s")) == ["s/.zarray", "s/7/1"]
+
+
+def test_a_chunk_keeps_its_name_when_its_array_goes(store):
+    chunks = {"a/0.1": b"1", "a/1.0": b"2", "a/2": b"3", "a/x": b"4"}
+    store.update(
+        {"a/.zarray": FLAT, **chunks, "s/.zarray": SLASHED, "s/0/1": b"5", "a/7/.zarray": FLAT, "a/7/0.0": b"6"}
+    )
+    del store["a/.zarray"]
+    rest = {"a/7/.zarray": FLAT, "a/7/0.0": b"6"}
+    assert dict(store) == {**chunks, **rest, "s/.zarray": SLASHED, "s/0/1": b"5"}
+    assert store["a/0/1"] == b"1"
+    store.delitems(["s/.zarray", "a/7/.zarray"])
+    assert dict(store) == {**chunks, "s/0/1": b"5", "a/7/0.0": b"6"}
+    store["a/.zarray"] = FLAT
+    assert store["a/1.0"] == b"2"
+    store.rename("a/.zarray", "document")
+    assert {key: store[key] for key in chunks} == chunks
+
+
+def test_a_directory_named_zarray_makes_no_array(store):
+    store.update({".zarray/a": b"1", "0.1": b"2"})
+    assert (dict(store), files(Path(store.path))) == ({".zarray/a": b"1", "0.1": b"2"}, [".zarray/a", "0.1"])
+
+
+def test_items_popped_one_by_one_are_those_that_were_there(store):
+    expected = {f"a/{i}.{j}": b"1" for i in range(3) for j in range(2)}
+    expected |= {"a/.zarray": FLAT, "a/.zattrs": b"{}", ".zgroup": b"{}", "g/0/.zarray": FLAT, "g/0/0.0": b"2"}
+    store.update(expected)
+    popped = []
+    while store:
+        popped.append(store.popitem())
+    assert dict(popped) == expected
+    assert len(popped) == len(expected)
+    names = [key for key, _ in popped]
+    assert names.index("a/.zarray") > max(names.index(key) for key in expected if key.startswith("a/0"))
+
+
+def test_deleting_a_whole_array_key_by_key_moves_nothing(store, monkeypatch):
+    store.update({"a/.zarray": FLAT, **{f"a/{i}.0": b"1" for i in range(20)}})
+    moves = []
+    link = os.link
+    monkeypatch.setattr(os, "link", lambda *args, **kw: (moves.append(args), link(*args, **kw)))
+    store.delitems(sorted(store, reverse=True))
+    assert (list(store), moves) == ([], [])
+
+
+def test_sizes_in_a_listing_are_those_of_the_values_in_any_spelling(store):
+    store.update({"f/.zarray": FLAT, "f/0.1": b"12", "s/.zarray": SLASHED, "s/0/1": b"123", "n/0.1": b"1234"})
+    assert {entry.key: entry.nbytes for entry in store._details("")} == {key: len(store[key]) for key in store}
+
+
+def test_a_chunk_that_another_store_sets_in_another_spelling_is_found_at_once(tmp_path):
+    one, two = NestedDirectoryStore(tmp_path), NestedDirectoryStore(tmp_path)
+    value = 0
+    for prepare in ({}, {"a/.zarray": FLAT}, {"a/.zarray": SLASHED}):
+        for first, second in (("a/0.1", "a/0/1"), ("a/0/1", "a/0.1"), ("a/0.1", "a/0.1")):
+            one.clear()
+            one.update(prepare)
+            for writer, reader in ((one, two), (two, one), (one, two)):
+                for spelling in (first, second):
+                    value += 1
+                    assert (reader.get(first) is None) is (reader.get(second) is None)
+                    writer[spelling] = b"%d" % value
+                    assert writer[first] == writer[second] == reader[first] == reader[second] == b"%d" % value
+                    assert len(list(reader)) == 1 + len(prepare)
+            one.pop(second)
+            assert (two.get(first), two.get(second), first in two) == (None, None, False)
+
+
+def test_an_array_that_comes_from_another_store_between_two_chunks_gets_both_nested(tmp_path):
+    one, two = NestedDirectoryStore(tmp_path), NestedDirectoryStore(tmp_path)
+    one["a/0.0"] = b"1"
+    assert one["a/0.0"] == b"1"
+    two["a/.zarray"] = FLAT
+    one["a/0.0"] = b"2"  # within the second for which `one` takes `a` for no array
+    one["a/0.1"] = b"3"
+    assert files(tmp_path) == ["a/.zarray", "a/0/0", "a/0/1"]
+    assert two["a/0.0"] == b"2"
+
+
+@pytest.mark.needs_peer("zarr2")
+@pytest.mark.parametrize("kind", ["NestedDirectoryStore(path)", "DirectoryStore(path, dimension_separator='/')"])
+def test_zarr_2_18_counts_the_chunks_that_are_initialized(tmp_path, kind):
+    script = f"""
+        import sys, json, warnings
+        warnings.simplefilter("ignore")
+        import numpy as np, zarr
+        import zarrstore.bridges.zarr2
+        from zarrstore import DirectoryStore, NestedDirectoryStore
+        counts = []
+        for number, module in enumerate((sys.modules[__name__], zarr)):
+            DirectoryStore, NestedDirectoryStore = module.DirectoryStore, module.NestedDirectoryStore
+            path = sys.argv[1] + str(number)
+            store = {kind}
+            array = zarr.create((100, 50), chunks=(10, 10), store=store, path="x", dtype="i4", dimension_separator="/")
+            array[:] = 1
+            counts.append([array.nchunks_initialized, store.listdir("x")])
+        print(json.dumps(counts))
+    """
+    ours, theirs = peers.run("zarr2", script, tmp_path / "data")
+    assert ours == theirs
+    assert ours[0] == 50
 
 
 @pytest.mark.parametrize("document, chunk", [(FLAT, "0/0.1"), (SLASHED, "0/0/1")])

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
 from zarrstore import keys as k
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, MetadataError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY, loads
@@ -19,30 +19,46 @@ __all__ = ["NestedDirectoryStore"]
 
 T = TypeVar("T")
 
-#: For how long, in seconds, an array that was seen is believed to be there.
+#: Seconds for which counts what was seen of a directory.
 _FRESH = 1.0
 _MOST = 1 << 16
+#: In place of a separator: what stands before it is a key.
+_AS_IT_IS = "key"
 
 
 class _Array(NamedTuple):
-    """What was seen of an array, and until when it is believed."""
+    """What was seen of an array, and until when it counts."""
 
     until: float
-    #: Directories that have the name of a chunk: its key would be a value where a directory is.
+    #: Directories with the name of a chunk: its key would be a value where a directory is.
     taken: frozenset[str]
+    #: Whether chunks lie in flat files, as other stores write them.
+    has_flat_files: bool
 
 
-class _Nested(dict[str, str]):
-    """The nested spelling of keys seen before: a look-up costs a tenth of `keys.nest`."""
+class _Spelling(NamedTuple):
+    """Where a key is looked for."""
 
-    def __missing__(self, key: str) -> str:
+    #: The nested spelling; the key itself if it is no flat chunk key.
+    nested: str
+    #: The directory beside the flat file in which the nested file lies, however deep; "" if both are one.
+    first: str
+
+
+class _Spellings(dict[str, _Spelling]):
+    """By key, of keys seen before: a look-up costs a tenth of `keys.nest`."""
+
+    def __missing__(self, key: str) -> _Spelling:
         if len(self) >= _MOST:
             self.clear()
-        self[key] = nested = k.nest(key)
-        return nested
+        nested = k.nest(key)
+        at = parent(key)
+        first = "" if nested == key else k.join(at, k.child(nested, at) or "")
+        self[key] = spelling = _Spelling(nested, first)
+        return spelling
 
 
-_nested = _Nested()
+_spellings = _Spellings()
 
 
 class NestedDirectoryStore(DirectoryStore):
@@ -73,9 +89,13 @@ class NestedDirectoryStore(DirectoryStore):
     nested once their ``.zarray`` is set. A directory of chunks whose keys are flat holds no keys of its own: listdir
     of ``foo/0`` is empty.
 
-    Cost: that of `DirectoryStore`, and for an absent chunk one more system call a spelling. Threads, processes and
-    crash: as `DirectoryStore`. Source: zarr 2.2, which nests every such key, and 2.18.7, which nests none but tells
-    arrays to; deviation: `listdir` gives immediate children (zarr 2.18.7 gives ``0/1``).
+    When ``.zarray`` is deleted, chunks that were listed flat are moved to flat files, so no key changes its name: one
+    rename for each. Iteration yields it after the chunks. `listdir` of an array whose separator is '/' gives names such
+    as ``0/1``, as zarr 2.18.7, which counts them (`nchunks_initialized`).
+
+    Cost: that of `DirectoryStore`; where no ``.zarray`` is near, a set has two system calls more and a delete one.
+    Threads, processes and crash: as `DirectoryStore`. Source: zarr 2.2, which nests every such key, and 2.18.7, which
+    nests none but names '/' to arrays.
 
     Examples
     --------
@@ -97,115 +117,185 @@ class NestedDirectoryStore(DirectoryStore):
         if dimension_separator not in (None, "/"):
             raise ValueError(f"dimension_separator is {dimension_separator!r}: a NestedDirectoryStore has '/'")
         super().__init__(path, normalize_keys, "/", **options)
-        self._arrays: dict[str, _Array] = {}
+        self._forget()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._arrays = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._arrays: dict[str, _Array] = {}
+        #: Directories without an array, and until when that counts.
+        self._plain: dict[str, float] = {}
+        #: For the first directory of nested chunks: until when what was seen counts, and whether it was absent.
+        self._firsts: dict[str, tuple[float, bool]] = {}
 
     # One value --------------------------------------------------------------------------------------------------------
+    #
+    # After a set has returned, at most one file of a chunk is left, so it does not matter in which order they are
+    # looked for. The memos below only choose the order; they may be a second behind.
 
     def _get(self, key: str) -> bytes:
-        try:
-            return super()._get(_nested[key])
-        except KeyError as exc:
-            return self._read_flat(super()._get, key, exc)
+        return self._find(super()._get, key)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         get = super()._get_range
-        try:
-            return get(_nested[key], start, stop)
-        except KeyError as exc:
-            return self._read_flat(lambda flat: get(flat, start, stop), key, exc)
+        return self._find(lambda place: get(place, start, stop), key)
 
     def _get_suffix(self, key: str, n: int) -> bytes:
         get = super()._get_suffix
-        try:
-            return get(_nested[key], n)
-        except KeyError as exc:
-            return self._read_flat(lambda flat: get(flat, n), key, exc)
+        return self._find(lambda place: get(place, n), key)
 
     def _nbytes(self, key: str) -> int:
-        try:
-            return super()._nbytes(_nested[key])
-        except KeyError as exc:
-            return self._read_flat(super()._nbytes, key, exc)
+        return self._find(super()._nbytes, key)
+
+    def _entry(self, key: str) -> Entry:
+        return self._find(super()._entry, key)._replace(key=key)
 
     def _contains(self, key: str) -> bool:
-        if super()._contains(_nested[key]):
+        contains = super()._contains
+        nested, first = _spellings[key]
+        if first and self._is_absent(first) and contains(key):
             return True
-        return any(map(super()._contains, _flat(key)))
+        return contains(nested) or any(map(contains, _flat(key))) or (self._was_moved(key) and contains(nested))
 
     def _stored_key(self, key: str) -> str:
         here = super()._contains
-        return next((name for name in (_nested[key], *_flat(key)) if here(name)), key)
+        return next((name for name in (_spellings[key].nested, *_flat(key)) if here(name)), key)
 
-    def _read_flat(self, read: Callable[[str], T], key: str, exc: KeyError) -> T:
-        """Read a value that is not where it should be from a flat file."""
-        if isinstance(exc, InvalidKeyError):
-            raise exc
-        for flat in _flat(key):
-            with suppress(KeyError):
-                return read(flat)
+    def _find(self, read: Callable[[str], T], key: str) -> T:
+        """Return what `read` returns for the file in which a chunk is found."""
+        nested, first = _spellings[key]
+        if first and self._is_absent(first):
+            try:
+                return read(key)
+            except InvalidKeyError:
+                raise
+            except KeyError:
+                pass
+        try:
+            return read(nested)
+        except InvalidKeyError:
+            raise
+        except KeyError:
+            for flat in _flat(key):
+                with suppress(KeyError):
+                    return read(flat)
+        if self._was_moved(key):
+            return read(nested)
         raise KeyError(key)
 
+    def _is_absent(self, first: str) -> bool:
+        """Tell whether a directory of nested chunks was absent when it was looked for within the last second."""
+        now = monotonic()
+        until, absent = self._firsts.get(first, (0.0, False))
+        if until > now:
+            return absent
+        if len(self._firsts) >= _MOST:
+            self._firsts.clear()
+        absent = not self._exists(first)
+        self._firsts[first] = (now + _FRESH, absent)
+        return absent
+
+    def _exists(self, path: str) -> bool:
+        # os.access: unlike os.stat, it raises nothing where the path is absent, which costs half.
+        return os.access(self._base + self._lower(path), os.F_OK)
+
+    def _is_value(self, path: str) -> bool:
+        return self._exists(path) and self._status(path) is not None
+
+    def _was_moved(self, key: str) -> bool:
+        """Tell whether a chunk that was found nowhere may have been moved meanwhile."""
+        return next(_flat(key), None) is not None and self._exists(_spellings[key].nested)
+
     def _write(self, key: str, value: bytes | memoryview) -> None:
-        nested = _nested[key]
+        nested, first = _spellings[key]
         if nested == key:
             super()._write(key, value)
+            self._drop_flat(key)
             if k.name(key) == ZARRAY:
+                self._plain.pop(parent(key), None)
                 self._nest_chunks(parent(key))
             return
         array = self._array(parent(key))
         if array is not None and array.taken and k.name(key) in array.taken:
-            super()._write(key, value)  # which says what is in the way
-        elif array is not None or self._status(nested) is not None:
+            super()._write(key, value)  # raises, and names what is in the way
+        elif array is not None:
+            super()._write(nested, value)
+            if array.has_flat_files:
+                self._drop_flat(key)
+        elif not self._is_absent(first) and self._status(nested) is not None:
             super()._write(nested, value)
         else:
             super()._write(key, value)
-            if self._is_array(parent(key)):
-                # Made meanwhile, by one who may have moved an older value to where it is read first.
+            # The array, or the nested file, may have come meanwhile, with an older value that is read first.
+            if self._is_value(k.join(parent(key), ZARRAY)) or self._is_value(nested):
+                self._forget()
                 super()._write(nested, value)
                 with suppress(KeyError):
                     super()._unlink(key)
 
+    def _drop_flat(self, key: str) -> None:
+        """Remove flat files of a chunk whose nested file was written."""
+        for flat in _flat(key):
+            if self._exists(flat):
+                with suppress(KeyError):
+                    super()._unlink(flat)
+
     def _unlink(self, key: str) -> Iterable[str]:
+        if k.name(key) == ZARRAY and self._status(key) is not None:
+            self._flatten_chunks(parent(key))
+            self._forget()
+        nested, first = _spellings[key]
         emptied: list[str] = []
-        for place in (_nested[key], *_flat(key)):
+        if first and self._is_absent(first):
+            with suppress(KeyError):
+                emptied.extend(super()._unlink(key))
+                if not self._exists(nested):
+                    return emptied
+        for place in (nested, *_flat(key)):
             with suppress(KeyError):
                 emptied.extend(super()._unlink(place))
         if not emptied:
             raise KeyError(key)
-        if k.name(key) == ZARRAY:
-            self._arrays.clear()
         return emptied
+
+    def _delete_many(self, keys: Iterable[str]) -> None:
+        # Documents of arrays last: before, each of them would move the chunks that are deleted next.
+        super()._delete_many(sorted(keys, key=lambda key: k.name(key) == ZARRAY))
 
     # Arrays -------------------------------------------------------------------------------------------------------
 
-    def _is_array(self, path: str) -> bool:
-        return self._array(path) is not None
-
     def _array(self, path: str) -> _Array | None:
+        """Return what is known of the array at a path, None if there is none, or was none within the last second."""
         now = monotonic()
-        seen = self._arrays.get(path)
-        if seen is not None and seen.until > now:
-            return seen
+        array = self._arrays.get(path)
+        if array is not None and array.until > now:
+            return array
+        if self._plain.get(path, 0.0) > now:
+            return None
+        if len(self._arrays) + len(self._plain) >= _MOST:
+            self._forget()
         if self._status(k.join(path, ZARRAY)) is None:
-            return None  # not remembered: the next chunk may come after its array
-        if len(self._arrays) >= _MOST:
-            self._arrays.clear()
-        taken = frozenset(name for name in self._scan(path)[1] if k.nest(name) != name)
-        self._arrays[path] = seen = _Array(now + _FRESH, taken)
-        return seen
+            self._plain[path] = now + _FRESH
+            return None
+        files, folders = self._scan(path)
+        taken = frozenset(name for name in folders if k.nest(name) != name)
+        has_flat_files = any(k.nest(name) != name for name in files)
+        # The more names there are, the longer the scan counts: it takes at most a fiftieth of the time.
+        until = now + max(_FRESH, 50 * (monotonic() - now))
+        self._arrays[path] = array = _Array(until, taken, has_flat_files)
+        return array
 
     def _make(self, path: str, key: str) -> None:
         for at in (*k.parents(path), path):
-            nested = _nested[at]
-            if nested != at and self._is_array(parent(at)):
+            nested = _spellings[at].nested
+            if nested != at and self._array(parent(at)) is not None:
                 if self._status(nested) is not None:
                     raise ConflictError(key, self, at)
-                self._arrays.clear()
+                self._arrays.clear()  # `taken` has a new member
         super()._make(path, key)
+        self._firsts.clear()
 
     def _separator(self, array: str) -> str:
         """Return the separator of the keys of an array's chunks."""
@@ -244,6 +334,34 @@ class NestedDirectoryStore(DirectoryStore):
             except KeyError:  # deleted meanwhile, or a value is in the way; a flat file is found too
                 self._tree.prune(parent(nested))
 
+    def _flatten_chunks(self, array: str) -> None:
+        """Move to flat files the chunks that are listed flat: without ``.zarray`` they would be listed nested."""
+        if self._separator(array) != ".":
+            return
+        pending = [k.join(array, name) for name in self._scan(array)[1] if _is_number(name)]
+        while pending:
+            at = pending.pop()
+            files, folders = self._scan(at)
+            if ZARRAY in files:  # an array of its own
+                continue
+            pending.extend(k.join(at, name) for name in folders if _is_number(name))
+            for name in files:
+                nested = k.join(at, name)
+                flat = k.flatten(nested, array)
+                if flat != nested:
+                    self._move_over(nested, flat)
+
+    def _move_over(self, nested: str, flat: str) -> None:
+        try:
+            super()._rename(nested, flat)
+        except DestinationExistsError:  # an older value: the nested file is read first
+            with suppress(KeyError):
+                super()._unlink(flat)
+            with suppress(KeyError, DestinationExistsError):
+                super()._rename(nested, flat)
+        except KeyError:  # deleted meanwhile
+            pass
+
     # Listing ------------------------------------------------------------------------------------------------------
 
     def _keys(self, path: str) -> Iterator[str]:
@@ -251,19 +369,26 @@ class NestedDirectoryStore(DirectoryStore):
         array = self._array_around(path)
         if array is not None and self._separator(array) == ".":
             return
-        pending = [(path, array, "/")]
+        pending: list[tuple[str, str | None, str]] = [(path, array, "/")]
         while pending:
             at, array, separator = pending.pop()
+            if separator == _AS_IT_IS:
+                yield at
+                continue
             files, folders = self._scan(at)
+            lead = k.prefix(at)
             if ZARRAY in files:
                 array, separator = at, self._separator(at)
-            lead = k.prefix(at)
+                # After the chunks: whoever deletes what is listed, key by key, would change their names.
+                files.remove(ZARRAY)
+                pending.append((lead + ZARRAY, None, _AS_IT_IS))
+            numbered = any(map(_is_number, folders))
             for name in files:
                 key = lead + name
-                if _nested[key] != key and self._is_shadowed(key, folders):
+                if numbered and _spellings[key].first and self._is_shadowed(key, folders):
                     continue
                 if array is not None:
-                    key = k.flatten(key, array) if separator == "." else _nested[key]
+                    key = k.flatten(key, array) if separator == "." else _spellings[key].nested
                 yield key
             pending.extend((lead + name, array if _is_number(name) else None, separator) for name in folders)
 
@@ -295,16 +420,18 @@ class NestedDirectoryStore(DirectoryStore):
 
     def _rmdir(self, path: str) -> None:
         if not self._is_hidden(self._lower(path)):
-            self._arrays.clear()
+            self._forget()
             super()._rmdir(path)
+            self._forget()
 
     def _rename(self, source: str, destination: str) -> None:
-        self._arrays.clear()
-        one_file = _nested[source] != source or _nested[destination] != destination or _is_number(k.name(source))
+        self._forget()
+        one_file = bool(_spellings[source].first or _spellings[destination].first) or _is_number(k.name(source))
         if one_file or ZARRAY in (k.name(source), k.name(destination)):
             Store._rename(self, source, destination)  # to wherever its new name says
         else:
             super()._rename(source, destination)
+        self._forget()
 
 
 def _is_number(name: str) -> bool:
@@ -313,4 +440,4 @@ def _is_number(name: str) -> bool:
 
 def _flat(key: str) -> Iterator[str]:
     """Yield the flat spellings of a chunk key, `key` itself too if it is one."""
-    return k.flat_spellings(_nested[key]) if key[-1:].isdecimal() else iter(())
+    return k.flat_spellings(_spellings[key].nested) if key[-1:].isdecimal() else iter(())

@@ -122,6 +122,14 @@ class DirectoryReader(Store):
             raise KeyError(key)
         return status.st_size
 
+    def _entry(self, key: str) -> Entry:
+        status = self._status(key)
+        if status is None:
+            raise KeyError(key)
+        # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
+        times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+        return Entry(key, status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{times}")
+
     def _status(self, key: str) -> os.stat_result | None:
         """Return the status of the file that holds a value, None if there is none."""
         if self.normalize_keys or key[-8:] == ".partial":
@@ -168,11 +176,10 @@ class DirectoryReader(Store):
 
     def _details(self, path: str) -> Iterator[Entry]:
         for key in self._keys(path):
-            status = self._status(self._stored_key(key))
-            if status is not None:
-                # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
-                times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
-                yield Entry(key, status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{times}")
+            try:
+                yield self._entry(key)
+            except KeyError:  # deleted meanwhile
+                continue
 
     def _count(self) -> int:
         return sum(len(files) for _, files in self._walk(""))
