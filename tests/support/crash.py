@@ -89,11 +89,10 @@ def _kills(where: str, folder: str, rounds: str, promise: str, flush_every: str,
             os.close(ours)
             _write_for_ever(open_store(place), theirs, start, int(flush_every), number + int(seed))
         os.close(theirs)
-        select.select([ours], [], [], 30)
-        time.sleep(chance.random() ** 2 * 0.08)
+        messages = _read_some(ours, chance)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        acknowledged += _note(history, os.fdopen(ours, "rb").read(), promise)
+        acknowledged += _note(history, messages + os.fdopen(ours, "rb").read(), promise)
         found = _in_child(lambda: _inspect(open_store(place)))
         bad += [f"round {number}: {line}" for line in found["bad"]]
         for key, past in history.items():
@@ -105,6 +104,19 @@ def _kills(where: str, folder: str, rounds: str, promise: str, flush_every: str,
                 bad.append(f"round {number}: key {key} has version {version} of {past[-3:]}")
             history[key] = [(past[-1][0], version is not None) if version is None else (version, True)]
     return {"bad": bad, "acknowledged": acknowledged}
+
+
+def _read_some(pipe: int, chance: random.Random) -> bytes:
+    """Read until the writer did some of its work and a random moment passed: a kill comes early or late in a call."""
+    # By progress and not by the clock: on a busy machine the writer would not have begun, and nothing would be shown.
+    wanted, messages = int(chance.random() ** 2 * 60) * MESSAGE.size, b""
+    while len(messages) <= wanted and select.select([pipe], [], [], 30)[0]:
+        chunk = os.read(pipe, 1 << 16)
+        if not chunk:
+            break
+        messages += chunk
+    time.sleep(chance.random() ** 3 * 0.01)
+    return messages
 
 
 def _write_for_ever(store: Any, pipe: int, version: int, flush_every: int, seed: int) -> None:
@@ -132,7 +144,7 @@ def _write_for_ever(store: Any, pipe: int, version: int, flush_every: int, seed:
 
 
 def _note(history: dict[int, list[tuple[int, bool]]], messages: bytes, promise: str) -> int:
-    """Enter what the writer said into the history; what can no longer be found leaves it."""
+    """Enter what the writer reported into the history; what can no longer be found leaves it."""
     final = b"a" if promise == "acknowledged" else b"f"
     count = 0
     for at in range(0, len(messages) - MESSAGE.size + 1, MESSAGE.size):
@@ -202,7 +214,8 @@ def failing_calls(where: str, folder: Path, names: str = MUTATING, every: int = 
     Returns
     -------
     dict
-        `calls`: how often each was made; `bad`: what was found wrong afterwards; `silent`: faults that raised no error.
+        `calls`: how often each was made; `bad`: what was found wrong afterwards; `silent`: faults that raised no error;
+        `missed`: calls that did not come in the run that was to meet the fault (see `_came`).
     """
     return _run(["failing_calls", where, str(folder), names, str(every)], timeout=110)
 
@@ -213,16 +226,27 @@ def _failing_calls(where: str, folder: str, names: str, every: str) -> dict[str,
     _traced(where, _new(folder, "counted"), ["-e", f"trace={names}"], log)
     made = re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE)
     calls = {name: made.count(name) for name in sorted(set(made))}
-    bad, silent = [], []
+    bad: list[str] = []
+    silent: list[str] = []
+    missed: list[str] = []
     for call, count in calls.items():
         for nth in range(1, count + 1, int(every)):
             for fault in FAULTS:
                 title = f"{call} {nth} of {count}, {fault}"
                 found = _inject(where, _new(folder, title), call, fault, nth, log)
                 bad += [f"{title}: {line}" for line in found["bad"]]
-                if not fault.endswith("KILL") and not found["raised"]:
+                if found["missed"]:
+                    missed.append(title)
+                elif not fault.endswith("KILL") and not found["raised"]:
                     silent.append(title)
-    return {"calls": calls, "bad": bad, "silent": silent}
+    assert len(missed) * 4 <= sum(calls.values()) * len(FAULTS), f"most calls did not come: {missed}"
+    return {"calls": calls, "bad": bad, "silent": silent, "missed": missed}
+
+
+def _came(log: str, call: str) -> int:
+    """Return how often a thread made a call: strace counts for each thread by itself, and threads share work anew."""
+    made = re.findall(rf"^(\d+) +{call}\(", log, re.MULTILINE)
+    return max(map(made.count, set(made)), default=0)
 
 
 def _new(folder: str, name: str) -> str:
@@ -232,25 +256,31 @@ def _new(folder: str, name: str) -> str:
 
 
 def _inject(where: str, folder: str, call: str, fault: str, nth: int, log: Path) -> dict[str, Any]:
-    told = _traced(where, folder, ["-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={nth}"], log)
-    bad = [told["panic"]] if told["panic"] else []
-    if not told["killed"] and "INJECTED" not in log.read_text():
+    report = _traced(where, folder, ["-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={nth}"], log)
+    bad = [report["panic"]] if report["panic"] else []
+    text = log.read_text()
+    missed = not report["killed"] and "INJECTED" not in text
+    if missed and _came(text, call) >= nth:
         bad.append("the fault did not happen")
     found = _in_child(lambda: _as_text(_opener(where)(Path(folder))))
     if "panic" in found:
-        return {"bad": [*bad, f"cannot be opened again: {found['panic']}"], "raised": told["raised"]}
+        return {
+            "bad": [*bad, f"cannot be opened again: {found['panic']}"],
+            "raised": report["raised"],
+            "missed": missed,
+        }
     expected: dict[str, list[str | None]] = {name: [_digest(v)] for name, v in (KEPT | BEFORE).items()}
     for number, (_, change) in enumerate(STEPS):
         for name, new in change.items():
             before = expected.get(name, [None])
-            if number < told["done"]:
+            if number < report["done"]:
                 expected[name] = [_digest(new)]
-            elif number == told["done"] and told["killed"]:
+            elif number == report["done"] and report["killed"]:
                 expected[name] = [*before, _digest(new)]
     for name in sorted(set(expected) | set(found)):
         if found.get(name) not in expected.get(name, [None]):
             bad.append(f"{name!r} is {found.get(name)} and should be one of {expected.get(name)}")
-    return {"bad": bad, "raised": told["raised"]}
+    return {"bad": bad, "raised": report["raised"], "missed": missed}
 
 
 def _digest(content: bytes | None) -> str | None:
@@ -265,8 +295,8 @@ def _as_text(store: Any) -> dict[str, str | None]:
 
 def _traced(where: str, folder: str, options: list[str], log: Path) -> dict[str, Any]:
     # The worker reports through shared memory: its writes to a pipe would be system calls too.
-    board = mmap.mmap(-1, 1 << 16)
-    board[:8] = bytes(8)
+    shared = mmap.mmap(-1, 1 << 16)
+    shared[:8] = bytes(8)
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
@@ -274,12 +304,12 @@ def _traced(where: str, folder: str, options: list[str], log: Path) -> dict[str,
         store = _opener(where)(Path(folder))
         store.setitems(KEPT | BEFORE)
         store.flush()
-        board[0] = 1
+        shared[0] = 1
         os.read(ours, 1)
-        _work(store, board)
+        _work(store, shared)
         os._exit(0)
     os.close(ours)
-    while board[0] == 0:
+    while shared[0] == 0:
         time.sleep(0.001)
     tracer = subprocess.Popen(
         ["strace", "-f", "-p", str(child), "-o", str(log), *options], stderr=subprocess.PIPE, text=True
@@ -295,39 +325,39 @@ def _traced(where: str, folder: str, options: list[str], log: Path) -> dict[str,
         tracer.wait()
         if tracer.stderr:
             tracer.stderr.close()
-    size = int.from_bytes(board[4:8], "little")
-    told: dict[str, Any] = json.loads(board[8 : 8 + size] or '{"done": 0, "raised": [], "panic": ""}')
-    told["killed"] = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    if os.WIFSIGNALED(status) and not told["killed"]:
-        told["panic"] = f"the process died of {signal.Signals(os.WTERMSIG(status)).name}"
-    return told
+    size = int.from_bytes(shared[4:8], "little")
+    report: dict[str, Any] = json.loads(shared[8 : 8 + size] or '{"done": 0, "raised": [], "panic": ""}')
+    report["killed"] = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if os.WIFSIGNALED(status) and not report["killed"]:
+        report["panic"] = f"the process died of {signal.Signals(os.WTERMSIG(status)).name}"
+    return report
 
 
-def _work(store: Any, board: mmap.mmap) -> None:
-    told: dict[str, Any] = {"done": 0, "raised": [], "panic": ""}
+def _work(store: Any, shared: mmap.mmap) -> None:
+    found: dict[str, Any] = {"done": 0, "raised": [], "panic": ""}
 
     def report() -> None:
-        text = json.dumps(told).encode()
-        board[8 : 8 + len(text)] = text
-        board[4:8] = len(text).to_bytes(4, "little")
+        text = json.dumps(found).encode()
+        shared[8 : 8 + len(text)] = text
+        shared[4:8] = len(text).to_bytes(4, "little")
 
     for what, change in STEPS:
         try:
             _step(store, what, change)
         except OSError as exc:
-            told["raised"].append(f"{what}: {type(exc).__name__}: {exc}")
+            found["raised"].append(f"{what}: {type(exc).__name__}: {exc}")
             held = {name: store.get(name) for name in change}
             if any(held[name] not in (new, BEFORE.get(name)) for name, new in change.items()):
-                told["panic"] = f"after the failed {what} the store holds neither the old nor the new value"
+                found["panic"] = f"after the failed {what} the store holds neither the old nor the new value"
             try:  # the fault was for once: the same object works
                 _step(store, what, change)
             except Exception as again:
-                told["panic"] = f"{what} failed twice: {exc}; {type(again).__name__}: {again}"
+                found["panic"] = f"{what} failed twice: {exc}; {type(again).__name__}: {again}"
                 break
         except Exception as exc:
-            told["panic"] = f"{what}: {type(exc).__name__}: {exc}"
+            found["panic"] = f"{what}: {type(exc).__name__}: {exc}"
             break
-        told["done"] += 1
+        found["done"] += 1
         report()
     report()
 
@@ -356,11 +386,11 @@ def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if child == 0:
         os.close(ours)
         try:
-            told = work()
+            result = work()
         except BaseException as exc:
-            told = {"panic": f"{type(exc).__name__}: {exc}", "bad": [f"{type(exc).__name__}: {exc}"], "versions": {}}
+            result = {"panic": f"{type(exc).__name__}: {exc}", "bad": [f"{type(exc).__name__}: {exc}"], "versions": {}}
         with os.fdopen(theirs, "w") as pipe:
-            json.dump(told, pipe)
+            json.dump(result, pipe)
         os._exit(0)
     os.close(theirs)
     text = os.fdopen(ours, "r").read()
