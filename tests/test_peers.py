@@ -88,6 +88,7 @@ def test_it(n):
 """
 
 
+@pytest.mark.slow
 def test_nobody_runs_beside_a_test_that_measures(tmp_path):
     assert re.match("24 passed", suite(tmp_path, MEASURING, "-n", "2"))
     spans = [tuple(map(float, line.split())) for line in (tmp_path / "log").read_text().splitlines()]

@@ -88,6 +88,7 @@ for _name, _open in OPENERS.items():
     del _Suite
 
 
+@pytest.mark.slow
 @only(not WITHIN)
 @pytest.mark.parametrize("peer, implementations", [("debian", {"ndbm", "gnu"}), ("py313", {"sqlite3"})])
 def test_every_implementation_passes_this_file(peer, implementations, tmp_path):

@@ -61,6 +61,7 @@ class TestOverS3(OverS3):
         return FSStore(store.url, **self.server.storage_options())
 
 
+@pytest.mark.slow
 class TestAPlainS3Map(OverS3):
     checks_processes = False
     examples = 1
@@ -138,6 +139,7 @@ def test_deletes_go_by_the_thousand(counted):
     assert dict(store) == {"ab": b"2"}
 
 
+@pytest.mark.slow
 def test_a_hierarchy_of_2000_chunks_is_written_listed_renamed_and_removed(counted):
     store, proxy = counted
     chunks = {f"array/{i}.{j}": b"%d,%d" % (i, j) for i in range(40) for j in range(50)}

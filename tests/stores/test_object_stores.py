@@ -105,6 +105,7 @@ class TestObstoreOnS3(ObstoreSuite):
         return self.make_store(tmp_path)
 
 
+@pytest.mark.slow
 class TestOpenDALOnS3(TestObstoreOnS3):
     library = "opendal"
     test_a_name_that_obstore_refuses_is_refused_in_words = None  # type: ignore[assignment]

@@ -33,6 +33,7 @@ def client(tmp_path: Path) -> Any:
         yield client
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_twenty_thousand_chunks_on_a_cluster_that_loses_a_worker(client: Any, tmp_path: Path) -> None:
     source = DirectoryStore(tmp_path / "source")
