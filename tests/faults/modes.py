@@ -25,7 +25,9 @@ class Mode(NamedTuple):
         ``open(folder)``, the same place each time, by the way that the manual names for after a crash.
     kill, power : {'acknowledged', 'flushed', 'whole', None}
         What survives the end of the process, and a power cut: every write that returned; what a `flush` that returned
-        followed; 'whole': no wrong value, but a refusal to open is allowed; None: nothing is promised.
+        followed; 'untouched': the same, of keys that nobody set again since the flush (a key set again may be torn, as
+        the store's documentation says); 'whole': no wrong value, but a refusal to open is allowed; None: nothing is
+        promised.
     """
 
     open: Callable[[Path], Any]
@@ -44,12 +46,12 @@ def _zip(folder: Path) -> ZipStore:
 
 MODES: dict[str, Mode] = {
     "DirectoryStore": Mode(lambda f: DirectoryStore(f / "data"), "acknowledged", None),
-    "DirectoryStore-flush": Mode(lambda f: DirectoryStore(f / "data", durability="flush"), "acknowledged", "flushed"),
+    "DirectoryStore-flush": Mode(lambda f: DirectoryStore(f / "data", durability="flush"), "acknowledged", "untouched"),
     "DirectoryStore-always": Mode(
         lambda f: DirectoryStore(f / "data", durability="always"), "acknowledged", "acknowledged"
     ),
     "NestedDirectoryStore-flush": Mode(
-        lambda f: NestedDirectoryStore(f / "data", durability="flush"), "acknowledged", "flushed"
+        lambda f: NestedDirectoryStore(f / "data", durability="flush"), "acknowledged", "untouched"
     ),
     "ZipStore": Mode(_zip, "acknowledged", "flushed"),
     "LMDBStore": Mode(lambda f: LMDBStore(f / "data.lmdb"), "acknowledged", "flushed"),

@@ -157,7 +157,7 @@ def _round(mode: str, image: Path, place: Path, chance: random.Random) -> dict[s
         found = crash._in_child(lambda: _inspect(opener, place, promise))
     bad = found["bad"] if "panic" not in found else [found["panic"]]
     if "panic" not in found and not found["refused"]:
-        bad += _compare(history, found["versions"], promise)
+        bad += _compare(history, found, promise)
     later = sum(len(past) > 1 for past in history.values())
     return {"bad": bad, "promised": promised, "later": later, "cut": running, "refused": found.get("refused", 0)}
 
@@ -222,7 +222,7 @@ def _name(key: int) -> str:
 
 def _note(history: dict[int, list[tuple[int, bool]]], messages: bytes, promise: str | None) -> None:
     """Enter what the writer reported; what it was promised drops the versions before it."""
-    final = {"acknowledged": b"a", "flushed": b"f"}.get(promise or "")
+    final = {"acknowledged": b"a", "flushed": b"f", "untouched": b"f"}.get(promise or "")
     for what, key, version in _MESSAGE.iter_unpack(messages[: len(messages) - len(messages) % _MESSAGE.size]):
         if what in (b"s", b"d"):
             history[key].append((version, what == b"s"))
@@ -232,7 +232,7 @@ def _note(history: dict[int, list[tuple[int, bool]]], messages: bytes, promise: 
 
 
 def _inspect(opener: Any, place: Path, promise: str | None) -> dict[str, Any]:
-    versions, bad = {}, []
+    versions, errors, bad = {}, {}, []
     try:
         store = opener(place)
     except OSError as exc:
@@ -249,22 +249,23 @@ def _inspect(opener: Any, place: Path, promise: str | None) -> dict[str, Any]:
             if _name(key) in listed:
                 bad.append(f"{_name(key)!r} is listed and not there")
         except Exception as exc:
-            bad.append(f"{_name(key)!r}: {type(exc).__name__}: {exc}")
-            versions[str(key)] = -1
+            errors[str(key)] = f"{_name(key)!r}: {type(exc).__name__}: {exc}"
     bad += [f"a key that nobody set: {name!r}" for name in set(listed) - {_name(key) for key in range(KEYS)}]
     store["written/later"] = b"1"
     assert store["written/later"] == b"1"
     store.close()
-    return {"versions": versions, "bad": bad, "refused": 0}
+    return {"versions": versions, "errors": errors, "bad": bad, "refused": 0}
 
 
-def _compare(history: dict[int, list[tuple[int, bool]]], versions: dict[str, int], promise: str | None) -> list[str]:
+def _compare(history: dict[int, list[tuple[int, bool]]], found: dict[str, Any], promise: str | None) -> list[str]:
     bad = []
     for key, past in history.items():
-        version = versions.get(str(key))
-        if version == -1:
-            continue  # said already
-        if version is None:
+        version = found["versions"].get(str(key))
+        if promise == "untouched" and len(past) > 1:
+            continue
+        if str(key) in found["errors"]:
+            bad.append(found["errors"][str(key)])
+        elif version is None:
             if promise != "whole" and all(there for _, there in past):
                 bad.append(f"{_name(key)!r} is lost; it had {past[:4]}")
         elif (version, True) not in past:
