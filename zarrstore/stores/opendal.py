@@ -19,10 +19,9 @@ T = TypeVar("T")
 
 #: Services whose values are files: a value excludes a directory of its name.
 _FILES = frozenset({"alluxio", "fs", "ftp", "hdfs", "hdfs-native", "monoiofs", "seafile", "sftp", "webdav", "webhdfs"})
-#: What OpenDAL trims at both ends of a name: the white space of Unicode. Its walk through files loses directories so.
+#: What OpenDAL trims at both ends of a name: the white space of Unicode. Its listings lose directories so.
 _SPACE = "[\\t\\n\\v\\f\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"
-_TRIMMED = re.compile(rf"\A{_SPACE}|{_SPACE}\Z")
-_TRIMMED_IN_FILES = re.compile(rf"(?:\A|/){_SPACE}|{_SPACE}(?:/|\Z)")
+_TRIMMED = re.compile(rf"(?:\A|/){_SPACE}|{_SPACE}(?:/|\Z)")
 #: How often a file is written whose directory another thread removes meanwhile.
 _ATTEMPTS = 5
 
@@ -50,8 +49,8 @@ class OpenDALStore(Objects):
     Cost, in requests: get, set, `in`, `nbytes` 1; a part 1, 3 if it goes past the end, which OpenDAL refuses; the last
     bytes 2; `del` 2; `delitems` and `rmdir` 1 per key (2 on files), for Python's OpenDAL has no batches; `rename` 1 per
     key, copied by the service where it can, and those to list and to delete. OpenDAL lists without letting other
-    threads run. It trims white space at both ends of a name: keys that begin or
-    end so (on files, segments) are refused. Its threads do not survive a fork.
+    threads run. It trims white space at both ends of a name: keys with a segment that begins or
+    ends so are refused. Its threads do not survive a fork.
 
     A set is as whole as the service's: the service ``fs`` overwrites in place unless it is given
     ``atomic_write_dir``. Threads: safe. Processes: as the service. Pickles as the operator does; one on memory comes
@@ -73,7 +72,6 @@ class OpenDALStore(Objects):
         # Its repr alone names the service: Operator("fs", root=...).
         self._service = repr(operator).partition('"')[2].partition('"')[0]
         super().__init__(absent, self._service in _FILES, self._service != "memory", workers)
-        self._unsafe = _TRIMMED_IN_FILES if self.capabilities.hierarchical else _TRIMMED
         self.copies = bool(operator.capability().copy) and not self.capabilities.hierarchical
         self._rename_checks_source = self.copies
         self.operator = operator
@@ -99,7 +97,7 @@ class OpenDALStore(Objects):
 
     def _check_name(self, key: str) -> None:
         """Raise InvalidKeyError if OpenDAL takes the name for another one."""
-        if self._unsafe.search(key):
+        if _TRIMMED.search(key):
             raise InvalidKeyError(key, "OpenDAL trims white space, and would take it for another name")
 
     def _ask(self, key: str, act: Callable[[], T]) -> T:
@@ -120,7 +118,7 @@ class OpenDALStore(Objects):
         return int(found.content_length)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if (stop is None or start < stop) and not self._unsafe.search(key):
+        if (stop is None or start < stop) and not _TRIMMED.search(key):
             size = {} if stop is None else {"size": stop - start}
             try:
                 return bytes(self.operator.read(key, offset=start, **size))
@@ -148,7 +146,7 @@ class OpenDALStore(Objects):
         while entry := self._listed(path, lambda: next(entries, ())):
             # Directories end in a slash, and the one that was asked for is among them.
             at = entry.path.removesuffix("/")
-            if k.is_below(at, path) and k.is_key(at) and not self._unsafe.search(at):
+            if k.is_below(at, path) and k.is_key(at) and not _TRIMMED.search(at):
                 yield at, at == entry.path
 
     def _listed(self, path: str, act: Callable[[], Any]) -> Any:
@@ -189,7 +187,7 @@ class OpenDALStore(Objects):
                     raise
 
     def _remove(self, key: str) -> None:
-        if self._unsafe.search(key):
+        if _TRIMMED.search(key):
             return
         # WebDAV deletes a directory with all that is in it.
         if self.capabilities.hierarchical and not self._contains(key):
