@@ -83,8 +83,7 @@ def on_s3(library: str, server: Any, bucket: str, prefix: str, **options: Any) -
         region="us-east-1",
         virtual_hosted_style_request=False,
         client_options={"allow_http": True},
-        # A busy gateway answers 500 now and then; what the store makes of an error is tested with max_retries=0.
-        retry_config={"max_retries": 4, "retry_timeout": datetime.timedelta(seconds=20)},
+        retry_config={"max_retries": 0, "retry_timeout": datetime.timedelta(seconds=5)},
         **access,
     )
     return ObstoreStore(place, **options)

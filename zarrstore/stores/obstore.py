@@ -234,7 +234,13 @@ class ObstoreStore(Objects):
     # Writing -------------------------------------------------------------------------------------------------------
 
     def _copy(self, source: str, destination: str) -> None:
-        self._ask(source, lambda: self._obstore.copy(self.store, source, destination))
+        try:
+            self._ask(source, lambda: self._obstore.copy(self.store, source, destination))
+        except StoreReadError:
+            # Of a name that is too long to be there, Ceph's gateway says 500 and not 404.
+            if self._contains(source):
+                raise
+            raise KeyError(source) from None
 
     def _put(self, key: str, value: bytes) -> None:
         try:
