@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from zarrstore import keys as k
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
-from zarrstore.tools.manifest import values_of
+from zarrstore.tools.manifest import values_of, write_lines
 
 __all__ = ["bagit_lines", "compare_bagit", "dandi_checksum", "write_bagit_manifest"]
 
@@ -145,21 +145,13 @@ def write_bagit_manifest(
     >>> open(file).read()
     '5a8f4fa2aeab5431888ee8a18ce3bcea  data/a/0\\n'
     """
-    target = Path(file)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.new")
-    count = 0
-    try:
-        with open(beside, "w", encoding="utf-8", newline="") as output:
-            for key, value in values_of(store, path):
-                output.write(f"{hashlib.new(algorithm, value).hexdigest()}  data/{_escaped(key)}\n")
-                count += 1
-            output.flush()
-            os.fsync(output.fileno())
-        os.replace(beside, target)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    return count
+    return write_lines(
+        file,
+        (
+            f"{hashlib.new(algorithm, value).hexdigest()}  data/{_escaped(key)}\n"
+            for key, value in values_of(store, path)
+        ),
+    )
 
 
 def _escaped(key: str) -> str:

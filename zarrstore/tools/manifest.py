@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ __all__ = [
     "manifest_of",
     "read_manifest",
     "values_of",
+    "write_lines",
     "write_manifest",
 ]
 
@@ -120,13 +121,18 @@ def write_manifest(store: Mapping[str, Any], file: str | os.PathLike[str], path:
     >>> open(file).read()
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a/x\\n'
     """
+    return write_lines(file, (_line(key, digest) for key, digest in digests_of(store, path)))
+
+
+def write_lines(file: str | os.PathLike[str], lines: Iterable[str]) -> int:
+    """Replace a file of text by lines, as a whole and durably; return how many there are."""
     target = Path(file)
     beside = target.with_name(f".{target.name}.{os.getpid()}.new")
     count = 0
     try:
         with open(beside, "w", encoding="utf-8", newline="") as output:
-            for key, digest in digests_of(store, path):
-                output.write(_line(key, digest))
+            for line in lines:
+                output.write(line)
                 count += 1
             output.flush()
             os.fsync(output.fileno())
