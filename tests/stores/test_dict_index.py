@@ -67,6 +67,27 @@ def test_work_on_a_small_subtree_looks_at_no_other_key():
     assert (store.listdir(), len(store)) == (["big"], 20_000)
 
 
+def test_a_directory_is_removed_with_a_value_that_a_reader_saw_before_its_set_ended():
+    remover = seen = None
+
+    class Values(dict):
+        def __setitem__(self, key, value):
+            nonlocal remover, seen
+            super().__setitem__(key, value)
+            if key == "a/new":
+                seen = store.get(key)
+                remover = threading.Thread(target=store.rmdir, args=("a",))
+                remover.start()
+                remover.join(0.05)  # where nothing makes it wait, it ends
+
+    store = DictStore(cls=Values)
+    store["a/old"] = b"1"
+    store.listdir("a")  # builds the index
+    store["a/new"] = b"2"
+    remover.join()
+    assert (seen, dict(store)) == (b"2", {})
+
+
 def listing_by_keys(store, path):
     return sorted(k.children(list(store), path))
 

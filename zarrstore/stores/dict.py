@@ -45,7 +45,7 @@ class _Index(Resource):
             keys, pending = [], [path]
             while pending:
                 at = pending.pop()
-                for name in names.get(at, ()):
+                for name in list(names.get(at, ())):
                     key = k.join(at, name)
                     if key in self.root:
                         keys.append(key)
@@ -53,29 +53,47 @@ class _Index(Resource):
                         pending.append(key)
             return keys
 
-    def update(self, key: str) -> None:
-        """Bring the index in line with whether `root` has a key now, whichever thread has set or deleted it."""
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value, and its name with it: no listing sees one without the other.
+
+        A reader can see a value as soon as it is in `root`, long before `put` returns. If the name came later, an
+        `rmdir` that begins after that reader would miss the key.
+        """
+        try:
+            with self.turn:
+                self.root[key] = value
+                if self.names is not None:
+                    _enter(self.names, key)
+        except BaseException:
+            self.names = None
+            raise
+
+    def remove(self, key: str) -> None:
+        """Forget a value and its name; KeyError if it is absent."""
+        try:
+            with self.turn:
+                del self.root[key]
+                if self.names is not None:
+                    self._leave(self.names, key)
+        except KeyError:
+            raise
+        except BaseException:
+            self.names = None
+            raise
+
+    def clear(self) -> None:
+        """Forget all values and names."""
         with self.turn:
-            names = self.names
-            if names is None:
-                return
-            if key in self.root:
-                _enter(names, key)
-            else:
-                self._leave(names, key)
+            self.names = None  # first: Ctrl-C may come between the two
+            self.root.clear()
 
     def _built(self) -> dict[str, dict[str, None]]:
-        names = self.names
-        if names is None:
-            # Published before the keys are read: a writer whose key the reading misses finds the index and updates it.
-            names = self.names = {}
-            try:
-                for key in list(self.root):
-                    _enter(names, key)
-            except BaseException:
-                self.names = None
-                raise
-        return names
+        if self.names is None:
+            names: dict[str, dict[str, None]] = {}
+            for key in list(self.root):
+                _enter(names, key)
+            self.names = names
+        return self.names
 
     def _leave(self, names: dict[str, dict[str, None]], key: str) -> None:
         while key and key not in names:  # neither a value nor a directory any more
@@ -203,29 +221,19 @@ class DictStore(Store):
         return key in self.root
 
     def _set(self, key: str, value: bytes | memoryview) -> None:
-        try:
-            self.root[key] = value if type(value) is bytes else bytes(value)
-            if self._index is not None and self._index.names is not None:
-                self._index.update(key)
-        except BaseException:
-            self._drop_index()
-            raise
+        kept = value if type(value) is bytes else bytes(value)
+        if self._index is None:
+            self.root[key] = kept
+        else:
+            self._index.put(key, kept)
 
     def _delete(self, key: str) -> None:
         if key not in self.root:
             raise KeyError(key)
-        try:
+        if self._index is None:
             del self.root[key]
-            if self._index is not None and self._index.names is not None:
-                self._index.update(key)
-        except BaseException:
-            self._drop_index()
-            raise
-
-    def _drop_index(self) -> None:
-        """Have the index built anew: Ctrl-C may have come between a change of `root` and that of the index."""
-        if self._index is not None:
-            self._index.names = None
+        else:
+            self._index.remove(key)
 
     def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
         for key, value in items:
@@ -251,9 +259,10 @@ class DictStore(Store):
         return len(self.root[key])
 
     def _clear(self) -> None:
-        self._drop_index()  # before too, for Ctrl-C behind the next line
-        self.root.clear()
-        self._drop_index()
+        if self._index is None:
+            self.root.clear()
+        else:
+            self._index.clear()
 
     def _listdir(self, path: str) -> Iterable[str]:
         return super()._listdir(path) if self._index is None else self._index.children(path)
