@@ -15,10 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from zarrstore import DirectoryStore, LMDBStore, init_array, init_group, open_store
+from zarrstore import DirectoryStore, init_array, init_group, open_store
 from zarrstore.cli.group import VERBS, run
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata
-from zarrstore.tools.move import move
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests" / "data"
@@ -340,6 +339,42 @@ def test_an_answer_of_no_changes_nothing(cli: Cli, monkeypatch: pytest.MonkeyPat
     assert "nothing was changed" in result.err
 
 
+# From a web server ----------------------------------------------------------------------------------------------------
+
+
+def test_how_many_chunks_are_asked_for_is_an_option_of_every_verb_that_asks(
+    cli: Cli, http_server: Callable[[Path], str]
+) -> None:
+    with open_store("www/a.zarr", mode="w") as store:
+        init_array(store, shape=30, chunks=10, dtype="i1", fill_value=0, path="a")
+        consolidate_metadata(store)
+    url = http_server(Path("www")).rstrip("/") + "/a.zarr"
+    verbs = (
+        ("copy", url, "copied.zarr"),
+        ("pack", url, "packed.zip"),
+        ("pack", url, "planned.zip", "-n"),
+        ("verify", url),
+        ("diff", url, "www/a.zarr"),
+        ("du", url),
+        ("info", url, "a"),
+        ("ls", "-l", url, "a"),
+    )
+    for verb in verbs:
+        refused = cli(*verb, "--max-questions", "2")
+        assert refused.code == 3, verb
+        assert "3 chunks" in refused.err, verb
+        assert "--max-questions 3" in refused.err, verb
+        assert not any(Path(name).exists() for name in ("copied.zarr", "packed.zip", "planned.zip"))
+    for verb in verbs:
+        allowed = cli(*verb, "--max-questions", "3")
+        assert allowed.code == (4 if verb[0] == "verify" else 0), (verb, allowed.err)
+        if verb[0] not in ("info", "ls"):
+            assert "3 chunks are asked for by name" in allowed.err, verb
+            assert allowed.err.count("cannot be listed") == 1, verb
+    assert "would pack 6 keys" in cli("pack", url, "planned.zip", "-n").err
+    assert not Path("planned.zip").exists()
+
+
 # mv -------------------------------------------------------------------------------------------------------------------
 
 
@@ -348,53 +383,3 @@ def test_mv_keeps_consolidated_metadata_true(cli: Cli) -> None:
     with open_store("legacy.zarr", mode="r") as store:
         assert not check_consolidated(store)
         assert not any(key.startswith("ocean/") for key in store)
-
-
-def inline(nodes: dict[str, str]) -> dict[str, bytes]:
-    group = {"zarr_format": 3, "node_type": "group"}
-    found = {path: {"zarr_format": 3, "node_type": kind} for path, kind in nodes.items()}
-    root = {**group, "consolidated_metadata": {"kind": "inline", "must_understand": False, "metadata": found}}
-    return {"zarr.json": json.dumps(root).encode()} | {
-        f"{path}/zarr.json": json.dumps(node).encode() for path, node in found.items()
-    }
-
-
-def test_a_move_keeps_inline_consolidated_metadata_true() -> None:
-    store = inline({"a": "group", "a/b": "array", "ab": "array"}) | {"a/b/c/0": b"1"}
-    move(store, "a", "x/y")
-    assert set(json.loads(store["zarr.json"])["consolidated_metadata"]["metadata"]) == {"ab", "x/y", "x/y/b"}
-    assert store["x/y/b/c/0"] == b"1"
-
-
-def test_a_move_that_is_refused_or_fails_changes_nothing() -> None:
-    store: dict[str, bytes] = {}
-    init_array(store, shape=3, path="a")
-    init_array(store, shape=3, path="b")
-    consolidate_metadata(store)
-    store |= inline({"a": "array", "b": "array"})
-    before = dict(store)
-    for source, dest, error in (("a", "b", FileExistsError), ("a", "a/b", ValueError), ("typo", "c", KeyError)):
-        with pytest.raises(error):
-            move(store, source, dest)
-        assert store == before
-    move(store, "a", "a")
-    assert store == before
-
-
-def test_a_move_never_lets_a_reader_look_where_the_chunks_are_not(tmp_path: Path) -> None:
-    from zarrstore.testing import Recorder
-
-    with LMDBStore(tmp_path / "a.lmdb") as inner:
-        init_array(inner, shape=3, path="a")
-        consolidate_metadata(inner)
-        recorder = Recorder()
-        move(recorder.watch(inner, "store"), "a", "b")
-        actions = [event for event in recorder.order() if event[1] != "close"]
-        assert actions == [
-            ("store", "set", ".zmetadata"),
-            ("store", "flush", ""),
-            ("store", "rename", "a"),
-            ("store", "flush", ""),
-            ("store", "set", ".zmetadata"),
-        ]
-        assert not check_consolidated(inner)

@@ -5,6 +5,10 @@ from __future__ import annotations
 __all__ = ["EXPLAINED", "FOCUSED"]
 
 _COPY = "tests/tools/test_copy.py tests/tools/test_copy_journal.py tests/tools/test_holding.py tests/tools/test_grid.py"
+_VERIFY = "tests/tools/test_verify.py tests/tools/test_verify_damages.py"
+_MIGRATE = "tests/tools/test_migrate_2to3.py tests/tools/test_migrate_again.py"
+_REPAIR = "tests/tools/test_old_trees.py tests/tools/test_migrate_again.py"
+_SQLITE = "tests/stores/test_sqlite_values.py tests/stores/test_sqlite.py tests/stores/test_sqlite_crash.py"
 
 #: Dotted names below zarrstore -> the test files that must notice a change.
 FOCUSED = {
@@ -19,13 +23,22 @@ FOCUSED = {
     "tools.streams": "tests/tools/test_streams.py",
     "tools.diff": "tests/tools/test_diff.py tests/tools/test_manifest_diff_clean.py tests/tools/test_grid.py",
     "tools.manifest": "tests/tools/test_manifest_diff_clean.py tests/tools/test_diff.py",
-    "tools.move": "tests/cli/test_exits.py",
-    "tools.migrate_2to3": "tests/tools/test_migrate_2to3.py",
+    "tools.move": "tests/tools/test_move.py",
     "tools.migrate_1to2": "tests/tools/test_migrate_1to2.py",
-    "tools.verify": "tests/tools/test_verify.py",
+    "tools.migrate_2to3": f"{_MIGRATE} tests/tools/test_old_trees.py",
+    "tools.migrate_3to2": "tests/wrappers/test_unsharded.py",
+    "tools.shard": "tests/tools/test_shard.py",
+    "tools.repair": _REPAIR,
+    "tools.respell": _REPAIR,
+    "tools.consolidate": f"{_MIGRATE} tests/wrappers/test_consolidated.py",
+    "tools.verify": _VERIFY,
+    "tools.inspection": _VERIFY,
     "wrappers.overlay": "tests/wrappers/test_overlay.py tests/wrappers/test_overlay_marks.py",
+    "wrappers._marks": "tests/wrappers/test_overlay_marks.py tests/wrappers/test_overlay.py",
     "wrappers.split": "tests/wrappers/test_split.py",
-    "stores.sqlite": "tests/stores/test_sqlite.py tests/stores/test_sqlite_crash.py",
+    "stores.sqlite": _SQLITE,
+    "stores.sqlite.connections": _SQLITE,
+    "stores.sqlite.rows": _SQLITE,
     "stores.zip": "tests/stores/test_zip_process.py tests/stores/test_zip.py tests/stores/test_zip_archives.py",
     "stores.zip.life": "tests/stores/test_zip_process.py tests/stores/test_zip_interrupts.py tests/stores/test_zip.py",
     "stores.zip.writer": "tests/stores/test_zip_interrupts.py tests/stores/test_zip_cost.py tests/stores/test_zip.py",

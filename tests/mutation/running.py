@@ -1,7 +1,8 @@
 """Run the focused tests of a module against one planted change after the other, each in a process of its own.
 
 The heavy packages are imported once; each change is tried in a fork, in which an import hook hands the changed source
-to Python before zarrstore is imported. The first failing test ends a trial.
+to Python before zarrstore is imported. The first failing test ends a trial, so the quickest tests run first: those that
+the run without a change found to be quick.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import random
 import shutil
@@ -20,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.mutation.planting import Change, changes_of
 from tests.mutation.rooms import FOCUSED
@@ -30,6 +32,10 @@ __all__ = ["Trial", "sample", "try_change", "unchanged_passes"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Seconds after which the tests of a changed module are taken to hang: that is noticed, too.
 PATIENCE = 180.0
+
+
+#: Seconds that each test took without a change, by its id.
+_durations: dict[str, float] = {}
 
 
 class Trial(NamedTuple):
@@ -61,6 +67,23 @@ class _Planted(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_source(self, fullname: str) -> str:
         return self.source
+
+
+class _QuickestFirst:
+    """A plugin of pytest: runs the quickest tests first, and writes down how long each took."""
+
+    def __init__(self, record: str) -> None:
+        self.record = record
+        self.seconds: dict[str, float] = {}
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items.sort(key=lambda item: _durations.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        Path(self.record).write_text(json.dumps(self.seconds))
 
 
 def sample(module: str, count: int | None, seed: int = 0) -> list[Change]:
@@ -106,7 +129,15 @@ def _in_fork(tests: str, change: Change | None) -> int:
             os.killpg(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)
+        if change is None:
+            with suppress(FileNotFoundError):
+                _durations.update(json.loads(Path(_record(pid)).read_text()))
+        Path(_record(pid)).unlink(missing_ok=True)
         shutil.rmtree(_folder(pid), ignore_errors=True)
+
+
+def _record(pid: int) -> str:
+    return f"{_folder(pid)}.json"
 
 
 def _folder(pid: int) -> str:
@@ -136,7 +167,8 @@ def _child(tests: str, change: Change | None) -> int:
         "-m",
         "not slow and not nightly and not alone",
     ]
-    return int(pytest.main([*options, f"--basetemp={_folder(os.getpid())}", *tests.split()]))
+    plugin = _QuickestFirst(_record(os.getpid()))
+    return int(pytest.main([*options, f"--basetemp={_folder(os.getpid())}", *tests.split()], [plugin]))
 
 
 def main(args: Sequence[str]) -> None:

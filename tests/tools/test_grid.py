@@ -26,6 +26,8 @@ from zarrstore import (
     init_group,
     open_store,
     pack,
+    verify,
+    write_manifest,
 )
 from zarrstore.batch import LazyItems
 from zarrstore.errors import MetadataError
@@ -33,6 +35,7 @@ from zarrstore.metadata import consolidated, documents
 from zarrstore.tools.grid import grid_of
 from zarrstore.tools.info import describe_node
 from zarrstore.tools.listing import keys_of
+from zarrstore.tools.manifest import compare_manifest, manifest_of
 from zarrstore.wrappers.base import Wrapper
 
 V2 = Path(__file__).parent.parent / "data" / "v2" / "legacy.zarr"
@@ -187,7 +190,7 @@ def test_damaged_consolidated_metadata_is_an_error() -> None:
             copy_store(Unlistable({**hierarchy(), key: b"{"}), {})
 
 
-def test_how_many_chunks_are_asked_for_is_said_first_and_more_than_a_million_only_on_demand() -> None:
+def test_how_many_chunks_are_asked_for_is_said_first_and_more_than_a_million_only_on_demand(tmp_path: Path) -> None:
     store: dict[str, bytes] = {}
     init_array(store, shape=2_000_000, chunks=1, path="a")
     consolidate_metadata(store)
@@ -196,10 +199,18 @@ def test_how_many_chunks_are_asked_for_is_said_first_and_more_than_a_million_onl
         lambda: copy_store(unlistable, {}),
         lambda: du(unlistable),
         lambda: list(diff(unlistable, {})),
+        lambda: pack(unlistable, tmp_path / "a.zip"),
+        lambda: pack(unlistable, tmp_path / "a.zip", dry_run=True),
+        lambda: verify(unlistable),
+        lambda: describe_node(unlistable, "a"),
+        lambda: manifest_of(unlistable),
+        lambda: write_manifest(unlistable, tmp_path / "sums"),
+        lambda: list(compare_manifest(unlistable, {})),
     ):
         with pytest.raises(UnsupportedOperation, match=r"2,000,000 chunks.*max_questions=2000000"):
             verb()
-    assert len(unlistable.asked) < 10
+    assert len(unlistable.asked) < 40
+    assert list(tmp_path.iterdir()) == []
     lines: list[str] = []
     store = hierarchy()
     copy_store(Unlistable(store), {}, dry_run=True, log=lines.append)
@@ -208,6 +219,35 @@ def test_how_many_chunks_are_asked_for_is_said_first_and_more_than_a_million_onl
         copy_store(Unlistable(store), {}, max_questions=108)
     copy_store(Unlistable(store), {}, max_questions=109)
     copy_store(Unlistable(store), {}, max_questions=None)
+    for limited in (
+        lambda n: pack(Unlistable(store), tmp_path / f"{n}.zip", max_questions=n),
+        lambda n: verify(Unlistable(store), decode=False, max_questions=n),
+        lambda n: manifest_of(Unlistable(store), max_questions=n),
+        lambda n: write_manifest(Unlistable(store), tmp_path / f"{n}.sums", max_questions=n),
+        lambda n: list(compare_manifest(Unlistable(store), {}, max_questions=n)),
+    ):
+        with pytest.raises(UnsupportedOperation, match=r"more than 108 only with max_questions=109"):
+            limited(108)
+        limited(109)
+        limited(None)
+    with pytest.raises(UnsupportedOperation, match="max_questions=100"):
+        describe_node(Unlistable(store), "sparse", max_questions=99)
+    assert describe_node(Unlistable(store), "sparse", max_questions=100)["chunks_initialized"] == 1
+
+
+def test_a_dry_run_of_packing_plans_and_writes_nothing(tmp_path: Path) -> None:
+    store = hierarchy()
+    archive = tmp_path / "a.zip"
+    assert pack(store, archive, dry_run=True)[:2] == (len(store), 0)
+    # Which of the 109 chunks are there is not asked.
+    assert pack(Unlistable(store), archive, dry_run=True)[0] == 109 + sum(map(_is_document, store))
+    assert list(tmp_path.iterdir()) == []
+    pack(store, archive)
+    before = archive.read_bytes()
+    with pytest.raises(FileExistsError):
+        pack(store, archive, dry_run=True)
+    pack({"a": b"1"}, archive, dry_run=True, overwrite=True)
+    assert archive.read_bytes() == before
 
 
 @pytest.mark.parametrize("separator", [".", "/"])

@@ -141,14 +141,15 @@ def check_hierarchy(store: Store, target: str, force: bool) -> None:
         raise click.UsageError(f"{target!r} holds no Zarr hierarchy; pass --force to delete in it all the same")
 
 
-def echo_questions(store: Store, path: str, max_questions: int) -> None:
-    """Print how many chunks will be asked for by name, and what cannot be seen that way, before it begins."""
+def echo_questions(store: Store, path: str, max_questions: int) -> tuple[str, ...]:
+    """Print how many chunks will be asked for by name, and what cannot be seen that way; return what was printed."""
     if store.capabilities.listable:
-        return
+        return ()
     listing = listing_of(store, normalize_path(path), max_questions=max_questions)
     for note in listing.notes:
         echo_err(f"note: {note}")
     echo_err(f"note: {listing.n_questions:,} chunks are asked for by name")
+    return listing.notes
 
 
 def _pairs(given: Sequence[str]) -> dict[str, Any]:

@@ -192,6 +192,8 @@ _WORDS = (
     (re.compile(r"\b([a-z][a-z_]*)=(?:'([^']*)'|([0-9]+))"), lambda match: _option(match)),
     (re.compile(r"\b[A-Z]\w*Store\('([^']*)'(?:, [^()]*)?\)"), r"\1"),
     (re.compile(r"\b[A-Z]\w*Store\(<[^>]*>\)"), "the store"),
+    # A wrapper around one of them.
+    (re.compile(r"\b[A-Z]\w*Store\(([^()]*)\)"), r"\1"),
 )
 
 

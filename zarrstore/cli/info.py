@@ -15,6 +15,7 @@ from zarrstore.cli.common import (
     print_json,
     print_table,
     printable,
+    questions_option,
     storage_options,
     target_argument,
 )
@@ -25,12 +26,13 @@ from zarrstore.tools.progress import human_bytes
 @click.command()
 @target_argument()
 @path_argument()
+@questions_option
 @json_option
 @storage_options
-def command(target: str, path: str, as_json: bool, storage_option: tuple[str, ...]) -> None:
+def command(target: str, path: str, max_questions: int, as_json: bool, storage_option: tuple[str, ...]) -> None:
     """What the store is, and what the array or group at PATH is: documents, attributes, chunks and sizes."""
     with opened(target, "r", storage_option) as store:
-        facts = {"store": describe_store(store), "node": describe_node(store, path)}
+        facts = {"store": describe_store(store), "node": describe_node(store, path, max_questions=max_questions)}
     if as_json:
         print_json(facts)
         return

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import click
 
-from zarrstore.cli.common import echo_err, json_option, not_empty, print_json, progress, target_argument
+from zarrstore.cli.common import (
+    dry_run_option,
+    echo_err,
+    echo_questions,
+    json_option,
+    not_empty,
+    opened,
+    print_json,
+    progress,
+    questions_option,
+    storage_options,
+    target_argument,
+)
 from zarrstore.tools.pack import pack
 
 
@@ -13,10 +25,32 @@ from zarrstore.tools.pack import pack
 @click.argument("archive", type=click.Path(dir_okay=False), callback=not_empty)
 @click.option("--overwrite", is_flag=True, help="Replace an archive that is there.")
 @click.option("--verify", is_flag=True, help="Read every entry back and compare.")
+@questions_option
+@dry_run_option
 @json_option
-def command(source: str, archive: str, overwrite: bool, verify: bool, as_json: bool) -> None:
+@storage_options
+def command(
+    source: str,
+    archive: str,
+    overwrite: bool,
+    verify: bool,
+    max_questions: int,
+    dry_run: bool,
+    as_json: bool,
+    storage_option: tuple[str, ...],
+) -> None:
     """Put SOURCE, as a rule a directory, into one zip ARCHIVE, documents first. SOURCE is kept."""
-    copied, _, nbytes = pack(source, archive, overwrite=overwrite, verify=verify, progress=progress("pack"))
+    with opened(source, "r", storage_option) as store:
+        echo_questions(store, "", max_questions)
+        copied, _, nbytes = pack(
+            store,
+            archive,
+            overwrite=overwrite,
+            verify=verify,
+            dry_run=dry_run,
+            max_questions=max_questions,
+            progress=progress("pack"),
+        )
     if as_json:
-        print_json({"copied": copied, "nbytes": nbytes})
-    echo_err(f"packed {copied:,} keys ({nbytes:,} bytes) into {archive}")
+        print_json({"dry_run": dry_run, "copied": copied, "nbytes": nbytes})
+    echo_err(f"{'would pack' if dry_run else 'packed'} {copied:,} keys ({nbytes:,} bytes) into {archive}")

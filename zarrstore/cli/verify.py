@@ -6,6 +6,7 @@ import click
 
 from zarrstore.cli.common import (
     echo_err,
+    echo_questions,
     executor_options,
     json_option,
     not_empty,
@@ -14,6 +15,7 @@ from zarrstore.cli.common import (
     print_json,
     printable,
     progress,
+    questions_option,
     storage_options,
     target_argument,
     with_executor,
@@ -37,6 +39,7 @@ from zarrstore.tools.verify import verify
     help="Write SHA-256 sums of all keys.",
 )
 @click.option("--missing", type=click.Choice(["unfilled", "all", "none"]), default="unfilled", show_default=True)
+@questions_option
 @executor_options
 @json_option
 @storage_options
@@ -49,6 +52,7 @@ def command(
     manifest: str | None,
     write_to: str | None,
     missing: str,
+    max_questions: int,
     jobs: int | None,
     dask: str | None,
     as_json: bool,
@@ -60,16 +64,28 @@ def command(
     """
     with opened(target, "r", storage_option) as store, with_executor(jobs, dask) as executor:
         require(store, normalize_path(path))
-        report = verify(store, path, decode, manifest, executor, missing=missing, progress=progress("verify"))
+        printed = echo_questions(store, path, max_questions)
+        report = verify(
+            store,
+            path,
+            decode,
+            manifest,
+            executor,
+            missing=missing,
+            max_questions=max_questions,
+            progress=progress("verify"),
+        )
         if write_to:
-            echo_err(f"wrote {write_manifest(store, write_to, path):,} sums to {write_to}")
+            written = write_manifest(store, write_to, path, max_questions=max_questions)
+            echo_err(f"wrote {written:,} sums to {write_to}")
     if as_json:
         print_json(report.as_dict())
     else:
         for problem in report.problems:
             click.echo(printable(str(problem)))
     for note in report.notes:
-        echo_err(f"note: {note}")
+        if note not in printed:
+            echo_err(f"note: {note}")
     echo_err(
         f"{report.n_arrays:,} arrays, {report.n_groups:,} groups, {report.n_chunks:,} of {report.n_expected:,} chunks, "
         f"{report.n_decoded:,} decoded: {len(report.problems):,} problems"

@@ -14,7 +14,7 @@ from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import chunk_keys_of
-from zarrstore.tools.grid import regular_grid
+from zarrstore.tools.grid import MAX_QUESTIONS, regular_grid
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import listing_of, present
 from zarrstore.wrappers.base import Wrapper
@@ -55,7 +55,9 @@ def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]:
+def describe_node(
+    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+) -> dict[str, Any]:
     """Return what an array or a group is: its documents, its attributes, and for an array its chunks.
 
     Parameters
@@ -64,6 +66,9 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
         Any mapping. One that cannot be listed is asked for its chunks by name, see `copy_store`.
     path : str
         Where it is.
+    max_questions : int or None, default 1,000,000
+        Of a store that cannot be listed: the largest number of chunks that may be asked for by name. None sets no
+        limit.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
     ------
     KeyError
         Nothing is at `path`.
+    UnsupportedOperation
+        The store cannot be listed, and the array has more chunks than `max_questions`.
 
     Notes
     -----
@@ -111,7 +118,7 @@ def describe_node(store: Mapping[str, Any], path: object = "") -> dict[str, Any]
     if node.kind == "group":
         described["children"] = [name for name in adapted.listdir(at) if name not in documents.DOCUMENTS]
     else:
-        described.update(_chunks(adapted, node))
+        described.update(_chunks(adapted, node, max_questions))
     return described
 
 
@@ -123,7 +130,7 @@ def _attributes(store: Store, node: Node) -> Mapping[str, Any]:
     return {} if data is None else documents.loads(data, node.attrs_key)
 
 
-def _chunks(store: Store, node: Node) -> dict[str, Any]:
+def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     rule, grid = None, None
     try:
@@ -134,7 +141,7 @@ def _chunks(store: Store, node: Node) -> dict[str, Any]:
         facts["error"] = str(exc)
     count = nbytes = 0
     unknown = False
-    for entry in present(store, listing_of(store, node.path, details=True)):
+    for entry in present(store, listing_of(store, node.path, details=True, max_questions=max_questions)):
         if is_document(entry.key) or not _is_chunk(rule, grid, entry.key, node.path):
             continue
         count += 1

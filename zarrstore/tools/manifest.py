@@ -15,6 +15,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.tools.batches import Batches
+from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
@@ -35,15 +36,20 @@ _MEMORY = 128 << 20
 _LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")
 
 
-def manifest_of(store: Mapping[str, Any], path: object = "") -> dict[str, str]:
+def manifest_of(
+    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+) -> dict[str, str]:
     """Return the SHA-256 of every value below a path, by its key relative to that path, in the order of the keys.
 
     Parameters
     ----------
     store : Mapping of str to bytes
-        Any mapping that can be listed.
+        Any mapping.
     path : str
         Where to begin.
+    max_questions : int or None, default 1,000,000
+        Of a store that cannot be listed: the largest number of chunks that may be asked for by name. None sets no
+        limit.
 
     Notes
     -----
@@ -54,14 +60,17 @@ def manifest_of(store: Mapping[str, Any], path: object = "") -> dict[str, str]:
     >>> manifest_of({"a/x": b"", "b": b"1"}, "a")
     {'x': 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'}
     """
-    return dict(digests_of(store, path))
+    return dict(digests_of(store, path, max_questions=max_questions))
 
 
-def digests_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str, str]]:
+def digests_of(
+    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+) -> Iterator[tuple[str, str]]:
     """Yield the key of every value below a path, relative to it, with its SHA-256, in the order of the keys.
 
     Notes
     -----
+    Parameters as `manifest_of`.
     Cost: every value is read once, in batches. Memory: 128 MiB and one value, at any number of keys.
 
     Examples
@@ -69,15 +78,18 @@ def digests_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[st
     >>> [key for key, digest in digests_of({"b": b"1", "a/x": b""})]
     ['a/x', 'b']
     """
-    for key, value in values_of(store, path):
+    for key, value in values_of(store, path, max_questions=max_questions):
         yield key, hashlib.sha256(value).hexdigest()
 
 
-def values_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str, bytes]]:
+def values_of(
+    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+) -> Iterator[tuple[str, bytes]]:
     """Yield the key of every value below a path, relative to it, with the value, in the order of the keys.
 
     Notes
     -----
+    Parameters as `manifest_of`.
     Cost: every value is read once, in batches. Memory: 128 MiB and one value, at any number of keys.
 
     Examples
@@ -88,7 +100,8 @@ def values_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str
     adapted = as_store(store)
     at = k.normalize_path(path)
     batches = Batches(_MEMORY, _MEMORY, adapted.capabilities.concurrent)
-    for batch, _ in batches.cut(sort_entries(listing_of(adapted, at, details=True).entries)):
+    listing = listing_of(adapted, at, details=True, max_questions=max_questions)
+    for batch, _ in batches.cut(sort_entries(listing.entries)):
         found = adapted._get_many([entry.key for entry in batch])
         largest = 0
         for key, _, _ in batch:
@@ -100,17 +113,25 @@ def values_of(store: Mapping[str, Any], path: object = "") -> Iterator[tuple[str
         batches.learn(largest)
 
 
-def write_manifest(store: Mapping[str, Any], file: str | os.PathLike[str], path: object = "") -> int:
+def write_manifest(
+    store: Mapping[str, Any],
+    file: str | os.PathLike[str],
+    path: object = "",
+    *,
+    max_questions: int | None = MAX_QUESTIONS,
+) -> int:
     """Write the SHA-256 of every value to a file that ``sha256sum --check`` reads; return how many there are.
 
     Parameters
     ----------
     store : Mapping of str to bytes
-        Any mapping that can be listed.
+        Any mapping.
     file : path-like
         Where to write, outside the store. Replaced as a whole.
     path : str
         Where to begin.
+    max_questions : int or None, default 1,000,000
+        As `manifest_of`.
 
     Examples
     --------
@@ -121,7 +142,8 @@ def write_manifest(store: Mapping[str, Any], file: str | os.PathLike[str], path:
     >>> open(file).read()
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a/x\\n'
     """
-    return write_lines(file, (_line(key, digest) for key, digest in digests_of(store, path)))
+    digests = digests_of(store, path, max_questions=max_questions)
+    return write_lines(file, (_line(key, digest) for key, digest in digests))
 
 
 def write_lines(file: str | os.PathLike[str], lines: Iterable[str]) -> int:
@@ -202,7 +224,11 @@ def _parsed(file: str | os.PathLike[str], number: int, line: str) -> tuple[str, 
 
 
 def compare_manifest(
-    store: Mapping[str, Any], manifest: str | os.PathLike[str] | Mapping[str, str], path: object = ""
+    store: Mapping[str, Any],
+    manifest: str | os.PathLike[str] | Mapping[str, str],
+    path: object = "",
+    *,
+    max_questions: int | None = MAX_QUESTIONS,
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield every key whose digest is not what a manifest says, in the order of the keys.
 
@@ -214,6 +240,8 @@ def compare_manifest(
         A file of `write_manifest` or ``sha256sum``, or its content.
     path : str
         Where the keys of the manifest begin.
+    max_questions : int or None, default 1,000,000
+        As `manifest_of`.
 
     Yields
     ------
@@ -232,7 +260,8 @@ def compare_manifest(
     """
     pairs = manifest.items() if isinstance(manifest, Mapping) else manifest_lines(manifest)
     wanted = sort_entries(Entry(key, -1, digest) for key, digest in pairs)
-    for expected, found in merge(wanted, digests_of(store, path), itemgetter(0), itemgetter(0)):
+    digests = digests_of(store, path, max_questions=max_questions)
+    for expected, found in merge(wanted, digests, itemgetter(0), itemgetter(0)):
         digest = expected.identity if expected is not None else None
         actual = found[1] if found is not None else None
         if digest != actual:

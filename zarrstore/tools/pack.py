@@ -11,6 +11,7 @@ from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError
 from zarrstore.registry import open_store, store_class
 from zarrstore.tools.copy import CopyResult, copy_store
+from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.progress import Progress
 
 __all__ = ["pack", "unpack"]
@@ -22,6 +23,8 @@ def pack(
     *,
     overwrite: bool = False,
     verify: bool = False,
+    dry_run: bool = False,
+    max_questions: int | None = MAX_QUESTIONS,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> CopyResult:
     """Put a whole store into one zip archive, which appears at once and whole, or not at all.
@@ -36,6 +39,12 @@ def pack(
         Replace a file that is there.
     verify : bool, default False
         Read every entry back and compare.
+    dry_run : bool, default False
+        Plan and report, and write nothing. Chunks of a source that cannot be listed all count, also those never
+        written.
+    max_questions : int or None, default 1,000,000
+        Of a source that cannot be listed: the largest number of chunks that may be asked for by name. None sets no
+        limit.
     progress : callable or True, optional
         See `copy_store`.
 
@@ -52,6 +61,8 @@ def pack(
         A ZipStore has the archive open for writing, or another `pack` writes it.
     StoreNotFoundError
         There is no `source`.
+    UnsupportedOperation
+        `source` cannot be listed, and no document names its arrays, or they have more chunks than `max_questions`.
     CopyError
         A value could not be copied. No archive was made.
 
@@ -76,9 +87,20 @@ def pack(
     path = os.fsdecode(archive)
     zip_store: Any = store_class("zip")
     with _opened(source) as src_store:
+        if dry_run:
+            if os.path.lexists(path) and not overwrite:
+                raise DestinationExistsError(str(source), path, "pass overwrite=True")
+            return copy_store(src_store, {}, dry_run=True, max_questions=max_questions)
         try:
             with zip_store.create_atomically(path, overwrite=overwrite) as dest_store:
-                return copy_store(src_store, dest_store, verify=verify, progress=progress, documents_first=True)
+                return copy_store(
+                    src_store,
+                    dest_store,
+                    verify=verify,
+                    progress=progress,
+                    documents_first=True,
+                    max_questions=max_questions,
+                )
         except FileExistsError as exc:
             if isinstance(exc, DestinationExistsError):
                 raise
