@@ -24,7 +24,7 @@ intersphinx_mapping: dict[str, tuple[str, None]] = {}
 def _section(home: str, name: str) -> str:
     if name.endswith("Error") or home == "zarrstore.errors":
         return "Errors"
-    if home in ("zarrstore.adapt", "zarrstore.base"):
+    if home in ("zarrstore.adapt", "zarrstore.base", "zarrstore.driver"):
         return "The contract"
     rooms = {"zarrstore.stores": "Stores", "zarrstore.wrappers": "Wrappers"}
     return next((title for room, title in rooms.items() if home.startswith(room)), "Verbs")

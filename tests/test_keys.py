@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zarrstore import keys as k
+from zarrstore.chunknames import chunk_coords, chunk_name, flatten, nest
 from zarrstore.errors import InvalidKeyError, InvalidPathError
 from zarrstore.testing import HOSTILE_KEYS, TREE
 
@@ -184,19 +185,19 @@ def test_children_are_those_of_a_naive_listing(keys: list[str], path: str) -> No
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=4), PATHS)
 def test_chunk_names_go_to_nested_and_back(coords: list[int], array: str) -> None:
     flat = k.join(array, ".".join(map(str, coords)))
-    nested = k.nest(flat)
+    nested = nest(flat)
     assert nested == k.join(array, "/".join(map(str, coords)))
-    assert k.flatten(nested, array) == flat
-    assert k.chunk_coords(flat, array) == tuple(coords)
-    assert k.chunk_coords(nested, array, "/") == tuple(coords)
-    assert k.chunk_coords(k.join(array, k.chunk_name(tuple(coords), "/")), array, "/") == tuple(coords)
+    assert flatten(nested, array) == flat
+    assert chunk_coords(flat, array) == tuple(coords)
+    assert chunk_coords(nested, array, "/") == tuple(coords)
+    assert chunk_coords(k.join(array, chunk_name(tuple(coords), "/")), array, "/") == tuple(coords)
 
 
 @pytest.mark.parametrize("key", [".zarray", "foo/.zattrs", "v1.2/x", "a/1.x", "a/1..2", "a/.1", "a/1.", "²/x", "a/².³"])
 def test_what_is_no_chunk_is_not_nested(key: str) -> None:
-    assert k.nest(key) == key
-    assert k.flatten(key, "a") == key
-    assert k.chunk_coords(key, "a") is None
+    assert nest(key) == key
+    assert flatten(key, "a") == key
+    assert chunk_coords(key, "a") is None
 
 
 @given(st.lists(st.lists(st.integers(0, 300), min_size=2, max_size=2), max_size=20))

@@ -1,152 +1,27 @@
 """The contract: a public face that judges, over a driver that stores.
 
-`Store` is both. Its public methods are a plain `MutableMapping` of `str` to `bytes` with `listdir`, `rmdir`, `rename`,
-`getsize` and batches; they judge keys, normalise paths, turn values into bytes, and are never overridden. A backend
-overrides *driver* methods, whose names begin with an underscore:
-
-====================================  ======================================================================
-``_get(key)``                         the bytes; KeyError only if truly absent                      required
-``_set(key, value)``                  stored whole or not at all; a failure keeps the old value     required
-``_delete(key)``                      gone; KeyError if absent; never a subtree                     required
-``_keys(path)``                       keys below `path`, any order, safe while others write         required
-``_contains(key)``                    existence                                                     via _get
-``_details(path)``                    the same with sizes and identities, if a listing tells them   via _keys
-``_entry(key)``                       the size and identity of one value; KeyError if absent        of _nbytes
-``_count()``                          number of keys                                                via _keys
-``_get_range(key, start, stop)``      the slice, clipped at the end; stop None is the end           of _get
-``_get_suffix(key, n)``               the last n bytes, or all there are                            of _get
-``_get_ranges(key, spans)``           a list of slices, one for each (start, stop); one question    of _get_range
-``_nbytes(key)``                      size in bytes; KeyError if absent; -1 if it cannot be known   of _get
-``_get_many(keys)``                   a mapping of those found, read when asked                     lazy _get
-``_set_many(items)``                  all, in order                                                 a loop
-``_delete_many(keys)``                all that exist                                                a loop
-``_listdir(path)``                    names of the immediate children, each once, any order         via _keys
-``_rmdir(path)``                      every key below `path`, never a value at `path`               via _keys
-``_rename(source, destination)``      moves the value and all keys below; `Store.rename` checked    copy, delete
-``_getsize(path)``                    as the function `getsize`                                     via _nbytes
-``_clear()``                          empty, and still usable                                       via _rmdir
-``_sweep(path, dry_run)``             deletes what dead writers left; returns its names             nothing
-``_flush()``, ``_close()``            durable; released. ``_close`` may be called twice             nothing
-====================================  ======================================================================
-
-Drivers receive judged keys and normal paths (``""`` is the root; any other path could be a key), and compose with
-drivers. Values are `bytes`; a class that says ``takes_buffers = True`` is given any other contiguous buffer as it is,
-as a flat, read-only `memoryview` of the caller's memory. It must have written or copied it before it returns, for the
-caller may change it then.
+`Store` is both, and the base of every backend and wrapper. Its public methods are a plain `MutableMapping` of `str` to
+`bytes` with `listdir`, `rmdir`, `rename`, `getsize` and batches; they judge keys, normalise paths, turn values into
+bytes, and are never overridden. What a backend overrides stands in `zarrstore.driver`, with the promise of each method.
 """
 
 from __future__ import annotations
 
 import operator
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 from zarrstore import keys as k
-from zarrstore.batch import LazyItems
+from zarrstore.driver import DRIVER, WRITES, Capabilities, Driver, Entry
 from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, RenameError
 from zarrstore.keys import judged
-from zarrstore.spans import Span, read_spans
 from zarrstore.values import as_buffer, as_bytes
 
 __all__ = ["DRIVER", "WRITES", "Capabilities", "Entry", "Store"]
 
-#: Driver methods that change what is stored. A read-only wrapper refuses each of them.
-WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear", "_sweep")
 
-#: All driver methods. A wrapper forwards each of them.
-DRIVER = (
-    "_get",
-    "_contains",
-    "_keys",
-    "_count",
-    "_get_range",
-    "_get_ranges",
-    "_get_suffix",
-    "_nbytes",
-    "_get_many",
-    "_listdir",
-    "_getsize",
-    *WRITES,
-    "_flush",
-    "_close",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a store promises. Every flag is read by the conformance suite, which tests its negative too.
-
-    Parameters
-    ----------
-    writable : bool
-        Values can be set. Otherwise every write raises ReadOnlyError.
-    erasable : bool
-        Keys can be deleted. Otherwise a delete raises UnsupportedOperation.
-    listable : bool
-        Keys can be listed. Otherwise iteration, `len` and `listdir` raise UnsupportedOperation.
-    hierarchical : bool
-        A value cannot stand on a directory or below a value; setting one there raises ConflictError. Otherwise
-        ``"a"`` and ``"a/b"`` live side by side.
-    ranged : bool
-        A part of a value is read without reading the whole.
-    concurrent : bool
-        A batch overlaps its waits: `getitems`, `setitems` and `delitems` beat a loop.
-    durable_flush : bool
-        What was set before `flush` returned survives a power cut.
-    thread_safe : bool
-        Any number of threads may use one object; reads are whole, listings never raise.
-    process_safe : bool
-        Other processes may open the same place at the same time and see what this one writes.
-    blocking : bool
-        A call may wait for a disk or a network. The bridges to asynchronous worlds then use threads.
-
-    Examples
-    --------
-    >>> Capabilities(ranged=True).ranged
-    True
-    """
-
-    writable: bool = True
-    erasable: bool = True
-    listable: bool = True
-    hierarchical: bool = False
-    ranged: bool = False
-    concurrent: bool = False
-    durable_flush: bool = False
-    thread_safe: bool = True
-    process_safe: bool = False
-    blocking: bool = True
-
-
-class Entry(NamedTuple):
-    """What a listing tells of one value.
-
-    Parameters
-    ----------
-    key : str
-        Full key.
-    nbytes : int, bytes
-        Size; -1 if the listing does not tell it.
-    identity : str
-        Differs between two values that this key had at different times (an ETag, size and times of a file, a
-        checksum); ``""`` if the listing tells none.
-
-    Examples
-    --------
-    >>> Entry("a/0.0")
-    Entry(key='a/0.0', nbytes=-1, identity='')
-    """
-
-    key: str
-    nbytes: int = -1
-    identity: str = ""
-
-
-class Store(MutableMapping[str, bytes]):
+class Store(Driver, MutableMapping[str, bytes]):
     """A mapping of `str` keys to `bytes`, and the base of every store and wrapper here.
 
     Notes
@@ -166,15 +41,8 @@ class Store(MutableMapping[str, bytes]):
     (b'data', False, ['0.0'], 4)
     """
 
-    capabilities: Capabilities = Capabilities()
     #: Separator of chunk coordinates that zarr 2 reads off a store; None leaves it to the array.
     _dimension_separator: str | None = None
-    #: Whether `_set` and `_set_many` take buffers of the caller's memory beside `bytes`, and keep none of them.
-    takes_buffers: bool = False
-    #: Whether an array's document must be set before its chunks, because their names in the backend depend on it.
-    _documents_first: bool = False
-    #: Whether `_rename` itself raises KeyError where nothing is at its source, so that `rename` need not look first.
-    _rename_checks_source: bool = False
 
     # The mapping ---------------------------------------------------------------------------------------------------
 
@@ -460,124 +328,6 @@ class Store(MutableMapping[str, bytes]):
     def is_listable(self) -> bool:
         """Tell whether keys can be listed."""
         return self.capabilities.listable
-
-    # The driver ----------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _get(self, key: str) -> bytes: ...
-
-    @abstractmethod
-    def _set(self, key: str, value: bytes) -> None: ...
-
-    @abstractmethod
-    def _delete(self, key: str) -> None: ...
-
-    @abstractmethod
-    def _keys(self, path: str) -> Iterable[str]: ...
-
-    def _details(self, path: str) -> Iterable[Entry]:
-        """Yield the keys below `path` with what a listing tells of them; no request is made for a single value."""
-        # Not in DRIVER: a wrapper or backend that does not override it stays right, and its callers do without sizes.
-        return map(Entry, self._keys(path))
-
-    def _copier(self, source: Store) -> Callable[[str, str], int] | None:
-        """Return ``copy(key of source, key) -> bytes`` that copies past Python; None if these two stores cannot.
-
-        Where it raises OSError or KeyError, nothing was changed, and the caller goes through `_get` and `_set`.
-        """
-        return None
-
-    def _entry(self, key: str) -> Entry:
-        """Return what the store tells of one value, in one request; KeyError if absent."""
-        return Entry(key, self._nbytes(key))
-
-    def _stored_key(self, key: str) -> str:
-        """Return the name under which other programs find the value at the place of this store."""
-        return key
-
-    def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
-        """Yield what lies below `path`, is no value, and no listing shows: its name and what is odd about it."""
-        # Not in DRIVER either: where nothing can be told, nothing is.
-        return ()
-
-    def _contains(self, key: str) -> bool:
-        try:
-            self._get(key)
-        except KeyError:
-            return False
-        return True
-
-    def _count(self) -> int:
-        return sum(1 for _ in self._keys(""))
-
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        return self._get(key)[start:stop]
-
-    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
-        if not self.capabilities.ranged:
-            value = self._get(key)
-            return [value[start:stop] for start, stop in spans]
-        return read_spans(lambda start, stop: self._get_range(key, start, stop), spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        value = self._get(key)
-        return value[max(0, len(value) - n) :]
-
-    def _nbytes(self, key: str) -> int:
-        return len(self._get(key))
-
-    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return LazyItems(self._get, keys)
-
-    def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        for key, value in items:
-            self._set(key, value)
-
-    def _delete_many(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            with suppress(KeyError):
-                self._delete(key)
-
-    def _listdir(self, path: str) -> Iterable[str]:
-        return k.children(self._keys(path), path)
-
-    def _rmdir(self, path: str) -> None:
-        self._delete_many(list(self._keys(path)))
-
-    def _rename(self, source: str, destination: str) -> None:
-        moving = list(self._keys(source))
-        if self._contains(source):
-            moving.append(source)
-        # All copied before the first is deleted: whatever fails, the source is whole.
-        self._set_many((k.replace_root(key, source, destination), self._get(key)) for key in moving)
-        self._delete_many(moving)
-
-    def _getsize(self, path: str) -> int:
-        if path:
-            with suppress(KeyError):
-                return self._nbytes(path)
-        total = 0
-        for name in self._listdir(path):
-            try:
-                size = self._nbytes(k.join(path, name))
-            except KeyError:  # a directory, or deleted meanwhile
-                continue
-            if size < 0:
-                return -1
-            total += size
-        return total
-
-    def _clear(self) -> None:
-        self._rmdir("")
-
-    def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
-        return ()
-
-    def _flush(self) -> None:
-        """Nothing to flush unless a backend buffers or promises durability."""
-
-    def _close(self) -> None:
-        """Nothing to release unless a backend holds something."""
 
 
 def _normal_path(path: object) -> str | None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.base import Store
+from zarrstore.chunknames import chunk_name, nest
 from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys
 
@@ -88,7 +89,7 @@ def _candidates(store: Store, path: str, meta: v2.ArrayMeta) -> Iterable[str]:
     if store.capabilities.listable:
         return (key for key in store.keys_below(path) if k.name(key) not in documents.DOCUMENTS)
     positions = islice(chunking.chunk_grid(meta.shape, meta.chunks), 16)
-    names = [k.join(path, k.chunk_name(coords, separator)) for coords in positions for separator in "./"]
+    names = [k.join(path, chunk_name(coords, separator)) for coords in positions for separator in "./"]
     return [key for key in names if key in store]
 
 
@@ -141,6 +142,6 @@ def stored_chunk_keys_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int
     rule = chunk_keys_of(store, path, meta, limit)
     if meta.dimension_separator is None and rule.separator == "." and store._dimension_separator == "/":
         flat = spellings_of(store, path, meta, limit).flat
-        if flat is not None and store._stored_key(flat) == k.nest(flat):
+        if flat is not None and store._stored_key(flat) == nest(flat):
             return rule.respelled("/")
     return rule

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zarrstore import keys
+from zarrstore.chunknames import chunk_coords
 from zarrstore.metadata import chunking
 
 GUESSES = json.loads((Path(__file__).parents[1] / "data" / "zarr2_documents.json").read_text())["guesses"]
@@ -43,9 +43,7 @@ def test_the_grid_is_the_product_of_the_axes(axes):
 def test_every_name_leads_back_to_its_position(axes, separator):
     shape, chunks = tuple(length for length, _ in axes), tuple(chunk for _, chunk in axes)
     names = list(chunking.chunk_names(shape, chunks, separator))
-    assert [keys.chunk_coords(f"a/{name}", "a", separator) for name in names] == list(
-        chunking.chunk_grid(shape, chunks)
-    )
+    assert [chunk_coords(f"a/{name}", "a", separator) for name in names] == list(chunking.chunk_grid(shape, chunks))
 
 
 def test_a_grid_of_10_to_the_18_chunks_costs_nothing_to_begin():

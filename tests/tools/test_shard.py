@@ -17,6 +17,7 @@ import pytest
 import zarrstore
 from tests.support import peers
 from zarrstore import DictStore, migrate_2to3, migrate_to_shards
+from zarrstore.chunknames import is_chunk_name
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, MetadataError, UnsupportedOperation
 from zarrstore.metadata import sharding, v2
 from zarrstore.metadata.chunk import encode_chunk
@@ -154,7 +155,7 @@ def test_no_chunk_is_decoded_or_encoded_and_each_is_read_once(monkeypatch):
         monkeypatch.setattr(codec, "decode", refuse)
         monkeypatch.setattr(codec, "encode", refuse)
     migrate_2to3(store, {}, shards=700)
-    n_chunks = sum(zarrstore.keys.is_chunk_name(zarrstore.keys.name(key)) for key in store)
+    n_chunks = sum(is_chunk_name(zarrstore.keys.name(key)) for key in store)
     assert store.calls["_get"] <= n_chunks + 30  # documents beside
 
 

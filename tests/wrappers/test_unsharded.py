@@ -13,6 +13,7 @@ from tests.support import peers
 from tests.tools.test_shard import hierarchy, values_of
 from tests.wrappers.test_views import ViewConformance
 from zarrstore import DictStore, UnshardedView, V2View, migrate_3to2, migrate_to_shards
+from zarrstore.chunknames import flatten
 from zarrstore.errors import DestinationExistsError, StoreReadError, UnsupportedOperation
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.testing import CountingStore
@@ -52,7 +53,7 @@ def flat(store):
     for key, value in store.items():
         if "/.z" in key or key.startswith(".z"):
             continue
-        found[zarrstore.keys.flatten(key, "g/cube")] = value
+        found[flatten(key, "g/cube")] = value
     return found
 
 

@@ -7,7 +7,7 @@ import numbers
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from zarrstore import keys
+from zarrstore.chunknames import chunk_name
 
 __all__ = [
     "MAX_SIZE",
@@ -209,4 +209,4 @@ def chunk_names(shape: tuple[int, ...], chunks: tuple[int, ...], separator: str 
     >>> list(chunk_names((4, 3), (2, 2))), list(chunk_names((4, 3), (2, 3), "/")), list(chunk_names((), ()))
     (['0.0', '0.1', '1.0', '1.1'], ['0/0', '1/0'], ['0'])
     """
-    return (keys.chunk_name(position, separator) for position in chunk_grid(shape, chunks))
+    return (chunk_name(position, separator) for position in chunk_grid(shape, chunks))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zarrstore import keys as k
+from zarrstore.chunknames import chunk_coords, chunk_name
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents
 
@@ -41,9 +42,9 @@ class ChunkKeys(NamedTuple):
     def name(self, coords: Iterable[int]) -> str:
         """Return the name of a chunk below its array."""
         if self.encoding == "v2":
-            return k.chunk_name(coords, self.separator)
+            return chunk_name(coords, self.separator)
         position = tuple(coords)
-        return f"c{self.separator}{k.chunk_name(position, self.separator)}" if position else "c"
+        return f"c{self.separator}{chunk_name(position, self.separator)}" if position else "c"
 
     def key(self, array: str, coords: Iterable[int]) -> str:
         """Return the key of a chunk of the array at a path."""
@@ -62,7 +63,7 @@ class ChunkKeys(NamedTuple):
         if not k.is_below(key, array):
             return None
         if self.encoding == "v2":
-            position = k.chunk_coords(key, array, self.separator)
+            position = chunk_coords(key, array, self.separator)
         else:
             position = _default_coords(k.replace_root(key, array, ""), self.separator)
         if position == (0,) and not self.ndim and self.encoding == "v2":
@@ -78,8 +79,8 @@ def _default_coords(name: str, separator: str) -> tuple[int, ...] | None:
     if name == "c":
         return ()
     if separator == "/":
-        return k.chunk_coords(name, "c", "/")
-    return k.chunk_coords(k.join("c", name[2:]), "c", ".") if name[:2] == "c." else None
+        return chunk_coords(name, "c", "/")
+    return chunk_coords(k.join("c", name[2:]), "c", ".") if name[:2] == "c." else None
 
 
 def chunk_keys_of_v3(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> ChunkKeys:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
+from zarrstore.chunknames import flat_spellings, flatten, nest
 from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, MetadataError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY, loads
@@ -46,12 +47,12 @@ class _Spelling(NamedTuple):
 
 
 class _Spellings(dict[str, _Spelling]):
-    """By key, of keys seen before: a look-up costs a tenth of `keys.nest`."""
+    """By key, of keys seen before: a look-up costs a tenth of `nest`."""
 
     def __missing__(self, key: str) -> _Spelling:
         if len(self) >= _MOST:
             self.clear()
-        nested = k.nest(key)
+        nested = nest(key)
         at = parent(key)
         first = "" if nested == key else k.join(at, k.child(nested, at) or "")
         self[key] = spelling = _Spelling(nested, first)
@@ -280,8 +281,8 @@ class NestedDirectoryStore(DirectoryStore):
             self._plain[path] = now + _FRESH
             return None
         files, folders = self._scan(path)
-        taken = frozenset(name for name in folders if k.nest(name) != name)
-        has_flat_files = any(k.nest(name) != name for name in files)
+        taken = frozenset(name for name in folders if nest(name) != name)
+        has_flat_files = any(nest(name) != name for name in files)
         # The more names there are, the longer the scan counts: it takes at most a fiftieth of the time.
         until = now + max(_FRESH, 50 * (monotonic() - now))
         self._arrays[path] = array = _Array(until, taken, has_flat_files)
@@ -323,7 +324,7 @@ class NestedDirectoryStore(DirectoryStore):
         """Move to their places the chunks that were set before their array."""
         for name in self._scan(array)[0]:
             flat = k.join(array, name)
-            nested = k.nest(flat)
+            nested = nest(flat)
             if nested == flat:
                 continue
             try:
@@ -347,7 +348,7 @@ class NestedDirectoryStore(DirectoryStore):
             pending.extend(k.join(at, name) for name in folders if _is_number(name))
             for name in files:
                 nested = k.join(at, name)
-                flat = k.flatten(nested, array)
+                flat = flatten(nested, array)
                 if flat != nested:
                     self._move_over(nested, flat)
 
@@ -388,13 +389,13 @@ class NestedDirectoryStore(DirectoryStore):
                 if numbered and _spellings[key].first and self._is_shadowed(key, folders):
                     continue
                 if array is not None:
-                    key = k.flatten(key, array) if separator == "." else _spellings[key].nested
+                    key = flatten(key, array) if separator == "." else _spellings[key].nested
                 yield key
             pending.extend((lead + name, array if _is_number(name) else None, separator) for name in folders)
 
     def _is_shadowed(self, flat: str, folders: list[str]) -> bool:
         """Tell whether a flat file stands beside the nested file of the same chunk."""
-        nested = k.nest(flat)
+        nested = nest(flat)
         return k.child(nested, parent(flat)) in folders and self._status(nested) is not None
 
     def _count(self) -> int:
@@ -406,7 +407,7 @@ class NestedDirectoryStore(DirectoryStore):
             return ()
         files, folders = self._scan(path)
         lead = k.prefix(path)
-        flat = [name for name in files if k.nest(name) != name]
+        flat = [name for name in files if nest(name) != name]
         if ZARRAY in files and (flat or any(map(_is_number, folders))):
             # A walk, as in zarr 2.2: below here are the chunks that are listed as children of the array.
             return folders + files if not flat and self._separator(path) == "/" else k.children(self._keys(path), path)
@@ -440,4 +441,4 @@ def _is_number(name: str) -> bool:
 
 def _flat(key: str) -> Iterator[str]:
     """Yield the flat spellings of a chunk key, `key` itself too if it is one."""
-    return k.flat_spellings(_spellings[key].nested) if key[-1:].isdecimal() else iter(())
+    return flat_spellings(_spellings[key].nested) if key[-1:].isdecimal() else iter(())

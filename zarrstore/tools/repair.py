@@ -9,6 +9,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
+from zarrstore.chunknames import nest
 from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import agreement, consolidated, documents, v2, v3rules
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
@@ -189,7 +190,7 @@ def _right_separator(
         return None, None
     stored = stored_chunk_keys_of(store, path, meta, limit=None).separator
     if meta.dimension_separator is None and found.flat is not None and stored == "/":
-        return "/", k.nest(found.flat)  # the store shows one file under both spellings
+        return "/", nest(found.flat)  # the store shows one file under both spellings
     if found.nested is not None and meta.separator == ".":
         return "/", found.nested
     if found.flat is not None and meta.separator == "/":

@@ -9,6 +9,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
+from zarrstore.chunknames import nest
 from zarrstore.errors import ConflictError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
@@ -172,7 +173,7 @@ def _plan(store: Store, node: Node, separator: str, merge: bool, notes: list[str
     if (
         found.flat is not None
         and store._dimension_separator == "/"
-        and store._stored_key(found.flat) == k.nest(found.flat)
+        and store._stored_key(found.flat) == nest(found.flat)
     ):
         if separator == ".":
             raise UnsupportedOperation("give chunks flat names", store, "it nests all of them; open a DirectoryStore")

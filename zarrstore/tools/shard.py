@@ -15,6 +15,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
+from zarrstore.chunknames import is_chunk_name
 from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError
 from zarrstore.metadata import consolidated, documents, sharding, v2, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys
@@ -263,7 +264,7 @@ def _typical_nbytes(source: Store, path: str, meta: v2.ArrayMeta) -> int:
     """Return the mean size of the first chunks as they are stored, or of a decoded chunk if none is there."""
     sizes = []
     for entry in listing_of(source, path, details=True).entries:
-        if k.is_chunk_name(k.name(entry.key)):
+        if is_chunk_name(k.name(entry.key)):
             sizes.append(entry.nbytes if entry.nbytes >= 0 else source._nbytes(entry.key))
         if len(sizes) == _SAMPLE:
             break

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.chunknames import is_chunk_name
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import consolidated, v2, v3
 from zarrstore.metadata.documents import ZATTRS, ZGROUP
@@ -25,7 +26,7 @@ def may_name_a_chunk(name: str) -> bool:
     >>> [may_name_a_chunk(name) for name in ("0.1", "7", "c", "c.0.1", "chunk", ".zarray")]
     [True, True, True, True, False, False]
     """
-    return k.is_chunk_name(name) or name == "c" or (name[:2] == "c." and k.is_chunk_name(name[2:]))
+    return is_chunk_name(name) or name == "c" or (name[:2] == "c." and is_chunk_name(name[2:]))
 
 
 def attrs_of(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems, batches
+from zarrstore.chunknames import chunk_coords, chunk_name, is_chunk_name
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
 from zarrstore.metadata import documents, n5, v2
 from zarrstore.metadata.documents import ZARRAY, ZATTRS, ZGROUP
@@ -128,9 +129,9 @@ class N5View(Wrapper):
             return None
         one = self._datasets[path]
         for separator in (".", "/"):
-            coords = k.chunk_coords(key, path, separator)
+            coords = chunk_coords(key, path, separator)
             if coords is not None and len(coords) == len(one.meta.shape):
-                return k.join(path, k.chunk_name(coords[::-1], "/")), one
+                return k.join(path, chunk_name(coords[::-1], "/")), one
         return None
 
     def _shown_key(self, key: str) -> str | None:
@@ -140,10 +141,10 @@ class N5View(Wrapper):
         if not k.name(key).isdecimal():
             return key
         path = next((path for path in k.parents(key) if path in self._datasets), None)
-        coords = None if path is None else k.chunk_coords(key, path, "/")
+        coords = None if path is None else chunk_coords(key, path, "/")
         if path is None or coords is None or len(coords) != len(self._datasets[path].meta.shape):
             return key
-        return k.join(path, k.chunk_name(coords[::-1], self._dimension_separator))
+        return k.join(path, chunk_name(coords[::-1], self._dimension_separator))
 
     def _is_group(self, path: str, attributes: Mapping[str, Any] | None) -> bool:
         if attributes is not None:
@@ -297,7 +298,7 @@ class N5View(Wrapper):
         found = self._block_key(key)
         if found is not None:
             return found[0], n5.chunk_to_block(value, found[1])
-        if k.is_chunk_name(name):
+        if is_chunk_name(name):
             raise InvalidKeyError(
                 key, "the array comes before its chunks, which its document names; set its .zarray first"
             )
@@ -316,7 +317,7 @@ class N5View(Wrapper):
             for key, value in items:
                 if k.name(key) in _SHOWN:
                     self._set_document(key, bytes(value))
-                elif k.is_chunk_name(k.name(key)) and self._dataset_of(key) is None:
+                elif is_chunk_name(k.name(key)) and self._dataset_of(key) is None:
                     if sum(len(waiting) for _, waiting in early) > _BATCH_NBYTES:
                         self._as_inner(key, value)
                     early.append((key, bytes(value)))

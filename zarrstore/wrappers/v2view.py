@@ -9,6 +9,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems, batches
+from zarrstore.chunknames import chunk_name, is_chunk_name
 from zarrstore.errors import (
     InvalidKeyError,
     MetadataError,
@@ -157,14 +158,14 @@ class V2View(Wrapper):
             return key
         array = self._array_of(key)
         if array is None:
-            if k.is_chunk_name(name):
+            if is_chunk_name(name):
                 raise KeyError(key)
             return key
         inner_key = self._chunk_key(key, array)
         if inner_key is not None:
             return inner_key
         # A chunk under the name that only version 3 knows; a chunk of more axes than the array has.
-        if k.is_chunk_name(name) or self._arrays[array].loose_coords(key, array) is not None:
+        if is_chunk_name(name) or self._arrays[array].loose_coords(key, array) is not None:
             raise KeyError(key)
         return key
 
@@ -187,7 +188,7 @@ class V2View(Wrapper):
             return None
         coords = self._arrays[array].coords(key, array)
         if coords is not None:
-            return k.join(array, k.chunk_name(coords, self._dimension_separator or "."))
+            return k.join(array, chunk_name(coords, self._dimension_separator or "."))
         # What else is named like a chunk, of either version, cannot be distinguished from one here.
         return None if may_name_a_chunk(k.name(key)) else key
 
@@ -352,7 +353,7 @@ class V2View(Wrapper):
                 yield shown
 
     def _foreign(self, key: str) -> str | None:
-        return None if k.name(key) in _HIDDEN or k.is_chunk_name(k.name(key)) else key
+        return None if k.name(key) in _HIDDEN or is_chunk_name(k.name(key)) else key
 
     def _nodes_among(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         named = [key for key in keys if k.name(key) == ZARR_JSON]
@@ -406,9 +407,7 @@ class V2View(Wrapper):
         if node is not None and node["node_type"] == "array":
             return k.children(self._keys(path), path)
         # A value with the name of a chunk, where no array is, is nothing; a group may have that name.
-        shown = {
-            name for name in names - _HIDDEN if not k.is_chunk_name(name) or self.inner._listdir(k.join(path, name))
-        }
+        shown = {name for name in names - _HIDDEN if not is_chunk_name(name) or self.inner._listdir(k.join(path, name))}
         return shown | (self._names(node) if node is not None else set())
 
     def _getsize(self, path: str) -> int:
@@ -438,7 +437,7 @@ class V2View(Wrapper):
             name = k.name(key)
             if name in _SHOWN:
                 self._set_document(k.parent(key), name, value)
-            elif k.is_chunk_name(name) and self._array_of(key) is None:
+            elif is_chunk_name(name) and self._array_of(key) is None:
                 waiting += len(value)
                 if waiting > MAX_BATCH_BYTES:
                     raise _no_array_yet(key, self)

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.base import Capabilities, Store
+from zarrstore.base import Capabilities
+from zarrstore.driver import Driver
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY
@@ -233,7 +234,7 @@ class DirectoryStore(DirectoryWriter):
     def _close(self) -> None:
         self._flush()
 
-    def _copier(self, source: Store) -> Callable[[str, str], int] | None:
+    def _copier(self, source: Driver) -> Callable[[str, str], int] | None:
         # Not of classes that refine this one: they spell keys in their own way.
         if type(self) is not DirectoryStore or type(source) is not DirectoryStore:
             return None
