@@ -25,14 +25,16 @@ class Mode(NamedTuple):
         ``open(folder)``, the same place each time, by the way that the manual names for after a crash.
     kill, power : {'acknowledged', 'flushed', 'whole', None}
         What survives the end of the process, and a power cut: every write that returned; what a `flush` that returned
-        followed; 'untouched': the same, of keys that nobody set again since the flush (a key set again may be torn, as
-        the store's documentation says); 'whole': no wrong value, but a refusal to open is allowed; None: nothing is
+        followed, while writing goes on; 'whole': no wrong value, but a refusal to open is allowed; None: nothing is
         promised.
+    new_may_tear : bool
+        A key that had no value at the last flush may be torn, as the store's documentation says.
     """
 
     open: Callable[[Path], Any]
     kill: str | None
     power: str | None
+    new_may_tear: bool = False
 
 
 def _zip(folder: Path) -> ZipStore:
@@ -46,12 +48,14 @@ def _zip(folder: Path) -> ZipStore:
 
 MODES: dict[str, Mode] = {
     "DirectoryStore": Mode(lambda f: DirectoryStore(f / "data"), "acknowledged", None),
-    "DirectoryStore-flush": Mode(lambda f: DirectoryStore(f / "data", durability="flush"), "acknowledged", "untouched"),
+    "DirectoryStore-flush": Mode(
+        lambda f: DirectoryStore(f / "data", durability="flush"), "acknowledged", "flushed", True
+    ),
     "DirectoryStore-always": Mode(
         lambda f: DirectoryStore(f / "data", durability="always"), "acknowledged", "acknowledged"
     ),
     "NestedDirectoryStore-flush": Mode(
-        lambda f: NestedDirectoryStore(f / "data", durability="flush"), "acknowledged", "untouched"
+        lambda f: NestedDirectoryStore(f / "data", durability="flush"), "acknowledged", "flushed", True
     ),
     "ZipStore": Mode(_zip, "acknowledged", "flushed"),
     "LMDBStore": Mode(lambda f: LMDBStore(f / "data.lmdb"), "acknowledged", "flushed"),

@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _checkout() -> Path:
 
 def _command(mode: str, fs: str, rounds: int, seed: int) -> list[str]:
     # A mount namespace of its own: whatever happens, the mounts end with the process.
-    return ["unshare", "-m", sys.executable, "-m", "tests.faults.powercut", mode, fs, str(rounds), str(seed)]
+    return ["unshare", "-m", sys.executable, "-m", "tests.faults.powercut", "inside", mode, fs, str(rounds), str(seed)]
 
 
 def _run(mode: str, fs: str, rounds: int, seed: int) -> dict[str, Any]:
@@ -129,7 +130,7 @@ class _Mounted:
 
 def _round(mode: str, image: Path, place: Path, chance: random.Random) -> dict[str, Any]:
     opener, promise = MODES[mode].open, MODES[mode].power
-    history: dict[int, list[tuple[int, bool]]] = {key: [(0, False)] for key in range(KEYS)}
+    history: dict[int, list[tuple[int, bool]]] = {key: [(0, False)] for key in range(2 * KEYS)}
     with _Mounted(image, place) as disk:
         ours, theirs = os.pipe()
         child = os.fork()
@@ -157,7 +158,7 @@ def _round(mode: str, image: Path, place: Path, chance: random.Random) -> dict[s
         found = crash._in_child(lambda: _inspect(opener, place, promise))
     bad = found["bad"] if "panic" not in found else [found["panic"]]
     if "panic" not in found and not found["refused"]:
-        bad += _compare(history, found, promise)
+        bad += _compare(history, found, promise, MODES[mode].new_may_tear)
     later = sum(len(past) > 1 for past in history.values())
     return {"bad": bad, "promised": promised, "later": later, "cut": running, "refused": found.get("refused", 0)}
 
@@ -184,45 +185,109 @@ def _read_until_the_cut(pipe: int, disk: _Mounted, chance: random.Random) -> byt
 
 
 def _write(opener: Any, place: Path, pipe: int, seed: int) -> None:
-    """Set, delete and flush for ever; each message is one write to the pipe, before a change and after it returned."""
-    chance = random.Random(seed)
+    """Change and flush for ever; each message is one write to the pipe, before a change and after it returned."""
     try:
-        store = opener(place)
-        os.write(pipe, b"".join(_MESSAGE.pack(b"s", key, 1) for key in range(KEYS)))
-        store.setitems({_name(key): crash.value(key, 1, chance.choice((0, 100, 3000))) for key in range(KEYS)})
-        store.flush()
-        os.write(pipe, _MESSAGE.pack(b"a", 0, 1) + _MESSAGE.pack(b"f", 0, 1))
-        version = 1
+        writer = _Writer(opener(place), pipe, random.Random(seed))
+        writer.set(range(KEYS), (0, 100, 3000))
+        writer.flush()
         while True:
-            for _ in range(chance.randrange(1, 25)):
-                version += 1
-                _change(store, pipe, version, chance)
-                os.write(pipe, _MESSAGE.pack(b"a", 0, version))
-            store.flush()
-            os.write(pipe, _MESSAGE.pack(b"f", 0, version))
+            for _ in range(writer.chance.randrange(1, 25)):
+                writer.change()
+            writer.flush()
     except OSError:  # the file system is down
         pass
     finally:
         os._exit(0)
 
 
-def _change(store: Any, pipe: int, version: int, chance: random.Random) -> None:
-    keys = chance.sample(range(KEYS), 5 if chance.random() < 0.1 else 1)
-    if chance.random() < 0.1 and _name(keys[0]) in store:
-        os.write(pipe, _MESSAGE.pack(b"d", keys[0], version))
-        del store[_name(keys[0])]
-        return
-    os.write(pipe, b"".join(_MESSAGE.pack(b"s", key, version) for key in keys))
-    store.setitems({_name(key): crash.value(key, version, chance.choice((0, 100, 3000, 5000, 50_000))) for key in keys})
+class _Writer:
+    """What changes a store, and reports it.
+
+    A key below `KEYS` is ``a/...``; the one `KEYS` above it is where `rename` moves its value to, and back.
+    """
+
+    def __init__(self, store: Any, pipe: int, chance: random.Random) -> None:
+        self.store, self.pipe, self.chance = store, pipe, chance
+        self.version = 0
+        self.versions: dict[int, int] = {}
+
+    def flush(self) -> None:
+        self.store.flush()
+        os.write(self.pipe, _MESSAGE.pack(b"f", 0, self.version))
+
+    def change(self) -> None:
+        dice = self.chance.random()
+        key = self.chance.randrange(KEYS)
+        if dice < 0.10:
+            self.delete([key])
+        elif dice < 0.15:  # deleted and set again: the directory is pruned and made anew if it was the last
+            self.delete([key])
+            self.set([key], (100, 5000, 50_000))
+        elif dice < 0.20:
+            self.rename(key)
+        elif dice < 0.22:
+            self.remove_directory(key % 3)
+        elif dice < 0.30:
+            self.set(self.chance.sample(range(KEYS), 5), (0, 100, 3000, 5000, 50_000))
+        else:
+            self.set([key], (0, 100, 3000, 5000, 50_000))
+
+    def set(self, keys: Iterable[int], sizes: tuple[int, ...]) -> None:
+        self.version += 1
+        keys = list(keys)
+        self._report(*((b"s", key, self.version) for key in keys))
+        self.store.setitems({_name(key): crash.value(key, self.version, self.chance.choice(sizes)) for key in keys})
+        self.versions.update(dict.fromkeys(keys, self.version))
+        self._acknowledge()
+
+    def delete(self, keys: list[int]) -> None:
+        self.version += 1
+        keys = [key for key in keys if key in self.versions]
+        self._report(*((b"d", key, self.version) for key in keys))
+        self.store.delitems(_name(key) for key in keys)
+        for key in keys:
+            del self.versions[key]
+        self._acknowledge()
+
+    def rename(self, key: int) -> None:
+        self.version += 1
+        source, dest = (key, key + KEYS) if key in self.versions else (key + KEYS, key)
+        if source not in self.versions:
+            return
+        if dest in self.versions:
+            self.delete([dest])
+        self._report((b"d", source, self.version), (b"s", dest, self.versions[source]))
+        self.store.rename(_name(source), _name(dest))
+        self.versions[dest] = self.versions.pop(source)
+        self._acknowledge()
+
+    def remove_directory(self, number: int) -> None:
+        """Remove a directory, and set some of its keys again at once."""
+        self.version += 1
+        keys = [key for key in self.versions if key < KEYS and key % 3 == number]
+        self._report(*((b"d", key, self.version) for key in keys))
+        self.store.rmdir(f"a/{number}")
+        for key in keys:
+            del self.versions[key]
+        self._acknowledge()
+        if keys:
+            self.set(keys[:7], (100, 5000, 50_000))
+
+    def _report(self, *messages: tuple[bytes, int, int]) -> None:
+        if messages:
+            os.write(self.pipe, b"".join(_MESSAGE.pack(*message) for message in messages))
+
+    def _acknowledge(self) -> None:
+        self._report((b"a", 0, self.version))
 
 
 def _name(key: int) -> str:
-    return f"a/{key % 3}/{key}"
+    return f"a/{key % 3}/{key}" if key < KEYS else f"b/{key - KEYS}"
 
 
 def _note(history: dict[int, list[tuple[int, bool]]], messages: bytes, promise: str | None) -> None:
     """Enter what the writer reported; what it was promised drops the versions before it."""
-    final = {"acknowledged": b"a", "flushed": b"f", "untouched": b"f"}.get(promise or "")
+    final = {"acknowledged": b"a", "flushed": b"f"}.get(promise or "")
     for what, key, version in _MESSAGE.iter_unpack(messages[: len(messages) - len(messages) % _MESSAGE.size]):
         if what in (b"s", b"d"):
             history[key].append((version, what == b"s"))
@@ -242,29 +307,30 @@ def _inspect(opener: Any, place: Path, promise: str | None) -> dict[str, Any]:
     listed = list(store)
     if len(store) != len(listed) or len(set(listed)) != len(listed):
         bad.append(f"{len(listed)} keys listed, {len(set(listed))} of them different, and len is {len(store)}")
-    for key in range(KEYS):
+    for key in range(2 * KEYS):
         try:
-            versions[str(key)] = crash.version_of(key, store[_name(key)])
+            versions[str(key)] = crash.version_of(key % KEYS, store[_name(key)])
         except KeyError:
             if _name(key) in listed:
                 bad.append(f"{_name(key)!r} is listed and not there")
         except Exception as exc:
             errors[str(key)] = f"{_name(key)!r}: {type(exc).__name__}: {exc}"
-    bad += [f"a key that nobody set: {name!r}" for name in set(listed) - {_name(key) for key in range(KEYS)}]
+    bad += [f"a key that nobody set: {name!r}" for name in set(listed) - {_name(key) for key in range(2 * KEYS)}]
     store["written/later"] = b"1"
     assert store["written/later"] == b"1"
     store.close()
     return {"versions": versions, "errors": errors, "bad": bad, "refused": 0}
 
 
-def _compare(history: dict[int, list[tuple[int, bool]]], found: dict[str, Any], promise: str | None) -> list[str]:
+def _compare(
+    history: dict[int, list[tuple[int, bool]]], found: dict[str, Any], promise: str | None, new_may_tear: bool
+) -> list[str]:
     bad = []
     for key, past in history.items():
         version = found["versions"].get(str(key))
-        if promise == "untouched" and len(past) > 1:
-            continue
         if str(key) in found["errors"]:
-            bad.append(found["errors"][str(key)])
+            if not (new_may_tear and past[0] == (past[0][0], False)):
+                bad.append(f"{found['errors'][str(key)]}; it had {past[:4]}")
         elif version is None:
             if promise != "whole" and all(there for _, there in past):
                 bad.append(f"{_name(key)!r} is lost; it had {past[:4]}")
@@ -274,5 +340,9 @@ def _compare(history: dict[int, list[tuple[int, bool]]], found: dict[str, Any], 
 
 
 if __name__ == "__main__":
-    mode_name, fs_name, rounds_text, *seed_text = sys.argv[1:]
-    print(json.dumps(_run(mode_name, fs_name, int(rounds_text), int(seed_text[0]) if seed_text else 0)))
+    run = cuts
+    arguments = sys.argv[1:]
+    if arguments[0] == "inside":  # the mount namespace of its own
+        run = _run
+        del arguments[0]
+    print(json.dumps(run(*arguments[:2], *map(int, arguments[2:]))))

@@ -17,7 +17,7 @@ from tests.stores.test_directory import files
 from tests.support.interrupts import Interrupts
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.stores import _files
-from zarrstore.stores.directory import DirectoryStore
+from zarrstore.stores.directory import DirectoryStore, writing
 from zarrstore.stores.nested import NestedDirectoryStore
 from zarrstore.stores.temp import TempStore
 
@@ -255,11 +255,12 @@ def test_a_flush_after_an_interrupted_flush_syncs_what_that_left(tmp_path, synce
 
 def test_flushes_interrupted_at_any_moment_forget_nothing(tmp_path, synced):
     store = DirectoryStore(tmp_path, durability="flush")
-    rounds = 0
+    rounds = tries = 0
     with Interrupts() as interrupts:
         while rounds < 60:
+            tries += 1
             keys = {f"k{i}": b"1" for i in range(20)}
-            store.update(keys)
+            store.update({f"{tries}/{key}": value for key, value in keys.items()})
             synced.clear()
             if interrupts.during(store.flush, 0.004):
                 rounds += 1
@@ -267,7 +268,7 @@ def test_flushes_interrupted_at_any_moment_forget_nothing(tmp_path, synced):
             assert keys.keys() <= set(synced)
 
 
-@pytest.mark.parametrize("act", ["set", "delete", "rename", "mkdir"])
+@pytest.mark.parametrize("act", ["set", "first set", "delete", "rename", "mkdir"])
 def test_what_was_interrupted_behind_its_system_call_is_synced_by_the_next_flush(tmp_path, synced, monkeypatch, act):
     """The change stands on the disk, so a power cut after the next flush must find all of it or none."""
     (tmp_path / "data").mkdir()
@@ -275,18 +276,21 @@ def test_what_was_interrupted_behind_its_system_call_is_synced_by_the_next_flush
     store.update({"d/old": b"1", "d/x": b"2"})
     store.flush()
     synced.clear()
-    name = {"set": "replace", "delete": "unlink", "rename": "unlink", "mkdir": "mkdir"}[act]
-    call = getattr(os, name)
+    name = {"set": "replace", "delete": "unlink", "rename": "unlink", "mkdir": "mkdir", "first set": "rename_new"}[act]
+    module = writing if act == "first set" else os
+    call = getattr(module, name)
 
     def interrupted(*args, **kwargs):
         call(*args, **kwargs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, name, interrupted)
+        patch.setattr(module, name, interrupted)
         with pytest.raises(KeyboardInterrupt):
             if act == "set":
                 store["d/x"] = b"new"
+            elif act == "first set":
+                store["d/new"] = b"new"
             elif act == "delete":
                 del store["d/x"]
             elif act == "rename":
@@ -295,7 +299,9 @@ def test_what_was_interrupted_behind_its_system_call_is_synced_by_the_next_flush
                 store["new/x"] = b"1"
     store.flush()
     if act == "set":
-        assert "x" in synced
+        assert _files.is_temporary(synced[0]), "before it replaced the old value"
+    if act == "first set":
+        assert "new" in synced
     assert ("d" if act != "mkdir" else "data") in synced
 
 
@@ -359,22 +365,21 @@ def test_a_flush_that_could_not_open_a_file_is_made_good_by_the_next(tmp_path, s
     assert "k7" in synced
 
 
-def test_a_value_set_while_a_flush_syncs_it_is_synced_by_the_next(tmp_path, synced, monkeypatch):
+def test_a_value_set_while_a_flush_syncs_the_old_one_is_synced_itself(tmp_path, synced, monkeypatch):
     store = DirectoryStore(tmp_path, durability="flush")
     store["a"] = b"1"
-    counted = os.fsync
+    counted, begun = os.fsync, []
 
     def set_meanwhile(fd):
-        if not synced:
+        if not begun:
+            begun.append(True)
             store["a"] = b"2"
         counted(fd)
 
     monkeypatch.setattr(os, "fsync", set_meanwhile)
     store.flush()
-    assert "a (deleted)" in synced
-    monkeypatch.setattr(os, "fsync", counted)
-    store.flush()
-    assert "a" in synced
+    assert _files.is_temporary(synced[0])
+    assert synced[1:] == ["a (deleted)", tmp_path.name]
 
 
 def test_two_threads_of_a_child_flush_one_after_the_other(tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import itertools
 import os
 import re
 import stat
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -30,6 +32,7 @@ __all__ = [
     "read_whole",
     "release_name",
     "remove_tree",
+    "rename_new",
     "sweep_folder",
     "temporary_name",
     "with_file",
@@ -258,3 +261,72 @@ def read_part(fd: int, span: Callable[[int], tuple[int, int]], pread: Pread = pr
 def is_busy(exc: OSError) -> bool:
     """Tell whether Windows refused to replace a file because a program, such as a virus scanner, has it open."""
     return getattr(exc, "winerror", None) in (5, 32)  # access denied, sharing violation
+
+
+# A rename that replaces nothing -----------------------------------------------------------------------------------
+
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+#: A system or a file system without such a call.
+_NO_CALL = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP})
+#: A file system without hard links, or a system that restricts them.
+_NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL})
+
+
+def rename_new(source: str, dest: str) -> bool:
+    """Rename a file; return False, with nothing changed, if something has the new name already.
+
+    Notes
+    -----
+    One ``renameat2`` on Linux. Where the system or the file system has none: a hard link and an unlink, which replace
+    nothing either; without links a look and a rename, between which another process may set the name.
+    """
+    call = _renameat2()
+    if call is not None:
+        code = call(source, dest)
+        if code == 0:
+            return True
+        if code == errno.EEXIST:
+            return False
+        if code not in _NO_CALL:
+            raise OSError(code, os.strerror(code), source, None, dest)
+    return _link(source, dest)
+
+
+def _link(source: str, dest: str) -> bool:
+    try:
+        os.link(source, dest, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    except OSError as exc:
+        if exc.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(dest):
+            return False
+        os.replace(source, dest)
+    else:
+        with suppress(OSError):  # the file has its name; a second one is swept like those of dead writers
+            os.unlink(source)
+    return True
+
+
+@functools.cache
+def _renameat2() -> Callable[[str, str], int] | None:
+    """Return a function that renames and returns 0 or an errno; None where the C library has no such call."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        import ctypes
+
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (ImportError, OSError, AttributeError):
+        return None
+    call.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    encode, get_errno = os.fsencode, ctypes.get_errno
+
+    def rename(source: str, dest: str) -> int:
+        if call(_AT_FDCWD, encode(source), _AT_FDCWD, encode(dest), _RENAME_NOREPLACE) == 0:
+            return 0
+        return get_errno()
+
+    return rename

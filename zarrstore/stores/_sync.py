@@ -98,6 +98,14 @@ class _Names:
             self.new.discard(name)
         return [(batch, name) for batch in self.batches for name in list(batch)]
 
+    def is_empty(self) -> bool:
+        """Tell whether nothing is to be synced."""
+        return not self.new and not any(self.batches)
+
+    def __contains__(self, name: str) -> bool:
+        # In this order: `take` moves names from one to the other.
+        return name in self.new or any(name in batch for batch in self.batches)
+
     def __iter__(self) -> Iterator[str]:
         return iter([*self.new, *(name for batch in self.batches for name in list(batch))])
 
@@ -122,6 +130,8 @@ class Unsynced:
         self.place = place
         self.files = _Names()
         self.folders = _Names()
+        #: Keys and directories that were deleted or moved away: on the disk their values may still be there.
+        self.removed = _Names()
         #: Keys whose fsync failed, and the file that each had then. The failure stands while that file stands there.
         self.failed: dict[str, Identity] = {}
         # One lock per process: that of a parent may be held by a thread which does not exist in the child.
@@ -132,13 +142,19 @@ class Unsynced:
         lock = self._locks.setdefault(os.getpid(), threading.Lock())
         # The lock: a second flush must not return before the first has synced what both found.
         with lock:
-            error = _each(self.files, self._sync_file)
-            error = _each(self.folders, lambda name: fsync_folder(self.place(name))) or error
+            removed = self.removed.take()
+            error = _each(self.files, self.sync_file)
+            folders_error = _each(self.folders, lambda name: fsync_folder(self.place(name)))
+            if folders_error is None:
+                for batch, name in removed:
+                    batch.discard(name)
+            error = folders_error or error
             if error is None and (failed := self.failures()):
                 error = OSError(errno.EIO, os.strerror(errno.EIO), self.place(failed[0]))
             return error
 
-    def _sync_file(self, key: str) -> None:
+    def sync_file(self, key: str) -> None:
+        """Make the content of a value durable now. It stays among the files to sync."""
         place = self.place(key)
         try:
             fsync_file(place)
@@ -152,6 +168,24 @@ class Unsynced:
             if identity is None or _identity(self.place(key)) != identity:
                 self.failed.pop(key, None)
         return sorted(self.failed)
+
+    def note_removal(self, path: str) -> None:
+        """Note that a key, or all below a path, is about to be removed, and again that it was."""
+        # In place of very many names stands the root: all keys count as removed.
+        self.removed.add(path if len(self.removed) < MAX_UNSYNCED else "")
+
+    def was_removed(self, key: str) -> bool:
+        """Tell whether a key was removed since the last flush, so that the disk may hold its old value."""
+        if self.removed.is_empty():
+            return False
+        return key in self.removed or any(above in self.removed for above in k.parents(key))
+
+    def sync_before_move(self, source: str, destination: str) -> None:
+        """Sync values that are moved to where others were removed: a cut must find the old ones or the new."""
+        if self.was_removed(destination) or any(k.is_below(name, destination) for name in self.removed):
+            for key in self.files:
+                if key == source or k.is_below(key, source):
+                    self.sync_file(key)
 
     def copy(self, source: str, destination: str) -> None:
         """Take what is known of `source` and below for `destination` too. Call it before the move."""

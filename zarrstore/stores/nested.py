@@ -233,15 +233,18 @@ class NestedDirectoryStore(DirectoryStore):
             if self._is_value(k.join(parent(key), ZARRAY)) or self._is_value(nested):
                 self._forget()
                 super()._write(nested, value)
-                with suppress(KeyError):
-                    super()._unlink(key)
+                self._unlink_flat(key)
 
     def _drop_flat(self, key: str) -> None:
         """Remove flat files of a chunk whose nested file was written."""
-        for flat in _flat(key):
-            if self._exists(flat):
-                with suppress(KeyError):
-                    super()._unlink(flat)
+        for flat in filter(self._exists, _flat(key)):
+            self._unlink_flat(flat)
+
+    def _unlink_flat(self, flat: str) -> None:
+        """Remove the flat file of a chunk that has a nested file, which then holds alone what was flushed."""
+        self._sync_early(_spellings[flat].nested)
+        with suppress(KeyError):
+            super()._unlink(flat)
 
     def _unlink(self, key: str) -> Iterable[str]:
         if k.name(key) == ZARRAY and self._status(key) is not None:
@@ -330,8 +333,7 @@ class NestedDirectoryStore(DirectoryStore):
             try:
                 super()._rename(flat, nested)
             except DestinationExistsError:  # which is read first
-                with suppress(KeyError):
-                    super()._unlink(flat)
+                self._unlink_flat(flat)
             except KeyError:  # deleted meanwhile, or a value is in the way; a flat file is found too
                 self._tree.prune(parent(nested))
 

@@ -72,6 +72,8 @@ class TempStore(DirectoryStore):
         self._removal = weakref.finalize(self, _remove, path, os.getpid(), stops)
         super().__init__(path, normalize_keys, dimension_separator, **options)
         stops.append(self._folders.close)
+        for folder in ("", ".."):  # the directory and its name are new, and no set made them
+            self._note_change(folder)
 
     def __getstate__(self) -> dict[str, Any]:
         removal = self._removal and self._removal.detach()

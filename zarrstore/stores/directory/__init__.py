@@ -15,7 +15,7 @@ from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileEr
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY
 from zarrstore.stores._files import pread
-from zarrstore.stores._sync import Unsynced
+from zarrstore.stores._sync import SyncError, Unsynced
 from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.copying import copier
 from zarrstore.stores.directory.folders import Folders
@@ -40,8 +40,9 @@ class DirectoryStore(DirectoryWriter):
         What `init_array` records where the caller names none.
     durability : {'none', 'flush', 'always'}, default 'none'
         From when on a value survives a power cut. 'none': whenever the operating system writes it back. 'flush': when
-        `flush` (or `close`) has returned; a power cut before may leave a key that was set since torn, on file systems
-        that rename before they write. 'always': when the set, delete or rename has returned.
+        `flush` (or `close`) has returned, and from then on: a set that replaces a value syncs the new file first, so
+        that a cut finds the old value or the new. Only a key that had no value at the last flush, or whose value
+        another store object deleted since, may be torn. 'always': when the set, delete or rename has returned.
     direct_io : bool, default False
         Read and write past the page cache (O_DIRECT), where the system and the file system support it. It leaves the
         cache to others; it is not faster.
@@ -55,7 +56,8 @@ class DirectoryStore(DirectoryWriter):
 
     Notes
     -----
-    Cost in system calls: 4 a set, 4 a get, 1 an ``in``, 3 a delete; one scan of a directory a `listdir`. Threads and
+    Cost in system calls: 4 a set (with 'flush', 8 over a value, one of them an fsync), 4 a get, 1 an ``in``, 3 a
+    delete; one scan of a directory a `listdir`. Threads and
     processes: safe; a reader sees the old value or the new one, whole. Crash: a killed process leaves every
     acknowledged value, and at most one temporary file a thread, which is no key and is removed by the next listing of
     its directory (one of another machine when it is an hour old). Ctrl-C leaves no temporary file and no open
@@ -158,10 +160,13 @@ class DirectoryStore(DirectoryWriter):
 
     def _rmdir(self, path: str) -> None:
         path = self._lower(path)
+        self._note_removal(path)
         try:
             self._tree.remove(path)
         except OSError as exc:
             raise self._write_error("remove", path, exc) from exc
+        finally:
+            self._note_removal(path)
         self._sync_if_always()
 
     def _rename(self, source: str, destination: str) -> None:
@@ -171,10 +176,15 @@ class DirectoryStore(DirectoryWriter):
             return
         # Before, for Ctrl-C behind the move; after, for what another thread set below the source meanwhile.
         self._unsynced.copy(source, destination)
+        self._unsynced.note_removal(source)
         try:
+            self._unsynced.sync_before_move(source, destination)
             self._move(source, destination)
+        except SyncError as exc:
+            raise self._write_error("rename", source, exc) from exc
         finally:
             self._unsynced.copy(source, destination)
+            self._unsynced.note_removal(source)
         self._sync_if_always()
 
     def _move(self, source: str, destination: str) -> None:

@@ -13,8 +13,8 @@ from itertools import islice
 from zarrstore import keys as k
 from zarrstore.errors import ConflictError, InvalidKeyError, RootIsFileError
 from zarrstore.keys import parent
-from zarrstore.stores._files import ABSENT, is_busy, release_name, temporary_name, with_file, write_rest
-from zarrstore.stores._sync import MAX_UNSYNCED, THREADS, Unsynced
+from zarrstore.stores._files import ABSENT, is_busy, release_name, rename_new, temporary_name, with_file, write_rest
+from zarrstore.stores._sync import MAX_UNSYNCED, THREADS, Unsynced, fsync_file
 from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.folders import LeavesRootError
 from zarrstore.stores.directory.reading import DirectoryReader
@@ -88,11 +88,17 @@ class DirectoryWriter(DirectoryReader):
     def _replace_noted(self, temporary: str, key: str, directory: str) -> None:
         unsynced = self._unsynced
         assert unsynced is not None
+        is_synced = self.durability == "always"
         try:
-            os.replace(temporary, self._base + key)
+            if not is_synced and (unsynced.was_removed(key) or not rename_new(temporary, self._base + key)):
+                # A rename may reach the disk before the bytes of the file, and the old value may have been flushed.
+                fsync_file(temporary)
+                is_synced = True
+            if is_synced:
+                os.replace(temporary, self._base + key)
         finally:
-            # In `finally`: if Ctrl-C comes behind the replace, the new value stands, and the next flush must sync it.
-            if self.durability == "flush":
+            # In `finally`: if Ctrl-C comes behind the rename, the new value stands, and the next flush must sync it.
+            if not is_synced:
                 unsynced.files.add(key)
             unsynced.folders.add(directory)
 
@@ -160,6 +166,7 @@ class DirectoryWriter(DirectoryReader):
         if self._status(key) is None:
             raise KeyError(key)
         directory = parent(key)
+        self._note_removal(key)
         try:
             os.unlink(self._base + key)
         except OSError as exc:
@@ -167,6 +174,7 @@ class DirectoryWriter(DirectoryReader):
                 raise KeyError(key) from exc
             raise self._write_error("delete", key, exc) from exc
         finally:
+            self._note_removal(key)
             self._note_change(directory)
         return (directory,)
 
@@ -201,6 +209,22 @@ class DirectoryWriter(DirectoryReader):
         """Note that names in a directory have changed."""
         if self._unsynced is not None:
             self._unsynced.folders.add(path)
+
+    def _note_removal(self, path: str) -> None:
+        """Note, before and after, that what is at a path and below is removed."""
+        # Before, for a set in another thread; after, because a flush in between has forgotten it.
+        if self._unsynced is not None:
+            self._unsynced.note_removal(path)
+
+    def _sync_early(self, key: str) -> None:
+        """Make a value durable before another that it replaces is removed."""
+        if self._unsynced is None:
+            return
+        key = self._lower(key)
+        try:
+            self._unsynced.sync_file(key)
+        except OSError as exc:
+            raise self._write_error("set", key, exc) from exc
 
     def _sync_if_always(self) -> None:
         if self.durability == "always":
