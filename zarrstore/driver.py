@@ -151,6 +151,10 @@ class Driver:
     takes_buffers: bool = False
     #: Whether an array's document must be set before its chunks, because their names in the backend depend on it.
     _documents_first: bool = False
+    #: Whether a value answers to a name that no listing shows: a chunk in the other spelling, a key in capitals.
+    _aliases: bool = False
+    #: Names of documents that cannot be set here, since what is stored has another form than what is shown.
+    _refused_documents: frozenset[str] = frozenset()
     #: Whether `_rename` itself raises KeyError where nothing is at its source, so that `rename` need not look first.
     _rename_checks_source: bool = False
 

@@ -108,6 +108,8 @@ class NestedDirectoryStore(DirectoryStore):
     (b'chunk', ['foo/.zarray', 'foo/0.1'], True)
     """
 
+    _aliases = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],

@@ -175,7 +175,8 @@ def copy_store(
         A name in `source` is no key, as ``../../evil`` in an archive. Nothing was written.
     UnsupportedOperation
         `source` cannot be listed, and no consolidated metadata names its arrays, or they have more chunks than
-        `max_questions`. Nothing was written.
+        `max_questions`; `delete` is True, and one of the two cannot be listed or lists a chunk in another spelling than
+        the other. Nothing was written.
     DamagedStoreError, LockedStoreError
         `resume` is no journal of this copy, or another copy is using it. Nothing was written.
     CopyError

@@ -127,6 +127,8 @@ def migrate_2to3(
             resume=resume,
         )
     target = source if dest is None else as_store(dest)
+    if dest is None and documents.ZARR_JSON in source._refused_documents:
+        raise UnsupportedOperation("migrate in place", source, "what is stored is not version 2; pass dest")
     plan = _plan(source, target, at, overwrite, in_place=dest is None)
     if dry_run:
         return plan.report(True)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
-from zarrstore.errors import DestinationExistsError
+from zarrstore.errors import DestinationExistsError, UnsupportedOperation
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.holding import document_order, is_document
 from zarrstore.tools.journal import Journal
@@ -171,6 +171,8 @@ def make_plan(
         A key exists and `if_exists` is 'raise', and it is not the work of a copy that is continued.
     InvalidKeyError
         A name in the source is no key.
+    UnsupportedOperation
+        `delete` is True, and the destination lists a value of the source under another name.
     """
     plan = Plan()
     resumed = journal is not None and journal.resumed
@@ -211,10 +213,23 @@ def _at_destination(
         return
     there = sort_entries(entry._replace(key=paths.to_source(entry.key)) for entry in _entries_at(dest, paths, details))
     for state, found in merge(states, there, _key, lambda entry: entry.key):
-        if state is not None:
-            yield state if found is None else state._replace(is_there=True, dest_nbytes=found.nbytes)
+        if state is not None and found is not None:
+            yield state._replace(is_there=True, dest_nbytes=found.nbytes)
+        elif state is not None:
+            yield state._replace(is_there=_has_alias(dest, paths.to_dest(state.entry.key), surplus is not None))
         elif found is not None and surplus is not None and selection.takes(found.key):
             surplus.add(Entry(paths.to_dest(found.key)))
+
+
+def _has_alias(dest: Store, key: str, delete: bool) -> bool:
+    """Tell whether a key is there that no listing shows; raise if it would be deleted under the name in the listing."""
+    if not dest._aliases or key not in dest:
+        return False
+    if delete:
+        raise UnsupportedOperation(
+            "delete what the source does not have", dest, f"it lists {key!r} in another spelling; copy without delete"
+        )
+    return True
 
 
 def _entries_at(dest: Store, paths: Paths, details: bool) -> Iterator[Entry]:

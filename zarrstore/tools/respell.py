@@ -107,8 +107,8 @@ def respell(
     ConflictError
         Two chunks of different content would get one name. Nothing was written.
     ReadOnlyError, UnsupportedOperation
-        The store cannot be written, or cannot erase, or spells chunks by itself (NestedDirectoryStore). Nothing was
-        written.
+        The store cannot be written, or cannot erase, or spells chunks by itself (NestedDirectoryStore, a view of
+        another format). Nothing was written.
 
     Notes
     -----
@@ -216,7 +216,8 @@ def _renames(store: Store, node: Node, after: ChunkKeys) -> dict[str, str]:
     """Return the new name of each chunk that has another; raise if two of different content would share one."""
     other = after.respelled("/" if after.separator == "." else ".")
     renames = {}
-    for key in store.keys_below(node.path):
+    names = set(store.keys_below(node.path))
+    for key in names:
         coords = other.coords(key, node.path)
         if coords is not None and k.name(key) not in documents.DOCUMENTS:
             renames[key] = after.key(node.path, coords)
@@ -224,6 +225,9 @@ def _renames(store: Store, node: Node, after: ChunkKeys) -> dict[str, str]:
         there = store.get(new)
         if there is not None and there != store[old]:
             raise ConflictError(new, store, old)
+        if there is not None and new not in names:
+            what = f"give {old!r} another name"
+            raise UnsupportedOperation(what, store, f"it shows the same value as {new!r}; respell the store within")
     return renames
 
 

@@ -43,6 +43,8 @@ class Wrapper(Store):
         self.capabilities = self.inner.capabilities
         self._dimension_separator = self.inner._dimension_separator
         self._documents_first = type(self)._documents_first or self.inner._documents_first
+        self._aliases = type(self)._aliases or self.inner._aliases
+        self._refused_documents = type(self)._refused_documents or self.inner._refused_documents
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"

@@ -13,7 +13,7 @@ from zarrstore.batch import LazyItems, batches
 from zarrstore.chunknames import chunk_coords, chunk_name, is_chunk_name
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
 from zarrstore.metadata import documents, n5, v2
-from zarrstore.metadata.documents import ZARRAY, ZATTRS, ZGROUP
+from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["N5View"]
@@ -62,6 +62,9 @@ class N5View(Wrapper):
 
     takes_buffers = True
     _documents_first = True
+    _aliases = True
+    # Beside ``attributes.json`` they would make a Zarr hierarchy of the directory, whose readers find no chunk in it.
+    _refused_documents = frozenset({ZARR_JSON, ZMETADATA})
 
     def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
         super().__init__(inner)
@@ -295,6 +298,8 @@ class N5View(Wrapper):
         name = k.name(key)
         if name == n5.ATTRIBUTES:
             raise InvalidKeyError(key, f"{name!r} is not shown here: set .zarray, .zgroup or .zattrs")
+        if name in self._refused_documents:
+            raise InvalidKeyError(key, "an N5 hierarchy has no such document; copy it to a Zarr store first")
         found = self._block_key(key)
         if found is not None:
             return found[0], n5.chunk_to_block(value, found[1])

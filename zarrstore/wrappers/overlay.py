@@ -82,6 +82,7 @@ class OverlayStore(Wrapper):
     def __init__(self, lower: Mapping[str, Any], upper: Mapping[str, Any]) -> None:
         super().__init__(lower)
         self.upper = as_store(upper)
+        self._aliases = self.inner._aliases or self.upper._aliases
         self.takes_buffers = self.upper.takes_buffers
         below, above = self.inner.capabilities, self.upper.capabilities
         self.capabilities = replace(

@@ -50,6 +50,7 @@ class SplitStore(Wrapper):
         super().__init__(metadata)
         self.chunks = as_store(chunks)
         self.takes_buffers = self.inner.takes_buffers and self.chunks.takes_buffers
+        self._aliases = self.inner._aliases or self.chunks._aliases
         ours, theirs = self.inner.capabilities, self.chunks.capabilities
         self._dimension_separator = self.chunks._dimension_separator or self.inner._dimension_separator
         self.capabilities = replace(

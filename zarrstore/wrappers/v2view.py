@@ -77,6 +77,8 @@ class V2View(Wrapper):
 
     # A chunk's key in `inner` depends on the document of its array.
     _documents_first = True
+    _aliases = True
+    _refused_documents = frozenset({ZARR_JSON})
 
     def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
         super().__init__(inner)

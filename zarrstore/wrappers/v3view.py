@@ -50,6 +50,7 @@ class V3View(Wrapper):
 
     # A chunk's key in `inner` depends on the document of its array.
     _documents_first = True
+    _aliases = True
 
     def __init__(self, inner: Mapping[str, Any]) -> None:
         super().__init__(inner)

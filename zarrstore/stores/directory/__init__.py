@@ -105,6 +105,7 @@ class DirectoryStore(DirectoryWriter):
         if os.path.exists(self.path) and not os.path.isdir(self.path):
             raise RootIsFileError(self.path, type(self).__name__)
         self.normalize_keys = normalize_keys
+        self._aliases = self._aliases or normalize_keys
         self._dimension_separator = dimension_separator
         self.durability = durability
         self.direct_io = direct_io

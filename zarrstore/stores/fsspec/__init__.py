@@ -139,7 +139,7 @@ class FSStore(Store):
             path = fs._strip_protocol(url)
         self.url = url
         self.mode = mode
-        self.normalize_keys = normalize_keys
+        self.normalize_keys = self._aliases = normalize_keys
         self.workers = workers
         self.missing_is = (*exceptions, *(missing_exceptions or ()), *missing_is)
         self._pid = os.getpid()
