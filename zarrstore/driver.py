@@ -149,6 +149,8 @@ class Driver:
     capabilities: Capabilities = Capabilities()
     #: Whether `_set` and `_set_many` take buffers of the caller's memory beside `bytes`, and keep none of them.
     takes_buffers: bool = False
+    #: Requests that verbs which ask many independent questions keep in flight, where the store is `concurrent`.
+    _in_flight: int = 64
     #: Whether an array's document must be set before its chunks, because their names in the backend depend on it.
     _documents_first: bool = False
     #: Whether a value answers to a name that no listing shows: a chunk in the other spelling, a key in capitals.
@@ -244,7 +246,8 @@ class Driver:
         if self._contains(source):
             moving.append(source)
         # All copied before the first is deleted: whatever fails, the source is whole.
-        self._set_many((k.replace_root(key, source, destination), self._get(key)) for key in moving)
+        read = self._get_many(moving).__getitem__ if self.capabilities.concurrent else self._get
+        self._set_many((k.replace_root(key, source, destination), read(key)) for key in moving)
         self._delete_many(moving)
 
     def _getsize(self, path: str) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import documents
+from zarrstore.tools.overlap import overlap, overlaps
 
-__all__ = ["Node", "walk"]
+__all__ = ["Node", "node_at", "walk"]
 
 # The document that makes a node, its kind and its version, in the order in which they are looked for.
 _MARKS = (
@@ -21,6 +22,13 @@ _MARKS = (
     (documents.ZARR_JSON, "", 3),
     (documents.META, "array", 1),
 )
+#: Which documents are asked for by name below a node of a version: all that come before what is probably there.
+_GUESSES: dict[int | None, tuple[str, ...]] = {
+    2: (documents.ZARRAY,),
+    3: (documents.ZARRAY, documents.ZGROUP, documents.ZARR_JSON),
+}
+#: Directories that are looked at together, and places of the stack among which they are.
+_AT_ONCE, _WINDOW = 512, 2048
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,10 @@ def walk(
 
     Notes
     -----
-    Cost: one listing and one read a directory; chunks are not looked at, since what is below an array is no node. A
-    directory without a document is walked through. A value that happens to be named ``meta`` makes no node unless it
-    is version 1 metadata.
+    Cost: one listing and one read a directory; chunks are not looked at, since what is below an array is no node. Where
+    the store is `concurrent`, up to 512 directories are looked at together, and below a group the documents are asked
+    for by name first, so that an array is one request (of version 3, three) and is never listed. A directory without a
+    document is walked through. A value that happens to be named ``meta`` makes no node unless it is version 1 metadata.
 
     Examples
     --------
@@ -104,25 +113,112 @@ def walk(
     [('', 'group'), ('a', 'group'), ('a/9', 'array'), ('a/10', 'array')]
     """
     adapted = as_store(store)
-    at = k.normalize_path(path)
-    todo = [(at, 0)]
+    look = _Look(adapted, depth, tolerant=on_error is not None)
+    todo: list[_Place | _Failure | Node] = [_Place(k.normalize_path(path), 0)]
     while todo:
-        here, level = todo.pop()
-        try:
-            names = _names(adapted, here)
-        except Exception as exc:
-            if on_error is None:
-                raise
-            on_error(here, exc)
+        top = todo[-1]
+        if isinstance(top, _Place):
+            look.expand(todo)
             continue
-        node = _node(adapted, here, names, tolerant=on_error is not None)
-        if node is not None:
-            yield node
-            if node.kind == "array":
-                continue
-        if depth is None or level < depth:
-            below = sorted((k.join(here, name) for name in names if not _is_document(name)), key=k.natural_order)
-            todo.extend((child, level + 1) for child in reversed(below))
+        todo.pop()
+        if isinstance(top, Node):
+            yield top
+        elif on_error is None:
+            raise top.error
+        else:
+            on_error(top.path, top.error)
+
+
+def node_at(store: Mapping[str, Any], path: object = "") -> Node | None:
+    """Return the array or group at a path, None if neither is there. Cost: one read a document that may make it.
+
+    Examples
+    --------
+    >>> from zarrstore import init_array
+    >>> store = {}
+    >>> init_array(store, shape=3, path="a")
+    >>> node_at(store).kind, node_at(store, "a").kind, node_at(store, "b")
+    ('group', 'array', None)
+    """
+    return _node(k.normalize_path(path), [name for name, *_ in _MARKS], as_store(store).get, tolerant=False)
+
+
+class _Place(NamedTuple):
+    """A directory that was not looked at yet."""
+
+    path: str
+    level: int
+    version: int | None = None  # of the nearest node above
+
+
+class _Failure(NamedTuple):
+    """A directory that cannot be listed, or a document that cannot be read."""
+
+    path: str
+    error: Exception
+
+
+class _Look:
+    """Looks at directories, several together where their waits overlap."""
+
+    def __init__(self, store: Store, depth: int | None, tolerant: bool) -> None:
+        self._store = store
+        self._depth = depth
+        self._tolerant = tolerant
+        self._together = overlaps(store)
+
+    def expand(self, todo: list[_Place | _Failure | Node]) -> None:
+        """Put in the place of the last directories of a stack what is in them: the node last, which is taken first."""
+        start = max(0, len(todo) - (_WINDOW if self._together else 1))
+        window = todo[start:]
+        del todo[start:]
+        places = [item for item in reversed(window) if isinstance(item, _Place)][:_AT_ONCE]
+        known = self._guess(places)
+        results = overlap(self._store, lambda place: self._look_at(place, known), places)
+        found = dict(zip(places, results, strict=True))
+        for item in window:
+            todo.extend(found.get(item, (item,)) if isinstance(item, _Place) else (item,))
+
+    def _guess(self, places: Sequence[_Place]) -> dict[str, bytes | None]:
+        """Read the documents that there probably are; what cannot be read is left out, and met again later."""
+        if not self._together:
+            return {}
+        keys = [k.join(place.path, name) for place in places for name in _GUESSES.get(place.version, ())]
+        found = self._store._get_many(keys)
+        known: dict[str, bytes | None] = {}
+        for key in keys:
+            try:
+                known[key] = found[key]
+            except Exception as exc:
+                if type(exc) is KeyError:
+                    known[key] = None
+        return known
+
+    def _look_at(self, place: _Place, known: Mapping[str, bytes | None]) -> list[_Place | _Failure | Node]:
+        """Return what is in a directory, in the order of a stack."""
+
+        def read(key: str) -> bytes | None:
+            return known[key] if key in known else self._store.get(key)
+
+        path = place.path
+        try:
+            guessed = [name for name, *_ in _MARKS if known.get(k.join(path, name)) is not None]
+            node = _node(path, guessed, read, self._tolerant) if guessed else None
+            if node is not None and node.kind == "array":
+                return [node]
+            names = _names(self._store, path)
+        except Exception as exc:
+            return [_Failure(path, exc)]
+        try:
+            node = _node(path, names, read, self._tolerant)
+        except Exception as exc:
+            return [_Failure(path, exc)]
+        found: list[_Place | _Failure | Node] = []
+        if (node is None or node.kind != "array") and (self._depth is None or place.level < self._depth):
+            below = sorted((k.join(path, name) for name in names if not _is_document(name)), key=k.natural_order)
+            version = place.version if node is None else node.version
+            found += [_Place(child, place.level + 1, version) for child in reversed(below)]
+        return found if node is None else [*found, node]
 
 
 def _names(store: Store, path: str) -> list[str]:
@@ -131,7 +227,7 @@ def _names(store: Store, path: str) -> list[str]:
         return store.listdir(path)
     except UnsupportedOperation:
         names = [name for name, kind, _ in _MARKS if kind != "group" and k.join(path, name) in store]
-        if documents.ZARRAY in names or _node(store, path, names, tolerant=False) is not None:
+        if documents.ZARRAY in names or _node(path, names, store.get, tolerant=False) is not None:
             return names
         raise
 
@@ -140,13 +236,13 @@ def _is_document(name: str) -> bool:
     return name in documents.DOCUMENTS
 
 
-def _node(store: Store, path: str, names: list[str], tolerant: bool) -> Node | None:
+def _node(path: str, names: Sequence[str], read: Callable[[str], bytes | None], tolerant: bool) -> Node | None:
     for document_name, kind, version in _MARKS:
         if document_name not in names:
             continue
         key = k.join(path, document_name)
         try:
-            data = store.get(key)
+            data = read(key)
         except Exception as exc:
             if not tolerant:
                 raise

@@ -40,7 +40,9 @@ class Spellings(NamedTuple):
         return {separator for separator, key in ((".", self.flat), ("/", self.nested)) if key is not None}
 
 
-def spellings_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT) -> Spellings:
+def spellings_of(
+    store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT, keys: Iterable[str] | None = None
+) -> Spellings:
     """Return how the chunks of a version 2 array are spelled, by the keys that are there.
 
     Parameters
@@ -53,6 +55,8 @@ def spellings_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int | None 
         What its document says.
     limit : int or None
         The largest number of keys to look at; None looks at all.
+    keys : iterable of str, optional
+        Keys below `path`, if they were listed already.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def spellings_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int | None 
         return Spellings()
     found: dict[str, str] = {}
     rules = {separator: ChunkKeys("v2", separator, len(meta.shape)) for separator in "./"}
-    for key in islice(_candidates(store, path, meta), limit):
+    for key in islice(_candidates(store, path, meta) if keys is None else keys, limit):
         for separator, rule in rules.items():
             position = rule.coords(key, path)
             if position is not None and all(i < n for i, n in zip(position, meta.grid_shape, strict=True)):
@@ -93,12 +97,14 @@ def _candidates(store: Store, path: str, meta: v2.ArrayMeta) -> Iterable[str]:
     return [key for key in names if key in store]
 
 
-def chunk_keys_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT) -> ChunkKeys:
+def chunk_keys_of(
+    store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT, keys: Iterable[str] | None = None
+) -> ChunkKeys:
     """Return the rule by which the chunks of a version 2 array are found in this store.
 
     Parameters
     ----------
-    store, path, meta, limit
+    store, path, meta, limit, keys
         As `spellings_of`.
 
     Returns
@@ -117,7 +123,7 @@ def chunk_keys_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int | None
     ndim = len(meta.shape)
     if meta.dimension_separator is not None:
         return ChunkKeys("v2", meta.dimension_separator, ndim)
-    separators = spellings_of(store, path, meta, limit).separators
+    separators = spellings_of(store, path, meta, limit, keys).separators
     if len(separators) == 1:
         return ChunkKeys("v2", separators.pop(), ndim)
     return ChunkKeys("v2", (store._dimension_separator if ndim > 1 else None) or ".", ndim)

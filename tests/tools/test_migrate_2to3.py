@@ -146,7 +146,7 @@ def test_a_failure_at_any_write_or_deletion_leaves_everything_as_it_was(remove_v
 
 def test_where_even_putting_back_fails_the_error_says_what_is_left() -> None:
     inner = DictStore(small())
-    failing = FailingStore(inner, OSError(5, "broken"), methods=["_set", "_delete_many"], after=2)
+    failing = FailingStore(inner, OSError(5, "broken"), methods=["_set_many", "_delete_many"], after=2)
     with pytest.raises(OSError) as caught:
         migrate_2to3(failing)
     assert any("not put back" in note for note in caught.value.__notes__)

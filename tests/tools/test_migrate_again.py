@@ -202,7 +202,7 @@ class _Killed(BaseException):
 
 
 class _Dying(Wrapper):
-    """Dies at the n-th change, and at every one after: nothing is put back."""
+    """Dies at the n-th change, and at every one after; what a batch changes comes in the reverse order."""
 
     def __init__(self, inner: Any, after: int) -> None:
         super().__init__(inner)
@@ -217,9 +217,14 @@ class _Dying(Wrapper):
         self._change()
         super()._set(key, value)
 
+    def _set_many(self, items: Any) -> None:
+        for key, value in reversed(list(items)):
+            self._set(key, value)
+
     def _delete_many(self, keys: Any) -> None:
-        self._change()
-        super()._delete_many(keys)
+        for key in reversed(list(keys)):
+            self._change()
+            super()._delete_many([key])
 
 
 @pytest.mark.parametrize("odd", [False, True])

@@ -23,12 +23,17 @@ from zarrstore.tools.tree import TreeNode, tree
 @target_argument()
 @path_argument()
 @click.option("-L", "--level", type=click.IntRange(min=0), help="Show so many levels.")
+@click.option(
+    "--no-consolidated", "walked", is_flag=True, help="Look into each directory, not at consolidated metadata."
+)
 @json_option
 @storage_options
-def command(target: str, path: str, level: int | None, as_json: bool, storage_option: tuple[str, ...]) -> None:
+def command(
+    target: str, path: str, level: int | None, walked: bool, as_json: bool, storage_option: tuple[str, ...]
+) -> None:
     """Draw the groups and arrays at and below PATH, with shape, dtype and chunks."""
     with opened(target, "r", storage_option) as store:
-        root = tree(store, path, depth=level)
+        root = tree(store, path, depth=level, consolidated=not walked)
     if as_json:
         print_json(root.as_dict())
         return

@@ -57,7 +57,7 @@ class Objects(Store):
         self, missing_is: Sequence[type[Exception]], hierarchical: bool, process_safe: bool, workers: int
     ) -> None:
         self._missing = tuple(missing_is)
-        self.workers = workers
+        self.workers = self._in_flight = workers
         self.capabilities = Capabilities(
             ranged=True, concurrent=True, hierarchical=hierarchical, process_safe=process_safe
         )

@@ -1,7 +1,8 @@
 """The kit with which every store here is tested, for stores and mappings of your own.
 
 `StoreConformance` is a pytest class to inherit from; `check_against_dict` plays random histories; `CountingStore`,
-`SlowStore` and `FailingStore` wrap a store to count, delay and break it; a `Recorder` keeps the order of changes and
+`SlowStore` and `FailingStore` wrap a store to count, delay and break it, `RoundsStore` to count as an object store
+would; a `Recorder` keeps the order of changes and
 flushes; `TREE` and `HOSTILE_KEYS` are the names that bite. Needs the extra ``test`` (pytest, hypothesis); the
 instruments and the trees need nothing.
 """
@@ -9,6 +10,7 @@ instruments and the trees need nothing.
 from typing import Any
 
 from zarrstore.testing.instruments import CountingStore, FailingStore, Recorder, RecordingStore, SlowStore
+from zarrstore.testing.rounds import RoundsStore
 from zarrstore.testing.trees import HOSTILE_KEYS, SEGMENTS, TREE, tree
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "FailingStore",
     "Recorder",
     "RecordingStore",
+    "RoundsStore",
     "SlowStore",
     "StoreConformance",
     "check_against_dict",

@@ -12,6 +12,7 @@ from zarrstore.errors import MetadataError
 from zarrstore.metadata import consolidated, documents, v2, v3
 from zarrstore.metadata.consolidated import Staleness
 from zarrstore.spelling import stored_chunk_keys_of
+from zarrstore.tools.overlap import overlap, values_of_keys
 from zarrstore.wrappers.consolidated import ConsolidatedStore
 
 __all__ = ["check_consolidated", "consolidate_metadata", "consolidated_updates", "open_consolidated"]
@@ -68,7 +69,7 @@ def consolidate_metadata(
         if inline is not None:
             new[zarr_json] = inline
     if is_v2 or not new:
-        found = _documents(adapted, at)
+        found = _documents(adapted, at, keys)
         _check_spelling(adapted, at, found)
         new[k.join(at, metadata_key)] = consolidated.build(found)
     for key, data in new.items():
@@ -92,25 +93,29 @@ def _with_inline(store: Store, path: str, keys: Iterable[str]) -> bytes | None:
 
 def _check_spelling(store: Store, path: str, found: Mapping[str, bytes]) -> None:
     """Refuse to repeat a document that leaves to the store how the chunks are named: a reader has no such store."""
-    for name in found:
-        if k.name(name) != documents.ZARRAY:
-            continue
-        key = k.join(path, name)
-        document = documents.loads(found[name], key)
-        shape = document.get("shape")
-        if document.get("dimension_separator") is not None or not isinstance(shape, list) or len(shape) < 2:
-            continue
-        try:
-            meta = v2.check_array(document, key)
-        except MetadataError:
-            continue  # damaged, which consolidation repeats as it is
-        if stored_chunk_keys_of(store, k.parent(key), meta).separator == "/":
-            raise MetadataError(
-                key,
-                "dimension_separator",
-                "is missing, and the chunks are nested: readers of consolidated metadata would not find them; "
-                "repair(store) first, or: zarrstore repair",
-            )
+    arrays = [(k.join(path, name), data) for name, data in found.items() if k.name(name) == documents.ZARRAY]
+    for error in overlap(store, lambda array: _spelling_error(store, *array), arrays):
+        if error is not None:
+            raise error
+
+
+def _spelling_error(store: Store, key: str, data: bytes) -> MetadataError | None:
+    document = documents.loads(data, key)
+    shape = document.get("shape")
+    if document.get("dimension_separator") is not None or not isinstance(shape, list) or len(shape) < 2:
+        return None
+    try:
+        meta = v2.check_array(document, key)
+    except MetadataError:
+        return None  # damaged, which consolidation repeats as it is
+    if stored_chunk_keys_of(store, k.parent(key), meta).separator != "/":
+        return None
+    return MetadataError(
+        key,
+        "dimension_separator",
+        "is missing, and the chunks are nested: readers of consolidated metadata would not find them; "
+        "repair(store) first, or: zarrstore repair",
+    )
 
 
 def open_consolidated(
@@ -257,7 +262,7 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
     Notes
     -----
     Only entries for the changed documents are touched: what else is stale stays so. Cost: two reads for each directory
-    above a changed document.
+    above a changed document, in one batch.
 
     Examples
     --------
@@ -270,16 +275,20 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
     (['.zmetadata'], True)
     """
     ancestors = {path: None for key in sorted(changes) for path in k.parents(key)}
+    names = (documents.ZMETADATA, documents.ZARR_JSON)
+    held = values_of_keys(
+        store, [key for path in ancestors for name in names if (key := k.join(path, name)) not in changes]
+    )
     updates: dict[str, bytes] = {}
     for path in ancestors:
         key = k.join(path, documents.ZMETADATA)
-        data = None if key in changes else store.get(key)
+        data = held.get(key)
         if data is not None:
             new = _updated_zmetadata(data, key, path, changes)
             if new != data:
                 updates[key] = new
         key = k.join(path, documents.ZARR_JSON)
-        data = changes[key] if key in changes else store.get(key)
+        data = changes[key] if key in changes else held[key]
         if data is not None:
             changed = _updated_inline(data, key, path, changes)
             if changed is not None and changed != data:
@@ -317,7 +326,7 @@ def _updated_inline(data: bytes, key: str, path: str, changes: Mapping[str, byte
     return documents.dumps({**document, "consolidated_metadata": consolidated.build_inline(nodes)})
 
 
-def _documents(store: Store, path: str) -> dict[str, bytes]:
+def _documents(store: Store, path: str, keys: Iterable[str] | None = None) -> dict[str, bytes]:
     """Return the documents below a path, by their keys relative to it."""
-    wanted = [key for key in store.keys_below(path) if consolidated.is_repeated(key)]
+    wanted = [key for key in (store.keys_below(path) if keys is None else keys) if consolidated.is_repeated(key)]
     return {k.replace_root(key, path, ""): data for key, data in store.getitems(wanted).items()}

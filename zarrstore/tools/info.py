@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 from zarrstore import keys as k
@@ -12,8 +14,8 @@ from zarrstore.base import Store
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
-from zarrstore.nodes import Node, walk
-from zarrstore.spelling import chunk_keys_of
+from zarrstore.nodes import Node, node_at
+from zarrstore.spelling import LIMIT, chunk_keys_of
 from zarrstore.tools.grid import MAX_QUESTIONS, regular_grid
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import listing_of, present
@@ -85,8 +87,8 @@ def describe_node(
 
     Notes
     -----
-    Cost: two reads, and for an array one listing of its keys, and one question for each size that the listing does not
-    tell.
+    Cost: two reads, one more for each older kind of document that is not there, and for an array one listing of its
+    keys, and one question for each size that the listing does not tell.
 
     Examples
     --------
@@ -100,7 +102,7 @@ def describe_node(
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    node = next(walk(adapted, at, depth=0), None)
+    node = node_at(adapted, at)
     if node is None:
         names = adapted.listdir(at)
         if not names and at:
@@ -133,15 +135,19 @@ def _attributes(store: Store, node: Node) -> Mapping[str, Any]:
 def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     rule, grid = None, None
+    listing = listing_of(store, node.path, details=True, max_questions=max_questions)
+    entries = iter(listing.entries)
+    # The first of them tell how chunks are spelled where the document does not.
+    first = list(islice(entries, LIMIT)) if listing.certain else []
     try:
         if node.error is None:
-            rule, grid = _rule(store, node), _grid(node)
+            rule, grid = _rule(store, node, [entry.key for entry in first] if listing.certain else None), _grid(node)
             facts.update(_expected(node, grid))
     except MetadataError as exc:
         facts["error"] = str(exc)
     count = nbytes = 0
     unknown = False
-    for entry in present(store, listing_of(store, node.path, details=True, max_questions=max_questions)):
+    for entry in present(store, replace(listing, entries=chain(first, entries))):
         if is_document(entry.key) or not _is_chunk(rule, grid, entry.key, node.path):
             continue
         count += 1
@@ -150,10 +156,10 @@ def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, An
     return {"chunks_initialized": count, **facts, "nbytes_stored": -1 if unknown else nbytes}
 
 
-def _rule(store: Store, node: Node) -> ChunkKeys:
+def _rule(store: Store, node: Node, keys: Iterable[str] | None) -> ChunkKeys:
     """Return how the chunks of an array are named, by its document and by what is there."""
     if node.version == 2:
-        return chunk_keys_of(store, node.path, v2.check_array(node.document, node.key))
+        return chunk_keys_of(store, node.path, v2.check_array(node.document, node.key), keys=keys)
     if node.version == 3:
         return chunk_keys_of_v3(node.document, node.key)
     return ChunkKeys("v2", ".", len(node.document.get("shape", ())))

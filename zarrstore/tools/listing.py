@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -12,11 +11,12 @@ from zarrstore.base import Entry, Store
 from zarrstore.errors import InvalidKeyError
 from zarrstore.keys import check_key
 from zarrstore.tools.grid import MAX_QUESTIONS, grid_of
+from zarrstore.tools.overlap import overlap, overlaps
 
 __all__ = ["Listing", "keys_of", "listing_of", "present", "require", "value_or_none"]
 
-#: Values whose presence is asked for at a time.
-_AT_ONCE = 64
+#: Entries whose sizes are asked for together.
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,18 @@ def present(store: Store, listing: Listing) -> Iterator[Entry]:
 
     Notes
     -----
-    Cost: one question of the store for each size that the listing does not tell, 16 at a time where the store says that
+    Cost: one question of the store for each size that the listing does not tell, overlapped where the store says that
     it is `concurrent`.
     """
     entries = iter(listing.entries)
-    if not store.capabilities.concurrent:
+    if not overlaps(store):
         yield from filter(None, (_with_size(store, entry) for entry in entries))
         return
-    with ThreadPoolExecutor(16, "zarrstore-sizes") as pool:
-        while part := list(islice(entries, _AT_ONCE)):
-            yield from filter(None, pool.map(lambda entry: _with_size(store, entry), part))
+    # Entries whose sizes are known must not wait in a pool: most listings tell all of them.
+    while part := list(islice(entries, _AT_ONCE)):
+        unknown = [entry for entry in part if entry.nbytes < 0]
+        sizes = overlap(store, lambda entry: _with_size(store, entry), unknown) if unknown else iter(())
+        yield from filter(None, (entry if entry.nbytes >= 0 else next(sizes) for entry in part))
 
 
 def _with_size(store: Store, entry: Entry) -> Entry | None:

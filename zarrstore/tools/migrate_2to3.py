@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 from zarrstore import keys as k
@@ -20,6 +20,7 @@ from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.overlap import found_among, overlap, values_of_keys
 from zarrstore.tools.shard import Shards, migrate_to_shards
 from zarrstore.wrappers.overlay import OverlayStore
 
@@ -254,25 +255,30 @@ class _Plan:
 
 
 def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: bool) -> _Plan:
-    plan = _Plan()
-    for node in walk(store, path):
-        if node.error is not None:
-            raise node.error
-        if node.version == 1:
-            raise MetadataError(node.key, "zarr_format", "is 1: migrate_1to2 first, or use migrate_1to3")
+    def planned(node: Node) -> _Step:
         if node.version == 2:
-            plan.steps.append(_step(store, node, in_place))
-        else:
-            plan.steps.append(_Step(node, dict(node.document), [], raw=store[node.key]))
+            return _step(store, node, in_place)
+        return _Step(node, dict(node.document), [], raw=store[node.key])
+
+    plan = _Plan(list(overlap(store, planned, _judged(walk(store, path)))))
     if not plan.steps:
         raise KeyError(path)
-    existing = {step.key: target.get(step.key) for step in plan.steps}
+    existing = values_of_keys(target, [step.key for step in plan.steps])
     # Groups after what is below them, since what they repeat may change.
     for step in sorted(plan.steps, key=lambda step: -len(k.segments(step.node.path))):
         if step.document is not None:
             _compare(step, existing[step.key], overwrite)
     _consolidate(store, plan, existing)
     return plan
+
+
+def _judged(nodes: Iterable[Node]) -> Iterator[Node]:
+    for node in nodes:
+        if node.error is not None:
+            raise node.error
+        if node.version == 1:
+            raise MetadataError(node.key, "zarr_format", "is 1: migrate_1to2 first, or use migrate_1to3")
+        yield node
 
 
 def _step(store: Store, node: Node, in_place: bool) -> _Step:
@@ -379,19 +385,22 @@ def _removable(store: Store, plan: _Plan) -> list[str]:
     hierarchy of which a part is missing.
     """
     needed = {above for step in plan.steps if step.action == "impossible" for above in k.parents(step.node.path)}
+    steps = [step for step in plan.steps if step.action != "impossible" and step.node.path not in needed]
+    known = {step.node.key for step in steps if step.node.version == 2}
+    known |= {step.node.attrs_key for step in steps if step.attrs is not None}
+    names = (k.join(step.node.path, name) for step in steps for name in _V2_DOCUMENTS)
+    there = known | found_among(store, [key for key in names if key not in known])
     removable = []
-    for step in plan.steps:
-        if step.action == "impossible" or step.node.path in needed:
-            continue
+    for step in steps:
         for name in _V2_DOCUMENTS:
             key = k.join(step.node.path, name)
-            if key not in store:
+            if key not in there:
                 continue
             if step.node.version == 3 and name == documents.ZATTRS and not _is_repeated_in(store, key, step):
                 step.notes.append(f"{key} stays: zarr.json has other attributes")
                 continue
             removable.append(key)
-    return sorted(removable, key=lambda key: (k.name(key) != documents.ZMETADATA, len(k.segments(key))))
+    return sorted(removable, key=_removal_order)
 
 
 def _is_repeated_in(store: Store, zattrs: str, step: _Step) -> bool:
@@ -416,26 +425,35 @@ def _repetitions(target: Store, plan: _Plan, writes: Mapping[str, bytes], remove
 
 def _apply(store: Store, writes: Mapping[str, bytes], removed: list[str], later: Mapping[str, bytes]) -> None:
     """Write, then delete; if either fails, put everything back as it was."""
-    before = {key: store.get(key) for key in [*writes, *removed, *later]}
+    before = values_of_keys(store, [*writes, *removed, *later])
     touched: list[str] = []
     try:
-        for key, data in writes.items():
-            touched.append(key)
-            store[key] = data
-        # Before the deletions: a repetition that names what is deleted would be stale after a crash.
-        for key, data in later.items():
-            touched.append(key)
-            store[key] = data
+        # Arrays together, then each level of groups; before the deletions the repetitions: one that names what is
+        # deleted would be stale after a crash.
+        for part in (*_levels(writes), *_levels(later)):
+            touched += part
+            store.setitems({key: (writes if key in writes else later)[key] for key in part})
         store.flush()
-        for key in removed:
-            touched.append(key)
-            store.delitems([key])
+        for part in _levels(removed):
+            touched += part
+            store.delitems(part)
         store.flush()
     except BaseException as exc:
         left = _put_back(store, touched, before)
         if left:
             exc.add_note(f"not put back as they were: {', '.join(left)}; version 2 reads all the same")
         raise
+
+
+def _levels(keys: Iterable[str]) -> list[list[str]]:
+    """Return keys in runs that may be written, or deleted, together and in any order."""
+    return [list(run) for _, run in groupby(keys, key=_removal_order)]
+
+
+def _removal_order(key: str) -> tuple[bool, int, bool]:
+    """Consolidated metadata first, then the highest nodes; attributes after the node that makes a reader look."""
+    name = k.name(key)
+    return name != documents.ZMETADATA, len(k.segments(key)), name == documents.ZATTRS
 
 
 def _put_back(store: Store, touched: Iterable[str], before: Mapping[str, bytes | None]) -> list[str]:

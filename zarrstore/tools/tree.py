@@ -14,6 +14,7 @@ from zarrstore.base import Entry
 from zarrstore.nodes import Node, walk
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.repeated import repeated_nodes
 
 __all__ = ["TreeNode", "Usage", "du", "tree"]
 
@@ -84,7 +85,9 @@ def _sizes(sizes: Any) -> str:
     return f"({', '.join(map(str, sizes))})" if isinstance(sizes, list) else "?"
 
 
-def tree(store: Mapping[str, Any], path: object = "", *, depth: int | None = None) -> TreeNode:
+def tree(
+    store: Mapping[str, Any], path: object = "", *, depth: int | None = None, consolidated: bool = True
+) -> TreeNode:
     """Return the arrays and groups at and below a path as a tree that prints itself.
 
     Parameters
@@ -95,6 +98,8 @@ def tree(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
         Its root.
     depth : int, optional
         How many levels to show.
+    consolidated : bool, default True
+        Take the consolidated metadata at `path` for what is there, as readers do. False looks into each directory.
 
     Raises
     ------
@@ -103,7 +108,8 @@ def tree(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
 
     Notes
     -----
-    Cost: as `walk`. Source: zarr 2 ``Group.tree``.
+    Cost: one read with consolidated metadata of version 2, two of version 3; else as `walk`. Source: zarr 2
+    ``Group.tree``.
 
     Examples
     --------
@@ -118,7 +124,8 @@ def tree(store: Mapping[str, Any], path: object = "", *, depth: int | None = Non
         └── bar (20, 20) <i4 in chunks of (10, 10)
     """
     at = k.normalize_path(path)
-    nodes = {node.path: node for node in walk(store, at, depth=depth)}
+    nodes = repeated_nodes(as_store(store), at, depth) if consolidated else {}
+    nodes = nodes or {node.path: node for node in walk(store, at, depth=depth)}
     if not nodes:
         raise KeyError(at)
     children: dict[str, list[str]] = {}

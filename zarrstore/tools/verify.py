@@ -18,11 +18,12 @@ from zarrstore.metadata.shards import ShardLayout, shard_problems
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
 from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.inspection import Inspection
+from zarrstore.tools.inspection import ChunkPlan, Inspection
+from zarrstore.tools.listed import ListedStore
 from zarrstore.tools.listing import listing_of, present
 from zarrstore.tools.manifest import manifest_of, read_manifest
+from zarrstore.tools.overlap import overlaps
 from zarrstore.tools.progress import Progress, reporter
-from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["KINDS", "Problem", "VerifyReport", "verify"]
 
@@ -111,32 +112,37 @@ def verify(
         listing = listing_of(adapted, at, max_questions=max_questions)
         notes = listing.notes
         keys = sorted(entry.key for entry in present(adapted, listing))
-        adapted = _Listed(adapted, keys)
+    looked_at: Store = adapted
+    if not unlisted and (not adapted.capabilities.listable or overlaps(adapted)):
+        # Known already: the names in every directory, and which keys are documents.
+        looked_at = ListedStore(adapted, keys)
     if not keys and not unlisted:
         raise KeyError(at)
-    inspection = Inspection(adapted, at, keys, missing, problems=unlisted, notes=list(notes))
+    inspection = Inspection(looked_at, at, keys, missing, problems=unlisted, notes=list(notes))
     for key, reason in adapted._irregular(at):
         inspection.problem(key, "irregular", reason)
     inspection.run()
-    work = [_Batch(plan.layout, batch) for plan in inspection.plans for batch in _batches(plan.keys)] if decode else []
+    work = list(_tasks_of(inspection.plans)) if decode else []
     decoded = 0
-    total = sum(len(batch.keys) for batch in work)
-    own = nullcontext(executor) if executor is not None else ThreadPoolExecutor(os.cpu_count() or 1)
+    total = sum(len(batch.keys) for task in work for batch in task)
+    # Where a batch waits for its values, others decode theirs meanwhile.
+    threads = max(4, os.cpu_count() or 1) if overlaps(adapted) else os.cpu_count() or 1
+    own = nullcontext(executor) if executor is not None else ThreadPoolExecutor(threads)
     with own as chosen, reporter(progress, total, "verify") as report:
         # A mapping that is not safe for threads is read by this thread alone.
         in_threads = isinstance(chosen, ThreadPoolExecutor) and adapted.capabilities.thread_safe
         travels = in_threads or (not isinstance(chosen, ThreadPoolExecutor) and adapted.capabilities.process_safe)
         tasks: Iterable[tuple[Any, ...]]
         if travels:
-            tasks = ((check_batch, adapted, batch, max_chunk_nbytes) for batch in work)
+            tasks = ((check_batches, adapted, task, max_chunk_nbytes) for task in work)
         else:
-            tasks = ((check_values, _read_here(adapted, batch), batch, max_chunk_nbytes) for batch in work)
-        for batch, found in zip(work, run_ordered(chosen, tasks), strict=True):
+            tasks = ((check_values, _read_here(adapted, task), task, max_chunk_nbytes) for task in work)
+        for task, found in zip(work, run_ordered(chosen, tasks), strict=True):
             inspection.problems += found
-            decoded += len(batch.keys)
+            decoded += sum(len(batch.keys) for batch in task)
             report(Progress(decoded, total, errors=0))
     if manifest is not None:
-        inspection.problems += _manifest_problems(adapted, at, manifest)
+        inspection.problems += _manifest_problems(adapted if adapted.capabilities.listable else looked_at, at, manifest)
     order = {key: n for n, key in enumerate(keys)}
     inspection.problems.sort(key=lambda problem: (order.get(problem.key, len(order)), problem.key))
     return replace(inspection.report(), n_decoded=decoded)
@@ -148,17 +154,33 @@ class _Batch:
     keys: Sequence[str]
 
 
-def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (keys[at : at + _BATCH] for at in range(0, len(keys), _BATCH))
+def _tasks_of(plans: Iterable[ChunkPlan]) -> Iterator[list[_Batch]]:
+    """Yield tasks of up to 64 chunks: of one array, or of several small ones, which are then read together."""
+    task: list[_Batch] = []
+    count = 0
+    for plan in plans:
+        for at in range(0, len(plan.keys), _BATCH):
+            batch = _Batch(plan.layout, plan.keys[at : at + _BATCH])
+            if count + len(batch.keys) > _BATCH:
+                yield task
+                task, count = [], 0
+            task.append(batch)
+            count += len(batch.keys)
+    if task:
+        yield task
 
 
-def check_batch(store: Store, batch: _Batch, max_nbytes: int) -> list[Problem]:
-    """Read and decode some chunks of one array; runs wherever the executor is."""
-    return check_values(_read(store, batch), batch, max_nbytes)
+def check_batches(store: Store, task: Sequence[_Batch], max_nbytes: int) -> list[Problem]:
+    """Read and decode some chunks; runs wherever the executor is."""
+    return check_values(_read(store, task), task, max_nbytes)
 
 
-def check_values(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> list[Problem]:
-    """Decode some chunks of one array, read already or as they are asked for."""
+def check_values(values: Mapping[str, bytes | Exception], task: Sequence[_Batch], max_nbytes: int) -> list[Problem]:
+    """Decode some chunks, read already or as they are asked for."""
+    return [problem for batch in task for problem in _check_array(values, batch, max_nbytes)]
+
+
+def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> list[Problem]:
     problems = []
     for key in batch.keys:
         try:
@@ -185,8 +207,8 @@ def _chunk_reasons(data: bytes, layout: v2.ArrayMeta | ShardLayout, max_nbytes: 
     return []
 
 
-def _read(store: Store, batch: _Batch) -> _Values:
-    return _Values(store, batch.keys)
+def _read(store: Store, task: Sequence[_Batch]) -> _Values:
+    return _Values(store, [key for batch in task for key in batch.keys])
 
 
 class _Values(Mapping[str, bytes]):
@@ -218,11 +240,11 @@ class _Values(Mapping[str, bytes]):
         return len(self.keys_)
 
 
-def _read_here(store: Store, batch: _Batch) -> dict[str, bytes | Exception]:
-    """Read a batch in this thread, for a store that no other may touch."""
+def _read_here(store: Store, task: Sequence[_Batch]) -> dict[str, bytes | Exception]:
+    """Read the chunks of a task in this thread, for a store that no other may touch."""
     values: dict[str, bytes | Exception] = {}
-    found = _read(store, batch)
-    for key in batch.keys:
+    found = _read(store, task)
+    for key in found.keys_:
         try:
             values[key] = found[key]
         except KeyError:
@@ -230,21 +252,6 @@ def _read_here(store: Store, batch: _Batch) -> dict[str, bytes | Exception]:
         except Exception as exc:
             values[key] = exc
     return values
-
-
-class _Listed(Wrapper):
-    """A store that cannot be listed, with the keys that were found in it."""
-
-    def __init__(self, inner: Store, keys: list[str]) -> None:
-        super().__init__(inner)
-        self.listed = keys
-        self.capabilities = replace(inner.capabilities, listable=True)
-
-    def _keys(self, path: str) -> Iterator[str]:
-        return (key for key in self.listed if k.is_below(key, path))
-
-    def _listdir(self, path: str) -> set[str]:
-        return k.children(self.listed, path)
 
 
 def _list_keys(store: Store, path: str, problems: list[Problem]) -> list[str]:

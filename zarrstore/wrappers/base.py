@@ -41,6 +41,7 @@ class Wrapper(Store):
         self.inner = as_store(inner)
         self.takes_buffers = self.passes_buffers and self.inner.takes_buffers
         self.capabilities = self.inner.capabilities
+        self._in_flight = self.inner._in_flight
         self._dimension_separator = self.inner._dimension_separator
         self._documents_first = type(self)._documents_first or self.inner._documents_first
         self._aliases = type(self)._aliases or self.inner._aliases

@@ -140,7 +140,7 @@ class FSStore(Store):
         self.url = url
         self.mode = mode
         self.normalize_keys = self._aliases = normalize_keys
-        self.workers = workers
+        self.workers = self._in_flight = workers
         self.missing_is = (*exceptions, *(missing_exceptions or ()), *missing_is)
         self._pid = os.getpid()
         self._root = path

@@ -96,7 +96,7 @@ class HTTPStore(RefuseWrites):
         self.timeout = timeout
         self.retries = retries
         self.missing_is = frozenset(missing_is)
-        self.workers = workers
+        self.workers = self._in_flight = workers
         self._names: dict[str, bool] | None = None
         sent, identity = _credentials(self._user, self.headers)
         self._client = Client(
