@@ -175,7 +175,9 @@ def test_urls() -> None:
 @pytest.mark.parametrize("mode", ["r", "r+"])
 def test_a_url_below_which_nothing_is_must_exist_too(mode: str) -> None:
     pytest.importorskip("fsspec", reason="needs fsspec: pip install zarrstore[fsspec]")
-    with pytest.raises(StoreNotFoundError, match="keys below it, or a zip, LMDB, SQLite or DBM file; there is neither"):
+    with pytest.raises(
+        StoreNotFoundError, match="keys below it, or a zip, LMDB, SQLite, DBM or reference file; there is neither"
+    ):
         open_store("memory://no-such-place", mode=mode)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zarrstore.adapt import as_store as as_store
     from zarrstore.base import Capabilities as Capabilities
     from zarrstore.base import Store as Store
+    from zarrstore.bridges.references import ReferenceStore as ReferenceStore
     from zarrstore.errors import ClosedStoreError as ClosedStoreError
     from zarrstore.errors import ConflictError as ConflictError
     from zarrstore.errors import ContainsArrayError as ContainsArrayError
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.pack import unpack as unpack
     from zarrstore.tools.progress import Progress as Progress
     from zarrstore.tools.read import read_array as read_array
+    from zarrstore.tools.references import write_references as write_references
     from zarrstore.tools.repair import repair as repair
     from zarrstore.tools.respell import respell as respell
     from zarrstore.tools.shard import migrate_to_shards as migrate_to_shards
@@ -118,6 +120,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "adapt": "KVStore as_store",
     "base": "Capabilities Store",
+    "bridges.references": "ReferenceStore",
     "errors": (
         "ClosedStoreError ConflictError ContainsArrayError ContainsGroupError DamagedStoreError "
         "DestinationExistsError InvalidKeyError InvalidPathError LockedStoreError MetadataError "
@@ -149,6 +152,7 @@ _MODULES = {
     "tools.migrate_1to2": "migrate_1to2",
     "tools.migrate_2to3": "migrate_1to3 migrate_2to3",
     "tools.migrate_3to2": "migrate_3to2",
+    "tools.references": "write_references",
     "tools.repair": "repair",
     "tools.respell": "respell",
     "tools.migration": "MigratedNode MigrationReport",

@@ -43,7 +43,7 @@ from zarrstore import keys as k
 from zarrstore.batch import LazyItems
 from zarrstore.spans import Span, read_spans
 
-__all__ = ["DRIVER", "WRITES", "Capabilities", "Driver", "Entry"]
+__all__ = ["DRIVER", "WRITES", "Capabilities", "Driver", "Entry", "Extent"]
 
 #: Driver methods that change what is stored. A read-only wrapper refuses each of them.
 WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear", "_sweep")
@@ -137,6 +137,24 @@ class Entry(NamedTuple):
     identity: str = ""
 
 
+class Extent(NamedTuple):
+    """Where the bytes of a value lie, for programs that know nothing of the store.
+
+    Parameters
+    ----------
+    url : str
+        A path of this machine, or a URL as fsspec reads it.
+    start : int, bytes
+        Where the value begins there.
+    nbytes : int, bytes, optional
+        Its length; None if it is the whole file.
+    """
+
+    url: str
+    start: int = 0
+    nbytes: int | None = None
+
+
 class Driver:
     """The driver methods, each with its default: what it does where a backend knows no better.
 
@@ -191,6 +209,10 @@ class Driver:
     def _stored_key(self, key: str) -> str:
         """Return the name under which other programs find the value at the place of this store."""
         return key
+
+    def _extent(self, key: str) -> Extent | None:
+        """Return where a value that is there lies as it is; None if it lies nowhere so. No request is made."""
+        return None
 
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         """Yield what lies below `path`, is no value, and no listing shows: its name and what is odd about it."""

@@ -18,6 +18,7 @@ __all__ = [
     "LOOKED_FOR",
     "Kind",
     "foreign_adapter",
+    "is_reference_metadata",
     "kind_of_content",
     "kind_of_scheme",
     "kind_of_suffix",
@@ -117,6 +118,13 @@ KINDS = {
             modes={"r": {"flag": "r"}, "r+": {"flag": "w"}, "w": {"flag": "n"}},
             erases=True,
         ),
+        Kind(
+            "reference",
+            "zarrstore.tools.references:open_references",
+            suffixes=(".json", ".parq", ".parquet"),
+            schemes=("references",),
+            magic=((0, b"{"),),
+        ),
         Kind("http", "zarrstore.stores.http:HTTPStore", schemes=("http", "https")),
         Kind("fsspec", "zarrstore.stores.fsspec:FSStore"),
         Kind("obstore", "zarrstore.stores.obstore:ObstoreStore.from_url"),
@@ -124,7 +132,7 @@ KINDS = {
     )
 }
 
-LOOKED_FOR = "a directory, or a zip, LMDB, SQLite or DBM file by its content"
+LOOKED_FOR = "a directory, or a zip, LMDB, SQLite, DBM or reference file by its content"
 
 #: Foreign objects that are no mappings: module and name of a class that they inherit -> what adapts them.
 _FOREIGN = {
@@ -201,7 +209,36 @@ def _kind_of_directory(path: str) -> str:
 
     if holds("data.mdb"):
         return "lmdb"
-    return "n5" if holds("attributes.json") and not any(map(holds, _ZARR)) else "dir"
+    if any(map(holds, _ZARR)):
+        return "reference" if _holds_references(path) else "dir"
+    return "n5" if holds("attributes.json") else "dir"
+
+
+def _holds_references(path: str) -> bool:
+    """Tell a folder of references in Parquet, whose ``.zmetadata`` says how many stand in a table, from a hierarchy."""
+    if any(os.path.lexists(os.path.join(path, name)) for name in _ZARR if name != ".zmetadata"):
+        return False
+    with open(os.path.join(path, ".zmetadata"), "rb") as file:
+        return is_reference_metadata(file.read())
+
+
+def is_reference_metadata(data: bytes) -> bool:
+    """Tell whether a ``.zmetadata`` is that of references in Parquet.
+
+    Examples
+    --------
+    >>> is_reference_metadata(b'{"metadata": {}, "record_size": 10}'), is_reference_metadata(b'{"metadata": {}}')
+    (True, False)
+    """
+    import json
+
+    if b'"record_size"' not in data:
+        return False
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and "record_size" in document and "zarr_consolidated_format" not in document
 
 
 def _is_dbm_sqlite(path: str) -> bool:

@@ -20,6 +20,7 @@ from zarrstore.kinds import (
     LOOKED_FOR,
     Kind,
     foreign_adapter,
+    is_reference_metadata,
     kind_of_content,
     kind_of_scheme,
     kind_of_suffix,
@@ -27,7 +28,7 @@ from zarrstore.kinds import (
 )
 from zarrstore.metadata import documents
 
-__all__ = ["MODES", "holds_hierarchy", "open_store", "store_class"]
+__all__ = ["MODES", "holds_hierarchy", "open_store", "remote_store", "store_class"]
 
 MODES = ("r", "r+", "a", "w", "w-", "x")
 
@@ -81,9 +82,9 @@ def open_store(
     =============================================  ===========================================================
     target                                         opened as
     =============================================  ===========================================================
-    existing file                                  by its first bytes: zip, SQLite, LMDB, DBM
+    existing file                                  by its first bytes: zip, SQLite, LMDB, DBM, reference file in JSON
     existing directory                             LMDBStore if it holds ``data.mdb``, N5View if its root is N5,
-                                                   else DirectoryStore
+                                                   ReferenceStore if it holds references in Parquet, else DirectoryStore
     missing: ``.n5``; ``.zip .ozx``;               N5View; ZipStore;
     ``.lmdb .mdb``;                                LMDBStore;
     ``.sqlite .sqlite3 .db``; ``.dbm .bdb``        SQLiteStore; DBMStore
@@ -95,7 +96,8 @@ def open_store(
     ``obstore+URL`` ``opendal+SCHEME://``          ObstoreStore, OpenDALStore
     any other ``SCHEME://``, any ``A::B``          FSStore
     any of these four, ending in a file            a zip archive, read by ranges; LMDB, SQLite, DBM through a local
-                                                   copy in the cache folder (``$ZARRSTORE_CACHE``); to read only
+                                                   copy in the cache folder (``$ZARRSTORE_CACHE``); ReferenceStore
+                                                   (a folder of Parquet by ``.parq`` or ``.parquet``); to read only
     mapping                                        itself, as a Store; ReadOnlyStore if it cannot be written
     zarr 3 store, Icechunk session, obstore        the bridge over it
     store, OpenDAL operator, UPath
@@ -185,6 +187,7 @@ class _Opening:
         self.mode = mode
         self.force = force
         self.options = options
+        self.storage_options: dict[str, Any] = {}
 
     # Paths ---------------------------------------------------------------------------------------------------------
 
@@ -230,10 +233,10 @@ class _Opening:
             return self.apply_mode(kind.make(**self.options), url, is_there=False)
         if kind is not None and kind.name != "http":
             return self.kind(kind, unquote(rest))
-        options = dict(storage_options or {})
+        options = self.storage_options = dict(storage_options or {})
 
         def open_folder(place: str, **more: Any) -> Store:
-            return _remote_store(place, options, more)
+            return remote_store(place, options, more)
 
         by_name = kind_of_suffix(rest.partition("?")[0])
         is_named_file = not by_name.is_folder and "::" not in url
@@ -249,7 +252,11 @@ class _Opening:
             file = None if is_named_file or "::" in url else remotefile.find(url, open_folder)
             if file is not None:
                 return self._remote_file(file)
-            raise StoreNotFoundError(url, "keys below it, or a zip, LMDB, SQLite or DBM file; there is neither")
+            raise StoreNotFoundError(
+                url, "keys below it, or a zip, LMDB, SQLite, DBM or reference file; there is neither"
+            )
+        if by_name.name == "reference" and is_there:
+            return self._remote_tables(store, url)
         if is_named_file and not is_there:
             raise UnsupportedOperation(f"make {by_name.label} store", url, "make it in a local file, then upload that")
         if is_there and self.mode == "w" and store.capabilities.listable:
@@ -288,9 +295,22 @@ class _Opening:
             )
         if file.kind.name == "zip":
             return self._remote_zip(file.folder, file.name)
+        if file.kind.name == "reference":
+            return load("zarrstore.tools.references:open_remote_references")(  # type: ignore[no-any-return]
+                file.folder, file.name, file.url, self.storage_options, **self.options
+            )
         path = remotefile.local_copy(file)
         file.folder.close()
         return _Opening("r", False, self.options).path(path)
+
+    def _remote_tables(self, store: Store, url: str) -> Store:
+        """Open what is in a folder at a URL that is named as references in Parquet; the folder itself if it is none."""
+        data = store.get(documents.ZMETADATA)
+        if data is None or not is_reference_metadata(data):
+            return self.apply_mode(store, url, is_there=True)
+        return load("zarrstore.tools.references:open_remote_references")(  # type: ignore[no-any-return]
+            store, "", url, self.storage_options, **self.options
+        )
 
     # The mode ------------------------------------------------------------------------------------------------------
 
@@ -321,7 +341,7 @@ def _has_root_document(store: Store) -> bool:
     return any(name in store for name in sorted(documents.DOCUMENTS))
 
 
-def _remote_store(url: str, storage_options: Mapping[str, Any], options: Mapping[str, Any]) -> Store:
+def remote_store(url: str, storage_options: Mapping[str, Any], options: Mapping[str, Any]) -> Store:
     """Return the store of what is below a URL."""
     scheme, _, rest = url.partition("://")
     if "::" not in url and scheme in KINDS["http"].schemes and not storage_options:

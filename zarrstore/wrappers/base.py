@@ -8,6 +8,7 @@ from typing import Any
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
 from zarrstore.batch import MappedItems
+from zarrstore.driver import Extent
 
 __all__ = ["Wrapper"]
 
@@ -80,6 +81,10 @@ class Wrapper(Store):
 
     def _stored_key(self, key: str) -> str:
         return self._from_inner(self.inner._stored_key(self._to_inner(key)))
+
+    def _extent(self, key: str) -> Extent | None:
+        # A wrapper with values of its own has them nowhere.
+        return self.inner._extent(self._to_inner(key)) if type(self)._get is Wrapper._get else None
 
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         # Its names may be no keys, so a wrapper that changes keys shows those of the inner store.

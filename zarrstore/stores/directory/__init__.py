@@ -10,7 +10,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities
-from zarrstore.driver import Driver
+from zarrstore.driver import Driver, Extent
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY
@@ -221,6 +221,9 @@ class DirectoryStore(DirectoryWriter):
             raise DestinationExistsError(source, destination) from exc
 
     # Life -------------------------------------------------------------------------------------------------------------
+
+    def _extent(self, key: str) -> Extent | None:
+        return Extent(self._base + self._lower(self._stored_key(key)))
 
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         return irregular_entries(self._folders.root, self._lower(path), self._folders.follow)

@@ -13,6 +13,7 @@ from zarrstore import keys as k
 from zarrstore.answers import Answer, Unusable, ValueReader
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems, batches
+from zarrstore.driver import Extent
 from zarrstore.errors import (
     ConflictError,
     InvalidKeyError,
@@ -304,6 +305,10 @@ class FSStore(Store):
             if isinstance(error, StoreReadError) and not (self._flat or self._remote):
                 self._info(key)
             raise error  # noqa: B904 - it has its cause
+
+    def _extent(self, key: str) -> Extent | None:
+        path = self._path(key)
+        return Extent(path if self._local else str(self.fs.unstrip_protocol(path)))
 
     def _info(self, key: str) -> dict[str, Any]:
         """Return what the filesystem knows of a value; KeyError if there is no value."""

@@ -14,6 +14,7 @@ from zarrstore import keys as k
 from zarrstore.answers import ValueReader
 from zarrstore.base import Capabilities
 from zarrstore.batch import AheadItems
+from zarrstore.driver import Extent
 from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.optional import require
@@ -139,6 +140,9 @@ class HTTPStore(RefuseWrites):
         except KeyError:
             return False
         return True
+
+    def _extent(self, key: str) -> Extent | None:
+        return Extent(self._client.url_of(key))
 
     def _nbytes(self, key: str) -> int:
         return self._reader.nbytes(key)

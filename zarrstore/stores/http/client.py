@@ -91,6 +91,10 @@ class Client:
         self._pool: Any = None
         self._pid = os.getpid()
 
+    def url_of(self, key: str) -> str:
+        """Return the URL of a value, its query included."""
+        return self._lead + quote(key, safe="/") + self._query
+
     def ask(self, method: str, key: str, extra: Mapping[str, str] | None = None) -> Answer:
         """Return the answer about a key, after redirects, whatever its status but absence.
 
@@ -101,7 +105,7 @@ class Client:
         StoreReadError
             There is no answer, it is not whole, or it leads nowhere.
         """
-        url = self._lead + quote(key, safe="/") + self._query
+        url = self.url_of(key)
         # identity: a server that packs its answer would send a range of the packed bytes, or all of them.
         headers = {"Accept-Encoding": "identity", **self._headers, **(extra or {})}
         for _ in range(_MAX_REDIRECTS + 1):

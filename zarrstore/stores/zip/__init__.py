@@ -10,6 +10,7 @@ from typing import Any, Self
 from zarrstore import keys as k
 from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.driver import Extent
 from zarrstore.errors import ClosedStoreError, LockedStoreError, UnsupportedOperation
 from zarrstore.spans import Span
 from zarrstore.stores.zip.codec import METHODS
@@ -207,6 +208,16 @@ class ZipStore(HeldArchive):
             with suppress(KeyError):  # deleted meanwhile
                 entry = archive.entry(key)
                 yield Entry(key, entry.size, f"{entry.crc:08x}-{entry.size}")
+
+    def _extent(self, key: str) -> Extent | None:
+        found = self._opened().stored_place(key)
+        if found is None:
+            return None
+        if self._source is None:
+            return Extent(self.path, *found)
+        tell = getattr(self._source, "extent", None)
+        whole = None if tell is None else tell()
+        return None if whole is None else Extent(whole.url, whole.start + found[0], found[1])
 
     def _count(self) -> int:
         return len(self._opened().directory.names_below(""))

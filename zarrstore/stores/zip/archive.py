@@ -206,6 +206,13 @@ class Archive:
             known[entry.offset] = start
         return start
 
+    def stored_place(self, key: str) -> tuple[int, int] | None:
+        """Return where a value begins in the file, and its length; None if it is packed or encrypted."""
+        entry = self.entry(key)
+        if entry.method != fmt.STORED or entry.flags & fmt.ENCRYPTED:
+            return None
+        return self.data_place(key, entry), entry.size
+
     def packed(self, key: str, entry: fmt.Entry) -> bytes:
         """Return the data of an entry as the archive keeps it."""
         if self._data_places is not None and entry.csize <= _TRUSTED:  # header and data by one request

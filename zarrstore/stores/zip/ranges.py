@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from zarrstore.adapt import as_store
+from zarrstore.driver import Extent
 from zarrstore.errors import StoreNotFoundError, StoreReadError
 from zarrstore.spans import Span, read_spans
 
@@ -90,6 +91,10 @@ class ValueRanges:
         """Return several parts, those that lie close together by one request."""
         with self._as_read_errors():
             return self.store._get_ranges(self.key, spans)
+
+    def extent(self) -> Extent | None:
+        """Return where the archive lies for other programs, None if nowhere."""
+        return self.store._extent(self.key)
 
     @contextmanager
     def _as_read_errors(self) -> Iterator[None]:
