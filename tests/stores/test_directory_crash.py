@@ -31,14 +31,6 @@ def test_a_kill_loses_nothing_that_was_set(tmp_path: Path, name: str) -> None:
     assert found["acknowledged"] > (30 if name == "always" else 200)  # a sync may take 20 ms
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", ["plain", "nested"])
-def test_300_kills_lose_nothing_that_was_set(tmp_path: Path, name: str) -> None:
-    found = crash.kills(f"{__name__}:{name}", tmp_path, rounds=300, seed=1)
-    assert found["bad"] == []
-    assert found["acknowledged"] > 2000
-
-
 @pytest.mark.needs_peer("strace")
 @pytest.mark.parametrize(("name", "every"), [("plain", 1), ("nested", 3)])
 def test_any_system_call_may_fail_or_be_the_last(tmp_path: Path, name: str, every: int) -> None:

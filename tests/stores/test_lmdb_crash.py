@@ -27,13 +27,6 @@ def test_a_kill_loses_nothing_that_was_set(tmp_path):
     assert found["acknowledged"] > 400
 
 
-@pytest.mark.nightly
-def test_300_kills_lose_nothing_that_was_set(tmp_path):
-    found = crash.kills(HERE, tmp_path, rounds=300, seed=1)
-    assert found["bad"] == []
-    assert found["acknowledged"] > 3000
-
-
 @pytest.mark.needs_peer("strace")
 @pytest.mark.parametrize("where", [HERE, f"{__name__}:with_every_call_synced"], ids=["default", "sync"])
 def test_any_system_call_may_fail_or_be_the_last(tmp_path, where):

@@ -51,14 +51,6 @@ def test_a_kill_loses_nothing_that_was_set_flushed_or_not(tmp_path, where):
     assert found["acknowledged"] > 100
 
 
-@pytest.mark.nightly
-@pytest.mark.timeout(500)
-def test_300_kills_lose_nothing_that_was_set(tmp_path):
-    found = crash.kills(HERE, tmp_path, rounds=300, seed=1)
-    assert found["bad"] == []
-    assert found["acknowledged"] > 3000
-
-
 @pytest.mark.needs_peer("strace")
 def test_any_system_call_may_fail_or_be_the_last(tmp_path):
     found = crash.failing_calls(HERE, tmp_path)

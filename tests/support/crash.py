@@ -53,8 +53,9 @@ def _name(key: int) -> str:
 
 
 def _opener(where: str) -> Callable[[Path], Any]:
-    module, _, function = where.partition(":")
-    return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
+    module, _, name = where.partition(":")
+    found = importlib.import_module(module)
+    return found.MODES[name].open if hasattr(found, "MODES") else getattr(found, name)  # type: ignore[no-any-return]
 
 
 # Kills --------------------------------------------------------------------------------------------------------------
