@@ -49,7 +49,7 @@ ROOMS = {
         "a backend imports the contract and no neighbour (what several share begins with an underscore)",
     ),
     "bridges": Room(
-        r"bridges(\.(?!xarray$).*)?",
+        r"bridges(\.(?!(xarray|filesystem)$).*)?",
         rf"{CONTRACT}|bridges(\..*)?|{WRAPPERS}",
         "a bridge joins the contract to another world, and never to a concrete store",
     ),
@@ -61,8 +61,8 @@ ROOMS = {
         rf"{CONTRACT}|{WRAPPERS}|nodes|ops|hierarchy|kinds|registry|remotefile|tools(\..*)?|testing(\..*)?",
         "a verb works over any mapping and knows no concrete store; the registry knows classes by dotted names",
     ),
-    # bridges.xarray is what xarray calls with a path, as a user calls open_store.
-    "doors": Room(r"|__main__|cli(\..*)?|bridges\.xarray", r".*", "a door opens to everything"),
+    # bridges.xarray and bridges.filesystem are what xarray and fsspec call with a path, as a user calls open_store.
+    "doors": Room(r"|__main__|cli(\..*)?|bridges\.(xarray|filesystem)", r".*", "a door opens to everything"),
 }
 
 #: Third parties that may be imported at the head of a file: nobody meets these files by importing zarrstore.
