@@ -116,10 +116,14 @@ def test_own_methods_of_a_mapping_are_used() -> None:
     assert able.calls.count("getitems 3") == 1
 
 
-def test_a_hundred_keys_are_one_batch_of_a_mapping_that_has_batches() -> None:
+def test_a_hundred_keys_are_few_batches_of_a_mapping_that_has_batches() -> None:
     able = Able()
     able.records = {f"k{n}": b"v" for n in range(100)}
-    assert len(dict(ops.getitems(able, list(able.records)))) == 100
+    store = KVStore(able)
+    assert len(dict(store.getitems(list(able.records)))) == 100
+    assert able.calls == ["getitems 4", "getitems 16", "getitems 64", "getitems 16"]
+    able.calls.clear()
+    assert len(dict(store.getitems(list(able.records)))) == 100
     assert able.calls == ["getitems 100"]
 
 

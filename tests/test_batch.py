@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zarrstore import DictStore, LRUStoreCache, PrefixStore, RetryStore
+from zarrstore.allowance import Allowance, Sizes, allowance, allowed, read_overlapped
 from zarrstore.batch import AheadItems, LazyItems, MappedItems, batches
 
 DATA = {f"k{n}": bytes(10) for n in range(1000)}
@@ -60,12 +63,79 @@ def test_what_was_not_asked_for_is_not_there() -> None:
     assert len(items) == 1
 
 
-def test_a_hundred_keys_are_one_batch() -> None:
+def test_the_first_batch_has_four_keys_and_each_next_one_four_times_as_many() -> None:
     source = Source(DATA)
     keys = [f"k{n}" for n in range(100)]
     items = AheadItems(source.fetch, keys)
     assert {key: items[key] for key in keys} == {key: DATA[key] for key in keys}
+    assert source.batches == [4, 16, 64, 16]
+
+
+def test_a_directory_whose_sizes_are_known_is_one_batch() -> None:
+    source, sizes = Source(DATA), Sizes()
+    keys = [f"k{n}" for n in range(100)]
+    for expected in ([4, 16, 64, 16], [100]):
+        source.batches.clear()
+        assert dict(AheadItems(source.fetch, keys, sizes=sizes)) == {key: DATA[key] for key in keys}
+        assert source.batches == expected
+
+
+def test_a_caller_who_knows_the_sizes_gets_all_at_once_through_every_wrapper() -> None:
+    class Far(DictStore):
+        def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+            return AheadItems(source.fetch, keys)
+
+    source = Source(DATA)
+    store = PrefixStore(RetryStore(LRUStoreCache(Far(), max_size=None)), "")
+    keys = [f"k{n}" for n in range(100)]
+    with allowed(10_000):
+        found = store.getitems(keys)
+    assert dict(found) == {key: DATA[key] for key in keys}
     assert source.batches == [100]
+    assert allowance() == Allowance()
+
+
+def test_dict_of_a_batch_larger_than_any_budget_reads_each_value_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zarrstore.batch.BUDGET", 25)
+    source = Source(DATA)
+    assert dict(LazyItems(source.read, list(DATA))) == DATA
+    assert source.reads == list(DATA)
+    assert dict(AheadItems(source.fetch, list(DATA), budget=25)) == DATA
+    assert sum(source.batches) == len(DATA)
+
+
+def test_small_values_before_large_ones_do_not_let_the_large_ones_in_all_at_once() -> None:
+    values = {f"k{n:03d}": bytes(10 if n < 300 else 10_000) for n in range(600)}
+    held = most = 0
+    lock = threading.Lock()
+
+    def read(key: str) -> bytes:
+        nonlocal held, most
+        with lock:
+            held += len(values[key])
+            most = max(most, held)
+        return values[key]
+
+    items = AheadItems(lambda keys: read_overlapped(read, keys, 4), list(values), budget=50_000)
+    for key, value in values.items():
+        assert items[key] == value
+        held -= len(value)
+    # The budget, what four threads had asked for before the first large value came, and the one in the reader's hands.
+    assert most <= 50_000 + 5 * 10_000
+
+
+def test_a_fetch_that_stops_early_is_asked_again_and_loses_nothing() -> None:
+    values = {f"k{n}": bytes(n * 10) for n in range(1, 60)}
+    asked: list[str] = []
+
+    def read(key: str) -> bytes | None:
+        asked.append(key)
+        return values.get(key)
+
+    keys = ["absent", *values, "absent, too"]
+    items = AheadItems(lambda wanted: read_overlapped(read, wanted, 3), keys, budget=100)
+    assert dict(items) == values
+    assert sorted(asked) == sorted(keys)
 
 
 def test_the_budget_bounds_what_is_held_once_the_size_is_known() -> None:

@@ -25,15 +25,15 @@ class Room(NamedTuple):
 
 # The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
 ALGEBRA = r"errors|keys|chunknames|values|spans|optional|answers|urls"
-CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|driver|base|batch|refuse|adapt|spelling"
+CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|allowance|driver|base|batch|refuse|adapt|spelling"
 WRAPPERS = r"wrappers(\..*)?"
 ROOMS = {
     "the words": Room(r"errors", r"(?!)", "errors are the bottom of the house"),
     "the algebra": Room(ALGEBRA, ALGEBRA, "keys and values know no metadata and no store"),
     "metadata": Room(r"metadata(\..*)?", rf"{ALGEBRA}|metadata(\..*)?", "documents know no store"),
     "the contract": Room(
-        r"driver|base|batch|refuse",
-        rf"{ALGEBRA}|driver|base|batch|refuse",
+        r"allowance|driver|base|batch|refuse",
+        rf"{ALGEBRA}|allowance|driver|base|batch|refuse",
         "a Store knows nobody who implements or adapts it",
     ),
     "adapt": Room(r"adapt", CONTRACT, "an adapter knows the contract, and no store"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.allowance import Sizes
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import ReadOnlyError
@@ -59,6 +60,7 @@ class KVStore(Store):
             blocking=not isinstance(mapping, dict),
         )
         self._dimension_separator = getattr(mapping, "_dimension_separator", None)
+        self._value_sizes = Sizes()
         self._getitems = _batch_reader(own_items) if own_items is not None else None
 
     def __repr__(self) -> str:
@@ -137,7 +139,7 @@ class KVStore(Store):
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         if self._getitems is None:
             return LazyItems(self._get, keys)
-        return AheadItems(self._getitems, keys)
+        return AheadItems(self._getitems, keys, sizes=self._value_sizes)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         own = self._own("setitems")

@@ -7,14 +7,23 @@ MB the page faults cost more than the reading.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+
+from zarrstore.allowance import BUDGET, MAX_BATCH, Found, Sizes, allowance, allowed
 
 __all__ = ["AheadItems", "LazyItems", "MappedItems", "batches"]
 
-#: What a batch that fetches ahead may hold, in bytes, once the size of the values is known.
-BUDGET = 64 << 20
-#: Keys in the first batch, before any size is known.
-FIRST_BATCH = 128
+
+class _Names(KeysView[str]):
+    """What ``dict(items)`` goes over before it looks the first value up."""
+
+    def __init__(self, items: _Items) -> None:
+        super().__init__(items)
+        self._items = items
+
+    def __iter__(self) -> Iterator[str]:
+        # All are held, whatever they take: so the dict that is being made reads each once.
+        return (key for key in self._items._names if self._items._holds(key, limit=None))
 
 
 class _Items(Mapping[str, bytes]):
@@ -39,20 +48,27 @@ class _Items(Mapping[str, bytes]):
         return self._read(key)
 
     def __contains__(self, key: object) -> bool:
+        return self._holds(key, limit=BUDGET)
+
+    def _holds(self, key: object, limit: int | None) -> bool:
+        """Tell whether a key is there, and hold its value for the look-up that follows, within a limit of bytes."""
         if key in self._peeked:
             return True
         try:
             value = self[key]  # type: ignore[index]
         except KeyError:
             return False
-        if self._peeked_nbytes + len(value) <= BUDGET:
+        if limit is None or self._peeked_nbytes + len(value) <= limit:
             self._peeked[key] = value  # type: ignore[index]
             self._peeked_nbytes += len(value)
         return True
 
     def __iter__(self) -> Iterator[str]:
-        # dict(items) lists all keys before it looks the first one up.
         return (key for key in self._names if key in self)
+
+    def keys(self) -> KeysView[str]:
+        """Return a view of the keys that exist; to go over it reads every value, and holds it until it is taken."""
+        return _Names(self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -87,30 +103,40 @@ class AheadItems(_Items):
     Parameters
     ----------
     fetch : callable
-        ``fetch(keys) -> Mapping`` of those found, at once.
+        ``fetch(keys) -> Mapping`` of those found, at once; a `Found` tells which it did not ask for.
     keys : sequence of str
         What may be asked for, in the order in which it probably will be.
-    budget : int, bytes
-        What may be held unread. The first batch, of at most `first` keys, tells how large values are.
+    budget : int, optional, bytes
+        What may be held unread; one value more may be. Not given, what is `allowed`.
+    first : int, optional
+        Keys in the first batch, if no size is known.
+    sizes : Sizes, optional
+        What earlier batches of the same store found, and what this one tells the next.
 
     Notes
     -----
-    A value is handed out once and then forgotten; asking again fetches again.
+    A value is handed out once and then forgotten; asking again fetches again. The first batch has 4 keys, and each next
+    one as many as fit into the budget if all are as large as the largest that came, but at most four times as many
+    as the last: 100 keys are 4 batches, and 1 where `sizes` knows their directory.
     """
 
     def __init__(
         self,
         fetch: Callable[[Sequence[str]], Mapping[str, bytes]],
         keys: Sequence[str],
-        budget: int = BUDGET,
-        first: int = FIRST_BATCH,
+        budget: int | None = None,
+        first: int | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         super().__init__(keys)
+        permitted = allowance()
         self._fetch = fetch
         self._order = list(self._names)
         self._position = {key: index for index, key in enumerate(self._order)}
-        self._budget = budget
-        self._batch = max(1, first)
+        self._budget = permitted.nbytes if budget is None else budget
+        self._batch = max(1, permitted.first if first is None else first)
+        self._sizes = sizes
+        self._largest = 0
         self._fetched: dict[str, bytes | None] = {}
         self._fetched_nbytes = 0
 
@@ -124,17 +150,40 @@ class AheadItems(_Items):
         self._fetched_nbytes -= len(value)
         return value
 
+    def _count(self, key: str, room: int) -> int:
+        """Return how many keys the next batch may have."""
+        largest = self._largest
+        if not largest and self._sizes is not None:
+            largest = self._sizes.largest(key) or 0
+            if largest:
+                self._batch = MAX_BATCH
+        return min(self._batch, room // largest) if largest else self._batch
+
     def _fetch_from(self, key: str) -> None:
         start = self._position[key]
-        count = self._batch if self._fetched_nbytes < self._budget else 1
-        batch = [key, *(k for k in self._order[start + 1 : start + count] if k not in self._fetched)]
-        found = dict(self._fetch(batch))
+        room = max(0, self._budget - self._fetched_nbytes)
+        count = self._count(key, room)
+        batch = [key, *(name for name in self._order[start + 1 : start + count] if name not in self._fetched)]
+        # Who is asked below need not try with few keys again.
+        with allowed(max(1, room), MAX_BATCH):
+            found = self._fetch(batch)
+            values = found if isinstance(found, Found) else Found(found)
+        if key in values.unasked:  # another thread of the fetch was faster
+            values.update(self._fetch([key]))
         for wanted in batch:
-            self._fetched[wanted] = found.get(wanted)
-        size = sum(map(len, found.values()))
-        self._fetched_nbytes += size
-        if found:
-            self._batch = max(1, min(4096, self._budget // max(1, size // len(found))))
+            if wanted not in values.unasked or wanted == key:
+                self._fetched[wanted] = values.get(wanted)
+        self._learn(values, len(batch))
+
+    def _learn(self, values: Found, n_asked: int) -> None:
+        self._fetched_nbytes += sum(map(len, values.values()))
+        if not values:
+            return
+        name = max(values, key=lambda name: len(values[name]))
+        self._largest = max(self._largest, len(values[name]))
+        if self._sizes is not None:
+            self._sizes.learn(name, len(values[name]))
+        self._batch = min(MAX_BATCH, 4 * max(n_asked, self._batch))
 
 
 class MappedItems(_Items):

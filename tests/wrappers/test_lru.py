@@ -462,14 +462,17 @@ def test_invalidate_values_leaves_a_cache_that_counts_right():
 # Batches
 
 
-def test_a_hundred_cold_keys_are_one_batch():
+def test_a_hundred_cold_keys_are_four_batches_and_one_once_their_size_is_known():
     inner = CountingStore(SlowStore(values(100), 0.05))
     cache = LRUStoreCache(inner, None)
     assert dict(cache.getitems(list(values(100)))) == values(100)
-    assert inner.calls == {"_get_many": 1}  # one wait of the store
+    assert inner.calls == {"_get_many": 4}  # 4, 16, 64 and 16 keys: so many waits of the store
     inner.reset()
     assert dict(cache.getitems(list(values(100)))) == values(100)
     assert inner.calls == {}
+    cache.invalidate_values()
+    assert dict(cache.getitems(list(values(100)))) == values(100)
+    assert inner.calls == {"_get_many": 1}
 
 
 def test_a_batch_asks_a_foreign_mapping_by_its_own_getitems():

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
+from zarrstore.allowance import Found, Gate, Sizes, allowance
 from zarrstore.base import Capabilities, Store
 from zarrstore.batch import AheadItems, batches
 from zarrstore.bridges.aio import shared_loop
@@ -102,6 +103,7 @@ class AsyncStoreMapping(Store):
         self.store = store
         self.loop = loop
         self._pid = os.getpid()
+        self._value_sizes = Sizes()
         base, known = _base(store)
         # A wrapper that is not zarr's own may have other keys than the store within: only its own methods are used.
         self._base = base if known else store
@@ -304,11 +306,27 @@ class AsyncStoreMapping(Store):
         return read_spans(lambda start, stop: parts[start, stop], spans)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return AheadItems(self._fetch, keys)
+        return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
-    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        values = self._gather(self._read, keys)
-        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+    def _fetch(self, keys: Sequence[str]) -> Found:
+        gate = Gate(allowance().nbytes)
+        unasked: list[str] = []
+
+        async def read(key: str) -> bytes | None:
+            if not gate.enter():
+                unasked.append(key)
+                return None
+            value = None
+            try:
+                value = await self._read(key)
+            finally:
+                gate.leave(len(value or b""))
+            return value
+
+        values = self._gather(read, keys)
+        found = Found((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
+        found.unasked = unasked
+        return found
 
     def _keys(self, path: str) -> Iterable[str]:
         self._listable()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
+from zarrstore.allowance import Sizes, read_overlapped
 from zarrstore.base import Capabilities, Store
 from zarrstore.batch import AheadItems, batches
 from zarrstore.errors import ConflictError, StoreReadError
@@ -58,6 +59,7 @@ class Objects(Store):
     ) -> None:
         self._missing = tuple(missing_is)
         self.workers = self._in_flight = workers
+        self._value_sizes = Sizes()
         self.capabilities = Capabilities(
             ranged=True, concurrent=True, hierarchical=hierarchical, process_safe=process_safe
         )
@@ -105,11 +107,10 @@ class Objects(Store):
         return True
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return AheadItems(self._fetch, keys)
+        return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
-    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        found = self._overlap(self._or_none, keys)
-        return {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+    def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        return read_overlapped(self._or_none, keys, self.workers)
 
     def _or_none(self, key: str) -> bytes | None:
         try:

@@ -195,14 +195,15 @@ class Transfer:
         self._executor = executor
         here = executor is None or isinstance(executor, ThreadPoolExecutor)
         source, dest = copying.source.capabilities, copying.dest.capabilities
+        parallel = 1 if executor is None else max(1, window(executor) // 2)
         self._options = BatchOptions(
+            nbytes=max(1, memory // parallel),
             verify=copying.verify,
             digests=copying.journal is not None,
             # In another process the destination is another object, and only that object can make its work durable.
             flush=not here and dest.durable_flush,
             optional=optional,
         )
-        parallel = 1 if executor is None else max(1, window(executor) // 2)
         self._window = 1 if executor is None else window(executor)
         self._memory = memory
         self._batches = Batches(memory, memory // parallel, source.concurrent or dest.concurrent)

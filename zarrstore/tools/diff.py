@@ -9,6 +9,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.grid import MAX_QUESTIONS
@@ -144,7 +145,8 @@ class _Side:
     def values(self, names: Iterable[str]) -> Any:
         """Return a function from name to value, None if it is absent."""
         keys = {name: k.join(self.path, name) for name in names}
-        found = self.store._get_many(list(keys.values()))
+        with allowed(_MEMORY // 2):
+            found = self.store._get_many(list(keys.values()))
         return lambda name: value_or_none(found, keys[name])
 
     def is_there(self, name: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from zarrstore import keys as k
+from zarrstore.allowance import allowed
 from zarrstore.base import Store
 from zarrstore.tools.holding import is_document
 from zarrstore.wrappers.base import Wrapper
@@ -80,7 +81,8 @@ class ListedStore(Wrapper):
         if self._nbytes_ahead > _BUDGET:
             self._ahead.clear()
             self._nbytes_ahead = 0
-        found = self.inner._get_many(wanted := self._documents[at : at + _AHEAD])
+        with allowed(_BUDGET):
+            found = self.inner._get_many(wanted := self._documents[at : at + _AHEAD])
         for name in wanted:
             try:
                 value = found[name]

@@ -12,6 +12,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import allowed
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.tools.batches import Batches
@@ -102,7 +103,8 @@ def values_of(
     batches = Batches(_MEMORY, _MEMORY, adapted.capabilities.concurrent)
     listing = listing_of(adapted, at, details=True, max_questions=max_questions)
     for batch, _ in batches.cut(sort_entries(listing.entries)):
-        found = adapted._get_many([entry.key for entry in batch])
+        with allowed(_MEMORY):
+            found = adapted._get_many([entry.key for entry in batch])
         largest = 0
         for key, _, _ in batch:
             value = value_or_none(found, key)

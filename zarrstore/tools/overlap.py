@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from zarrstore.allowance import allowed
 from zarrstore.base import Store
 from zarrstore.tools.executing import run_ordered
 
@@ -85,7 +86,8 @@ def values_of_keys(store: Store, keys: Iterable[str]) -> dict[str, bytes | None]
     {'a': b'1', 'b': None}
     """
     names = list(dict.fromkeys(keys))
-    found = store._get_many(names)
+    with allowed():
+        found = store._get_many(names)
     values: dict[str, bytes | None] = {}
     for name in names:
         try:

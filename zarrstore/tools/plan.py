@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from zarrstore import keys as k
+from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
 from zarrstore.errors import DestinationExistsError, UnsupportedOperation
 from zarrstore.tools.batches import Batches
@@ -260,8 +261,9 @@ def _plan_what_differs(
     careful = source.capabilities.concurrent or dest.capabilities.concurrent
     batches = Batches(memory // 2, memory // 2, careful)
     for batch, _ in batches.cut(unsure()):
-        mine = source._get_many([entry.key for entry in batch])
-        theirs = dest._get_many([paths.to_dest(entry.key) for entry in batch])
+        with allowed(max(1, memory // 2)):
+            mine = source._get_many([entry.key for entry in batch])
+            theirs = dest._get_many([paths.to_dest(entry.key) for entry in batch])
         largest = 0
         for entry in batch:
             try:

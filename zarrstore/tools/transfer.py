@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from zarrstore.allowance import BUDGET, allowed
 from zarrstore.base import Store
 from zarrstore.errors import ClosedStoreError, ReadOnlyError, UnsupportedOperation
 from zarrstore.wrappers.base import Wrapper
@@ -34,12 +35,15 @@ class BatchOptions(NamedTuple):
         Make the destination durable before the batch ends.
     optional : bool
         Whether a key may be absent at the source: then it counts as never written.
+    nbytes : int, bytes
+        What the source may fetch ahead.
     """
 
     verify: bool = False
     digests: bool = False
     flush: bool = False
     optional: bool = False
+    nbytes: int = BUDGET
 
 
 @dataclass
@@ -83,7 +87,9 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
     def values(wanted: Sequence[Pair]) -> Iterator[tuple[str, bytes]]:
         read: Callable[[str], bytes] = source._get
         if source.capabilities.concurrent:
-            read = source._get_many([key for key, _ in wanted]).__getitem__
+            # The batch was cut so that its values fit into the memory of the copy: they may come at once.
+            with allowed(options.nbytes):
+                read = source._get_many([key for key, _ in wanted]).__getitem__
         for key, dest_key in wanted:
             try:
                 value = read(key)
@@ -123,7 +129,7 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
     if options.flush:
         dest.flush()
     if options.verify:
-        _verify(dest, dict(pairs), result)
+        _verify(dest, dict(pairs), result, options.nbytes)
     result.nbytes = sum(sizes[key] for key in result.done)
     result.largest = max(sizes.values(), default=0)
     return result
@@ -162,9 +168,10 @@ def _without_wrappers(store: Store, method: str) -> Store:
     return store
 
 
-def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult) -> None:
+def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult, nbytes: int) -> None:
     """Read back what was written; a key whose value differs was not copied."""
-    found = dest._get_many([dest_keys[key] for key in result.done])
+    with allowed(nbytes):
+        found = dest._get_many([dest_keys[key] for key in result.done])
     for key, digest in list(result.done.items()):
         try:
             same = hashlib.sha256(found[dest_keys[key]]).hexdigest() == digest

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from zarrstore.adapt import as_store
+from zarrstore.allowance import allowance
 from zarrstore.base import Capabilities, Entry, Store
-from zarrstore.batch import BUDGET, FIRST_BATCH, AheadItems
+from zarrstore.batch import AheadItems
 from zarrstore.bridges.references.document import DocumentReferences, Reference, parsed, sizes
 from zarrstore.bridges.references.parquet import ParquetReferences
 from zarrstore.errors import InvalidPathError, StoreReadError
@@ -17,6 +18,9 @@ from zarrstore.spans import Span
 from zarrstore.urls import without_secrets
 
 __all__ = ["ReferenceStore"]
+
+#: Keys of a batch whose sizes are looked up in the references before the first request.
+_SIZED = 128
 
 #: Finds a target: a store, and the key of the target there.
 Targets = Callable[[str], tuple[Mapping[str, Any], str]]
@@ -177,8 +181,8 @@ class ReferenceStore(RefuseWrites):
             raise self._failure(key, url, "is missing") from exc
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        total = sum(sizes(found for _, found in self._found(keys[:FIRST_BATCH])))
-        first = FIRST_BATCH if total <= BUDGET else max(1, FIRST_BATCH * BUDGET // total)
+        total, budget = sum(sizes(found for _, found in self._found(keys[:_SIZED]))), allowance().nbytes
+        first = _SIZED if total <= budget else max(1, _SIZED * budget // total)
         return AheadItems(self._fetch, keys, first=first)
 
     def _found(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | Reference]]:

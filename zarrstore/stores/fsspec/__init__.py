@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.allowance import Found, Sizes, allowance
 from zarrstore.answers import Answer, Unusable, ValueReader
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems, LazyItems, batches
@@ -142,6 +143,7 @@ class FSStore(Store):
         self.mode = mode
         self.normalize_keys = self._aliases = normalize_keys
         self.workers = self._in_flight = workers
+        self._value_sizes = Sizes()
         self.missing_is = (*exceptions, *(missing_exceptions or ()), *missing_is)
         self._pid = os.getpid()
         self._root = path
@@ -380,11 +382,17 @@ class FSStore(Store):
             raise
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return AheadItems(self._fetch, keys) if self._remote else LazyItems(self._get, keys)
+        if not self._remote:
+            return LazyItems(self._get, keys)
+        return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
-    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        found = {}
-        for key, answer in zip(keys, self._answers(keys), strict=True):
+    def _fetch(self, keys: Sequence[str]) -> Found:
+        found = Found()
+        answers = self._answers(keys)
+        found.unasked = [key for key, answer in zip(keys, answers, strict=True) if answer is None]
+        for key, answer in zip(keys, answers, strict=True):
+            if answer is None:
+                continue
             try:
                 if isinstance(answer, BaseException):
                     raise self._error(key, answer)
@@ -394,9 +402,9 @@ class FSStore(Store):
         return found
 
     def _answers(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Return for each key an answer, a value, or the error that was met."""
+        """Return for each key an answer, a value, the error that was met, or None where no room was left to ask."""
         if self._requests is not None:
-            return self._requests.ask_many([self._name(key) for key in keys])
+            return self._requests.ask_many([self._name(key) for key in keys], allowance().nbytes)
         paths = [self._path(key) for key in keys]
         return list(self.fs.cat_ranges(paths, None, None, on_error="return", batch_size=self.workers))
 

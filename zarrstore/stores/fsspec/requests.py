@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from zarrstore import keys as k
+from zarrstore.allowance import Gate
 from zarrstore.answers import Answer, Unusable, check_length, problem_of_body, redirect_target
 from zarrstore.optional import require
 
@@ -86,9 +87,21 @@ class _Requests:
         """Return the answer about one key."""
         return self._run(self._ask, method, key, headers)
 
-    def ask_many(self, keys: Sequence[str]) -> list[Answer | BaseException]:
-        """Return the answer, or the error, about each key."""
-        return self._run(gather, lambda key: self._ask("GET", key, {}), keys, self._workers)
+    def ask_many(self, keys: Sequence[str], room: int) -> list[Answer | BaseException | None]:
+        """Return the answer, or the error, about each key; None of those for which `room` bytes did not suffice."""
+        gate = Gate(room)
+
+        async def ask(key: str) -> Answer | None:
+            if not gate.enter():
+                return None
+            answer = None
+            try:
+                answer = await self._ask("GET", key, {})
+            finally:
+                gate.leave(0 if answer is None else len(answer.body))
+            return answer
+
+        return self._run(gather, ask, keys, self._workers)
 
 
 class S3Requests(_Requests):

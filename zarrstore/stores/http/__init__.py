@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from zarrstore import keys as k
+from zarrstore.allowance import Sizes, read_overlapped
 from zarrstore.answers import ValueReader
 from zarrstore.base import Capabilities
 from zarrstore.batch import AheadItems
@@ -98,6 +98,7 @@ class HTTPStore(RefuseWrites):
         self.retries = retries
         self.missing_is = frozenset(missing_is)
         self.workers = self._in_flight = workers
+        self._value_sizes = Sizes()
         self._names: dict[str, bool] | None = None
         sent, identity = _credentials(self._user, self.headers)
         self._client = Client(
@@ -154,12 +155,10 @@ class HTTPStore(RefuseWrites):
         return self._reader.get_suffix(key, n)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return AheadItems(self._fetch, keys)
+        return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
-    def _fetch(self, keys: Sequence[str]) -> dict[str, bytes]:
-        with ThreadPoolExecutor(min(self.workers, max(1, len(keys)))) as pool:
-            values = pool.map(self._or_none, keys)
-            return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+    def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        return read_overlapped(self._or_none, keys, self.workers)
 
     def _or_none(self, key: str) -> bytes | None:
         try:

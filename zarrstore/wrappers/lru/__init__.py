@@ -12,6 +12,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import allowed
 from zarrstore.base import Capabilities
 from zarrstore.wrappers.lru.fetch import Fetcher
 from zarrstore.wrappers.lru.inflight import Fetch
@@ -240,7 +241,8 @@ class LRUStoreCache(WritesThrough):
         size = _FIRST
         while wanted and nbytes < most:
             batch, wanted = self._fetcher.to_fetch(wanted[:size]), wanted[size:]
-            lengths = [len(value) for value in self._fetcher.values(batch).values()]
+            with allowed(_PREFETCH_NBYTES):
+                lengths = [len(value) for value in self._fetcher.values(batch).values()]
             fetched += len(lengths)
             nbytes += sum(lengths)
             size = min(_PREFETCH, max(1, _PREFETCH_NBYTES // max(1, *lengths))) if lengths else size

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from zarrstore.allowance import Sizes, allowance
 from zarrstore.base import Store
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.wrappers.lru.inflight import Fetch, InFlight, result_of
@@ -46,6 +47,7 @@ class Fetcher:
         self.tier = tier
         self.workers = workers
         self.counts = Counts()
+        self.sizes = Sizes()
         self.start_anew()
 
     def start_anew(self) -> None:
@@ -323,6 +325,8 @@ class _BatchReader:
     def __init__(self, fetcher: Fetcher, keys: Sequence[str]) -> None:
         self._fetcher = fetcher
         self._keys = keys
+        # Now: what is asked first may be asked when the caller has left the block that allows it.
+        self._allowed = allowance()
         self._ahead: AheadItems | None = None
         self._fetched: set[str] = set()
 
@@ -333,5 +337,5 @@ class _BatchReader:
                 return fetcher.value(key)
             wanted = fetcher.to_fetch(self._keys)
             self._fetched = set(wanted)
-            self._ahead = AheadItems(fetcher.values, wanted)
+            self._ahead = AheadItems(fetcher.values, wanted, *self._allowed, sizes=fetcher.sizes)
         return self._ahead[key] if key in self._fetched else fetcher.value(key)
