@@ -314,6 +314,9 @@ def test_info_counts_chunks_that_are_there_and_nothing_that_a_desktop_left() -> 
     assert (facts["chunks_initialized"], facts["chunks_expected"], facts["nbytes_stored"]) == (2, 4, 2)
 
 
+_UNSEEN = "keys that no document names are not seen"
+
+
 # From real web servers ------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +337,19 @@ def test_from_a_web_server_all_is_as_from_the_directory(
         assert list(diff(store, DirectoryStore(V2))) == []
         assert du(store) == du(DirectoryStore(V2))
         assert describe_node(store, "sparse") == describe_node(DirectoryStore(V2), "sparse")
+        for decode in (True, False):
+            report, local = verify(store, decode=decode), verify(DirectoryStore(V2), decode=decode)
+            counts = report.n_arrays, report.n_groups, report.n_chunks, report.n_expected, report.n_decoded
+            assert counts == (local.n_arrays, local.n_groups, local.n_chunks, local.n_expected, local.n_decoded)
+            assert report.problems == local.problems == ()
+            assert set(report.notes) - set(local.notes) == {f"{store} cannot be listed: {_UNSEEN}"}
+    (tmp_path / "www/legacy.zarr/ocean/surface/temperature/0.0.0").write_bytes(b"junk")
+    with open_store(target, mode="r") as store:
+        damaged = verify(DirectoryStore(tmp_path / "www/legacy.zarr")).problems
+        assert damaged
+        assert verify(store).problems == damaged
+        assert [str(found) for found in diff(store, DirectoryStore(V2))] == ["! ocean/surface/temperature/0.0.0"]
+    shutil.copy(V2 / "ocean/surface/temperature/0.0.0", tmp_path / "www/legacy.zarr/ocean/surface/temperature")
     with open_store(target, mode="r") as store, LMDBStore(tmp_path / "copy.lmdb") as lmdb:
         assert copy_store(ConsolidatedStore(store), lmdb)[:2] == (89, 0)
         assert {key for key in lmdb if lmdb[key] != directory[key]} <= {key for key in lmdb if _is_document(key)}

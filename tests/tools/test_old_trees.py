@@ -14,15 +14,11 @@ from tests.tools import old
 from zarrstore import (
     DictStore,
     DirectoryStore,
-    LMDBStore,
     NestedDirectoryStore,
-    ZipStore,
     check_consolidated,
     consolidate_metadata,
-    copy_store,
     init_array,
     migrate_2to3,
-    pack,
     verify,
 )
 from zarrstore.errors import ConflictError, MetadataError, UnsupportedOperation
@@ -113,35 +109,6 @@ def test_verify_finds_nothing_wrong_with_what_old_releases_wrote(release: str, n
         assert report.fully_checked
         assert (report.n_arrays, report.n_groups, report.n_decoded) == (6, 2, report.n_chunks)
         assert report.n_chunks > 15
-
-
-@pytest.mark.timeout(200)
-def test_every_verb_over_every_old_store_keeps_every_value_in_zarr_2_and_3(tmp_path: Path) -> None:
-    version_2: list[tuple[str, str, Path]] = []
-    version_3: list[tuple[str, str, Path]] = []
-    for release, name in old.STORES:
-        folder = tmp_path / release / name
-        folder.mkdir(parents=True)
-        source = old.copied(release, name, folder)
-        with old.opened(source) as store:
-            pack(old.opened(source), folder / "packed.zip", verify=True)
-            version_2.append((release, "zip", folder / "packed.zip"))
-            with ZipStore(folder / "copied.zip", mode="w") as dest:
-                copy_store(store, dest, verify=True)
-            version_2.append((release, "zip", folder / "copied.zip"))
-            with LMDBStore(folder / "copied.lmdb") as dest:
-                copy_store(store, dest, verify=True)
-            version_2.append((release, "lmdb", folder / "copied.lmdb"))
-            with DirectoryStore(folder / "migrated.zarr") as dest:
-                assert set(migrate_2to3(store, dest).counts()) == {"migrated"}
-            version_3.append((release, "dir", folder / "migrated.zarr"))
-            if store.capabilities.writable:
-                assert set(migrate_2to3(store).counts()) == {"migrated"}
-                version_3.append((release, "dir", source))
-    for peer in ("zarr2", "self", "z34"):
-        assert wrong(peer, *version_2) == [], peer
-    for peer in ("self", "z34"):
-        assert wrong(peer, *version_3) == [], peer
 
 
 def test_a_plain_store_over_a_nested_tree_is_migrated_as_what_it_is(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -124,15 +127,37 @@ def test_a_link_within_the_root_is_no_problem(tmp_path: Path) -> None:
     assert {problem.key for problem in verify(DirectoryStore(root)).problems} == {"c/zlib/kept"}
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root reads everything")
 def test_a_directory_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     root = tmp_path / "d"
     DirectoryStore(root).update(healthy("version 2"))
+    script = """
+        import json, sys
+        from zarrstore import DirectoryStore, verify
+        print(json.dumps([(problem.key, problem.kind) for problem in verify(DirectoryStore(sys.argv[1])).problems]))
+    """
+    assert run_without_overriding_permissions(script, root) == []
     (root / "g").chmod(0)
+    (root / "c/zlib/0.0").chmod(0)
     try:
-        assert "g" in {problem.key for problem in verify(DirectoryStore(root)).problems}
+        found = run_without_overriding_permissions(script, root)
     finally:
         (root / "g").chmod(0o755)
+    assert ["g", "unread"] in found
+    assert ["c/zlib/0.0", "unread"] in found
+
+
+def run_without_overriding_permissions(script: str, *args: object) -> Any:
+    """Run a script and return what it printed; root reads everything, so root runs it without that capability."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*drop, sys.executable, "-c", textwrap.dedent(script), *map(str, args)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_a_directory_whose_listing_fails_is_reported_and_the_others_are_looked_at() -> None:
