@@ -6,12 +6,13 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-__all__ = ["UserInfo", "split_userinfo", "with_userinfo", "without_secrets"]
+__all__ = ["UserInfo", "fits_xml", "split_userinfo", "with_userinfo", "without_secrets"]
 
 _URL = re.compile(
     r"""(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^/?#\s'"@]*(?:@[^/?#\s'"@]*)*@)?(?P<rest>[^\s'")]*)"""
 )
 _HIDDEN = "***"
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class UserInfo(NamedTuple):
@@ -83,3 +84,14 @@ def _shown(found: re.Match[str]) -> str:
         f"{name}={_HIDDEN}" if equals else _HIDDEN for name, equals, _ in (p.partition("=") for p in query.split("&"))
     ]
     return f"{found['scheme']}{shown_user}{place}{question}{'&'.join(parts) if question else ''}"
+
+
+def fits_xml(name: str) -> bool:
+    """Tell whether a name can stand in XML 1.0, which the batches of S3 are written in.
+
+    Examples
+    --------
+    >>> fits_xml("a & b"), fits_xml("a\\x01"), fits_xml("\\uffff")
+    (True, False, False)
+    """
+    return _NOT_XML.search(name) is None

@@ -132,7 +132,10 @@ def test_what_is_deleted_leaves_no_directory_that_is_listed(
 @pytest.mark.parametrize("server", UNSAFE)
 def test_a_name_that_the_client_would_take_for_another_is_refused(server: str, request: pytest.FixtureRequest) -> None:
     store = request.getfixturevalue(server)(uuid.uuid4().hex)
-    names = {"webdav": ("a?b", "a#b", "a%20b", "a%2Fb"), "ftp": (" a", "a ", "d /x", "a\nDELE x")}[server]
+    names = {
+        "webdav": ("a?b", "a#b", "a%20b", "a%2Fb", "a /x", "a\u00a0", "a\uffff"),
+        "ftp": (" a", "a ", "d /x", "a\nDELE x"),
+    }[server]
     store["a"] = b"1"
     for name in names:
         with pytest.raises(InvalidKeyError, match="does not keep it apart"):

@@ -10,7 +10,7 @@ from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
 from zarrstore.stores._objects import Objects, status_of
-from zarrstore.urls import without_secrets
+from zarrstore.urls import fits_xml, without_secrets
 
 __all__ = ["ObstoreStore"]
 
@@ -243,6 +243,8 @@ class ObstoreStore(Objects):
             raise KeyError(source) from None
 
     def _put(self, key: str, value: bytes) -> None:
+        if not fits_xml(key):
+            raise InvalidKeyError(key, "obstore deletes by requests in XML, which cannot say it")
         try:
             self._obstore.put(self.store, key, value)
         except Exception as exc:

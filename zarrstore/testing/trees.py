@@ -67,6 +67,8 @@ ODD_NAMES = (
     *("a?", "a?b=c", "a#", "a#b", "a;b", "a=b", "a@b", "a~", "~", "~a", "$a", "${a}", "`a`", "!a", "a*", "[a]", "{a}"),
     *("'a'", '"a"', "a'--", "a,b", "a|b", "<a>", "a:b", "-a", "--", "0", "00", "0.0", "1e3", "1_0", "null", "None"),
     *("nul", "con", "aux.txt", "com1", "x" * 254, "x" * 255, "x" * 254 + "y", "\u00e9" * 127, "\x01", "\x7f"),
+    # what XML cannot say, which servers and their clients speak
+    *("\x0b", "a\x1b[0m", "\ufffe", "\uffff", "&#1;", "]]>", "<!--"),
 )
 
 _LONG = "x" * 300

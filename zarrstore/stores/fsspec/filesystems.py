@@ -28,8 +28,10 @@ __all__ = [
 
 #: Names that a protocol's client does not keep apart from others, or cannot ask for.
 _UNSAFE_NAMES = {
-    # It parses the path of a URL: "a?b" and "a#b" are "a" there, and "a%20b" is "a b".
-    "webdav": re.compile(r"[?#\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}"),
+    # It parses the path of a URL: "a?b" and "a#b" are "a" there, and "a%20b" is "a b". Its listings are XML, which has
+    # no U+FFFE and U+FFFF: one such name makes a listing unreadable. White space at the end of a directory's name is
+    # trimmed from them, and what is below it is missing.
+    "webdav": re.compile(r"[?#\x00-\x1f\x7f\ufffe\uffff]|%[0-9A-Fa-f]{2}|\s(?:/|$)"),
     # A line of text carries a name; spaces at its ends are trimmed.
     "ftp": re.compile(r"[\x00-\x1f\x7f]|(?:^|/)\s|\s(?:/|$)"),
 }

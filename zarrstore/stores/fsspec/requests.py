@@ -16,6 +16,7 @@ from zarrstore import keys as k
 from zarrstore.allowance import Gate
 from zarrstore.answers import Answer, Unusable, check_length, problem_of_body, redirect_target
 from zarrstore.optional import require
+from zarrstore.urls import fits_xml
 
 __all__ = ["S3Requests", "WebRequests", "gather"]
 
@@ -202,7 +203,10 @@ class S3Requests(_Requests):
         self._each(copy, pairs)
 
     def delete_many(self, keys: Sequence[str]) -> list[Mapping[str, Any]]:
-        """Delete many values, if they are there; return what the server says of those that it would not delete."""
+        """Delete many values, if they are there; return what the server says of those that it would not delete.
+
+        A thousand by one request; one by one those that its XML cannot name, else it would be refused whole, for ever.
+        """
 
         async def delete(batch: Sequence[str]) -> list[Mapping[str, Any]]:
             places = [self._place(key) for key in batch]
@@ -212,8 +216,14 @@ class S3Requests(_Requests):
             )
             return list(reply.get("Errors", ()))
 
-        batches = [keys[at : at + _PAGE] for at in range(0, len(keys), _PAGE)]
-        return [error for errors in self._each(delete, batches) for error in errors]
+        async def delete_one(key: str) -> None:
+            await self._call("delete_object", **self._place(key))
+
+        nameable = [key for key in keys if fits_xml(key)]
+        batches = [nameable[at : at + _PAGE] for at in range(0, len(nameable), _PAGE)]
+        refused = [error for errors in self._each(delete, batches) for error in errors]
+        self._each(delete_one, [key for key in keys if not fits_xml(key)])
+        return refused
 
     # Listing ---------------------------------------------------------------------------------------------------------
 
