@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.migrate_2to3 import migrate_1to3 as migrate_1to3
     from zarrstore.tools.migrate_2to3 import migrate_2to3 as migrate_2to3
     from zarrstore.tools.migrate_3to2 import migrate_3to2 as migrate_3to2
+    from zarrstore.tools.migrate_icechunk import migrate_to_icechunk as migrate_to_icechunk
     from zarrstore.tools.migration import MigratedNode as MigratedNode
     from zarrstore.tools.migration import MigrationReport as MigrationReport
     from zarrstore.tools.pack import pack as pack
@@ -153,6 +154,7 @@ _MODULES = {
     "tools.migrate_2to3": "migrate_1to3 migrate_2to3",
     "tools.migrate_3to2": "migrate_3to2",
     "tools.references": "write_references",
+    "tools.migrate_icechunk": "migrate_to_icechunk",
     "tools.repair": "repair",
     "tools.respell": "respell",
     "tools.migration": "MigratedNode MigrationReport",

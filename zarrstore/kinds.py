@@ -70,7 +70,7 @@ class Kind:
         """The name with its article."""
         return (
             f"an {self.name}"
-            if self.name in ("n5", "lmdb", "sqlite", "http", "obstore", "opendal")
+            if self.name in ("n5", "lmdb", "sqlite", "http", "icechunk", "obstore", "opendal")
             else f"a {self.name}"
         )
 
@@ -127,6 +127,8 @@ KINDS = {
         ),
         Kind("http", "zarrstore.stores.http:HTTPStore", schemes=("http", "https")),
         Kind("fsspec", "zarrstore.stores.fsspec:FSStore"),
+        Kind("icechunk", "zarrstore.bridges.icechunk:open_repository"),
+        Kind("zarr3", "zarrstore.bridges.zarr3:open_target"),
         Kind("obstore", "zarrstore.stores.obstore:ObstoreStore.from_url"),
         Kind("opendal", "zarrstore.stores.opendal:OpenDALStore.from_url"),
     )

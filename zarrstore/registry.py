@@ -94,6 +94,8 @@ def open_store(
     ``zip:// lmdb:// dbm:// sqlite:// dir://``     that store, whatever the suffix; ``nested://`` ``dict://`` too
     ``http://`` ``https://``                       HTTPStore; FSStore with `storage_options`
     ``obstore+URL`` ``opendal+SCHEME://``          ObstoreStore, OpenDALStore
+    ``icechunk://PATH`` ``icechunk+s3://``         IcechunkStore, whose `close` commits (``message=``)
+    ``zarr3:TARGET``                               what zarr 3 makes of a path, a zip file or a URL, under its own keys
     any other ``SCHEME://``, any ``A::B``          FSStore
     any of these four, ending in a file            a zip archive, read by ranges; LMDB, SQLite, DBM through a local
                                                    copy in the cache folder (``$ZARRSTORE_CACHE``); ReferenceStore
@@ -120,6 +122,9 @@ def open_store(
     opening = _Opening(mode, force, options)
     if isinstance(target, str) and not target:
         raise ValueError("cannot open an empty path; '.' is the current directory")
+    foreign = _foreign_place(target)
+    if foreign is not None:
+        return opening.foreign(*foreign, storage_options)
     local = _local_path(target)
     if local is None and isinstance(target, str) and _is_url(target):
         return opening.url(target, storage_options)
@@ -138,6 +143,27 @@ def open_store(
         f"cannot open {type(target).__name__} as a store: a path, URL, mapping, zarr 3 store, obstore store, "
         "OpenDAL operator, UPath or Icechunk session is expected"
     )
+
+
+def _foreign_place(target: object) -> tuple[str, str] | None:
+    """Return the kind and the place of a target in a store of others.
+
+    Examples
+    --------
+    >>> _foreign_place("icechunk+s3://bucket/repo"), _foreign_place("icechunk:///data/repo")
+    (('icechunk', 's3://bucket/repo'), ('icechunk', '/data/repo'))
+    >>> _foreign_place("zarr3:s3://bucket/x"), _foreign_place("zarr3:x.zip"), _foreign_place("x:y")
+    (('zarr3', 's3://bucket/x'), ('zarr3', 'x.zip'), None)
+    """
+    if not isinstance(target, str):
+        return None
+    name, sign, place = target.partition(":")
+    kind, plus, scheme = name.partition("+")
+    if kind not in ("icechunk", "zarr3") or not sign or not place or os.path.exists(target):
+        return None
+    if plus:
+        return kind, f"{scheme}:{place}"
+    return kind, place.lstrip(":").removeprefix("//")
 
 
 def store_class(kind: str) -> Callable[..., Any]:
@@ -223,6 +249,13 @@ class _Opening:
         if kind.is_folder and self.mode == "w" and is_there:
             self._check_is_hierarchy(store, path)
         return self.apply_mode(store, path, is_there=is_there and not (kind.erases and self.mode == "w"))
+
+    # Stores of others -----------------------------------------------------------------------------------------------
+
+    def foreign(self, kind: str, place: str, storage_options: Mapping[str, Any] | None) -> Store:
+        """Open a repository of Icechunk, or a store of zarr 3."""
+        store: Store = KINDS[kind].make(place, self.mode, storage_options, **self.options)
+        return self.apply_mode(store, place)
 
     # URLs ----------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,17 +10,18 @@ from typing import Any, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.bridges.zarr3stores import AsyncStoreMapping
-from zarrstore.errors import InvalidKeyError, ReadOnlyError, UnsupportedOperation
+from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreNotFoundError, UnsupportedOperation
 from zarrstore.metadata import documents
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZGROUP
 from zarrstore.optional import require
+from zarrstore.urls import without_secrets
 from zarrstore.wrappers.v2view import V2View
 
 require("icechunk", extra="icechunk", feature="IcechunkStore")
 
 import icechunk  # noqa: E402
 
-__all__ = ["IcechunkSession", "IcechunkStore", "Snapshot"]
+__all__ = ["IcechunkSession", "IcechunkStore", "Snapshot", "open_repository"]
 
 T = TypeVar("T")
 
@@ -80,6 +82,8 @@ class IcechunkSession(AsyncStoreMapping):
     >>> list(session), "no such/key" in session
     (['zarr.json'], False)
     """
+
+    _documents_first = True
 
     def __init__(self, session: Any, loop: str = "zarr") -> None:
         self.session = session
@@ -235,6 +239,7 @@ class IcechunkStore(V2View):
         elif not isinstance(source, icechunk.Session):
             raise TypeError(f"cannot use {type(source).__name__}: an icechunk Repository or Session is expected")
         self.branch = branch
+        self._message: str | None = None
         super().__init__(IcechunkSession(session), dimension_separator)
 
     def _place(self) -> object:
@@ -303,6 +308,16 @@ class IcechunkStore(V2View):
         repository = self._needs_repository("go to another commit")
         return IcechunkStore(repository, snapshot_id=snapshot_id, dimension_separator=self._dimension_separator)
 
+    def _close(self) -> None:
+        if self._message is not None and not self.session.read_only and self.has_changes:
+            self.commit(self._message)
+        super()._close()
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        if kind is not None and self._message is not None and not self.session.read_only:
+            self.discard()  # half of what was to be written is no commit
+        super().__exit__(kind, value, trace)
+
     def _needs_repository(self, operation: str) -> Any:
         if self.repository is None:
             raise UnsupportedOperation(operation, self, "make it of a Repository instead of a Session")
@@ -343,3 +358,88 @@ def _session(repository: Any, branch: str, snapshot_id: str | None, tag: str | N
     if tag is not None:
         return repository.readonly_session(tag=tag)
     return repository.readonly_session(branch) if read_only else repository.writable_session(branch)
+
+
+def open_repository(
+    place: str,
+    mode: str = "a",
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    message: str = "written through zarrstore",
+    **options: Any,
+) -> IcechunkStore:
+    """Return the repository at a path or URL, made now if it is not there and `mode` creates.
+
+    Parameters
+    ----------
+    place : str
+        A path, or a URL of S3 or Google Cloud (``s3://bucket/prefix``).
+    mode : str
+        As for `open_store`.
+    storage_options : mapping, optional
+        As s3fs takes them (``key``, ``secret``, ``token``, ``anon``, ``endpoint_url``, ``client_kwargs``), or as
+        Icechunk's own storage does. By default the environment tells.
+    message : str
+        Of the commit that `close` makes of what was changed. A ``with`` block that ends in an error commits nothing.
+    **options
+        Passed to `IcechunkStore`.
+
+    Raises
+    ------
+    StoreNotFoundError
+        No repository is there, and `mode` does not create.
+    """
+    storage = _storage(place, dict(storage_options or {}))
+    if mode in ("r", "r+") or icechunk.Repository.exists(storage):
+        try:
+            repository = icechunk.Repository.open(storage)
+        except icechunk.IcechunkError as exc:
+            if icechunk.Repository.exists(storage):
+                raise
+            raise StoreNotFoundError(place, "a repository of Icechunk") from exc
+    else:
+        repository = icechunk.Repository.create(storage)
+    store = IcechunkStore(repository, read_only=mode == "r", **options)
+    store._message = message
+    return store
+
+
+def _storage(place: str, options: dict[str, Any]) -> Any:
+    """Return Icechunk's storage for a path or URL."""
+    scheme, parted, rest = place.partition("://")
+    if not parted or scheme in ("file", "local"):
+        return icechunk.local_filesystem_storage(os.path.abspath(os.path.expanduser(rest if parted else place)))
+    bucket, _, prefix = rest.partition("/")
+    if scheme in ("s3", "s3a"):
+        return icechunk.s3_storage(bucket=bucket, prefix=prefix.strip("/") or None, **_s3_options(options))
+    if scheme in ("gs", "gcs"):
+        return icechunk.gcs_storage(bucket=bucket, prefix=prefix.strip("/") or None, **({"from_env": True} | options))
+    raise UnsupportedOperation(
+        f"keep a repository at {without_secrets(place)!r}",
+        "Icechunk",
+        "pass a path, s3:// or gs://; for others make an icechunk.Repository and pass IcechunkStore(repository)",
+    )
+
+
+#: What s3fs calls it, and what Icechunk does.
+_S3_NAMES = {
+    "key": "access_key_id",
+    "secret": "secret_access_key",
+    "token": "session_token",
+    "anon": "anonymous",
+    "region_name": "region",
+}
+
+
+def _s3_options(given: dict[str, Any]) -> dict[str, Any]:
+    options = {**dict(given.pop("client_kwargs", None) or {}), **given}
+    options = {_S3_NAMES.get(name, name): value for name, value in options.items()}
+    environment = os.environ.get
+    options.setdefault("endpoint_url", environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL"))
+    options.setdefault("region", environment("AWS_REGION") or environment("AWS_DEFAULT_REGION"))
+    if options["endpoint_url"]:
+        options.setdefault("allow_http", str(options["endpoint_url"]).startswith("http://"))
+        options.setdefault("force_path_style", True)
+    if not options.get("access_key_id") and not options.get("anonymous"):
+        options.setdefault("from_env", True)
+    return options

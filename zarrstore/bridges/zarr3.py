@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from zarrstore.bridges.aio import AsyncMapping
+from zarrstore.errors import StoreNotFoundError
 from zarrstore.optional import require
 
 # Before the imports: zarr 2 has no zarr.abc, and its own error would not name the extra to install.
@@ -20,10 +22,11 @@ from zarr.abc.store import (  # noqa: E402
     SuffixByteRequest,
 )
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype  # noqa: E402
+from zarr.storage import FsspecStore, LocalStore, ZipStore  # noqa: E402
 
 from zarrstore.bridges.zarr3stores import AsyncStoreMapping  # noqa: E402
 
-__all__ = ["AsyncStoreMapping", "MappingStore", "to_zarr3"]
+__all__ = ["AsyncStoreMapping", "MappingStore", "open_target", "to_zarr3"]
 
 
 class MappingStore(Store):
@@ -367,3 +370,39 @@ def to_zarr3(store: Any, read_only: bool = False) -> Store:
     if isinstance(store, AsyncStoreMapping):
         return to_zarr3(store.store, read_only)
     return MappingStore(store, read_only)
+
+
+_ZIP_MODES: dict[str, Any] = {"r": "r", "r+": "a", "a": "a", "w": "w", "w-": "x"}
+
+
+def open_target(
+    place: str, mode: str = "a", storage_options: Mapping[str, Any] | None = None, **options: Any
+) -> AsyncStoreMapping:
+    """Return what zarr 3 itself makes of a path, a zip file or a URL, as a mapping under its own keys.
+
+    Parameters
+    ----------
+    place : str
+        A URL of fsspec (FsspecStore), a path that ends in ``.zip`` (ZipStore), or any other path (LocalStore).
+    mode : str
+        As for `open_store`.
+    storage_options : mapping, optional
+        What the file system of a URL needs to be told.
+    **options
+        Passed to AsyncStoreMapping.
+
+    Raises
+    ------
+    StoreNotFoundError
+        Nothing is at a path, and `mode` does not create.
+    """
+    read_only = mode == "r"
+    if "://" in place:
+        remote = FsspecStore.from_url(place, storage_options=dict(storage_options or {}), read_only=read_only)
+        return AsyncStoreMapping(remote, **options)
+    path = os.path.abspath(os.path.expanduser(place))
+    if mode in ("r", "r+") and not os.path.exists(path):
+        raise StoreNotFoundError(place, "what zarr 3 could open there")
+    if path.lower().endswith(".zip"):
+        return AsyncStoreMapping(ZipStore(path, mode=_ZIP_MODES[mode], read_only=read_only), **options)
+    return AsyncStoreMapping(LocalStore(path, read_only=read_only), **options)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import click
 
+import zarrstore
 from zarrstore.cli.common import (
     confirm,
     dry_run_option,
@@ -26,16 +27,25 @@ from zarrstore.nodes import walk
 from zarrstore.tools.listing import require
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_2to3 import migrate_1to3, migrate_2to3
+from zarrstore.tools.migrate_icechunk import migrate_to_icechunk
 from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.shard import Shards
+from zarrstore.urls import without_secrets
+from zarrstore.wrappers.v2view import V2View
 
 
 @click.command()
 @target_argument()
 @path_argument()
-@click.option("--to", "version", type=click.Choice(["2", "3"]), help="The version wanted; by default the next one.")
+@click.option(
+    "--to",
+    "version",
+    type=click.Choice(["2", "3", "icechunk"]),
+    help="The version wanted, by default the next one; or a repository: then PATH is where it is, unless --dest is.",
+)
 @click.option("--dest", metavar="TARGET", help="Copy the chunks there and write the documents there (2 to 3 only).")
 @click.option("--shards", metavar="auto|SIZE|SHAPE", help="With --dest, pack chunks into shards: auto, 16MiB, 512x512.")
+@click.option("-m", "--message", help="With --to icechunk, of the commit.")
 @click.option("--overwrite", is_flag=True, help="Replace version 3 documents, and chunks at --dest, that differ.")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="FILE", help="With --dest, a journal to go on from.")
 @click.option("--remove-v2", is_flag=True, help="Delete the documents of version 2 once those of version 3 stand.")
@@ -53,6 +63,7 @@ def command(
     shards: str | None,
     overwrite: bool,
     resume: str | None,
+    message: str | None,
     remove_v2: bool,
     dry_run: bool,
     yes: bool,
@@ -64,7 +75,20 @@ def command(
     What is version 1 becomes version 2, and its documents are deleted; what is version 2 becomes version 3, beside
     which the documents of version 2 stay unless --remove-v2. It goes one version at a time unless --to 3 is given.
     With --dest, TARGET is only read. Exit 1 if a node cannot be expressed in the new version.
+
+    zarrstore migrate old.lmdb s3://bucket/repo --to icechunk makes one commit of the whole, or none.
     """
+    if version == "icechunk":
+        if remove_v2 or resume is not None:
+            raise click.UsageError("--remove-v2 and --resume are not for --to icechunk: it is one commit, or none")
+        place, at = (path, "") if dest is None else (dest, path)
+        if not place:
+            raise click.UsageError("say where the repository is: zarrstore migrate TARGET REPOSITORY --to icechunk")
+        report = _to_icechunk(target, place, at, shards, overwrite, message, dry_run, storage_option)
+        _show(report, as_json)
+        ctx.exit(1 if report.counts().get("impossible") else 0)
+    if message is not None:
+        raise click.UsageError("--message is for --to icechunk")
     if dest is not None and (remove_v2 or version == "2"):
         raise click.UsageError("--dest is for version 2 to 3, and gets no documents of version 2 that could be removed")
     if dest is None and shards is not None:
@@ -102,6 +126,35 @@ def command(
             )
     _show(report, as_json)
     ctx.exit(1 if report.counts().get("impossible") else 0)
+
+
+def _to_icechunk(
+    target: str,
+    place: str,
+    path: str,
+    shards: str | None,
+    overwrite: bool,
+    message: str | None,
+    dry_run: bool,
+    storage_option: tuple[str, ...],
+) -> MigrationReport:
+    """Migrate into a repository, and print its history."""
+    url = place if place.startswith("icechunk") else f"icechunk+{place}" if "://" in place else f"icechunk:{place}"
+    packing = None if shards is None else parse_shards(shards)
+    with opened(target, "r", storage_option) as store:
+        require(store, normalize_path(path))
+        if dry_run:
+            plan, _ = migrate_to_icechunk(store, V2View({}), path, shards=packing, dry_run=True)
+            return plan
+        with opened(url, "a", storage_option) as dest:
+            text = message or f"{target} migrated by zarrstore {zarrstore.__version__}"
+            facts = {"source": without_secrets(target), "zarrstore": zarrstore.__version__}
+            report, _ = migrate_to_icechunk(
+                store, dest, path, message=text, metadata=facts, shards=packing, overwrite=overwrite
+            )
+            for one in dest.history():  # type: ignore[attr-defined]
+                echo_err(f"{one.id} {one.written_at:%Y-%m-%d %H:%M:%S} {one.message}")
+    return report
 
 
 def parse_shards(text: str) -> Shards:

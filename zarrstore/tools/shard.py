@@ -139,11 +139,12 @@ def migrate_to_shards(
             if overwrite and not goes_on:
                 _make_room(dest, steps)
             pool = executor or stack.enter_context(ThreadPoolExecutor(workers))
+            if dest._documents_first:  # it has no place for a shard before, and shows nothing before a commit
+                _write_documents(dest, steps)
             _Writing(source, dest, pool, journal, on_shard).run(step.array for step in steps if step.array is not None)
             dest.flush()
-            for step in sorted(steps, key=lambda step: (step.node.kind != "array", -len(k.segments(step.node.path)))):
-                if step.document is not None:
-                    dest[step.key] = documents.dumps(step.document)
+            if not dest._documents_first:
+                _write_documents(dest, steps)
             dest.flush()
             if journal is not None:
                 journal.remove()
@@ -305,6 +306,12 @@ def _make_room(dest: Store, steps: list[_Step]) -> None:
             dest.delitems([step.key])
             for shard in list(step.array.shards_in(dest)):
                 dest.delitems([shard])
+
+
+def _write_documents(dest: Store, steps: list[_Step]) -> None:
+    for step in sorted(steps, key=lambda step: (step.node.kind != "array", -len(k.segments(step.node.path)))):
+        if step.document is not None:
+            dest[step.key] = documents.dumps(step.document)
 
 
 # Do -----------------------------------------------------------------------------------------------------------------
