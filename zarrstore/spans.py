@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-__all__ = ["Span", "coalesce", "read_spans"]
+__all__ = ["ATTEMPTS", "Span", "coalesce", "read_spans", "read_suffix"]
 
 Span = tuple[int, int | None]
 
@@ -16,6 +16,8 @@ Span = tuple[int, int | None]
 GAP = 64 << 10
 #: The most that spans read together may take, unless one alone takes more.
 RUN = 16 << 20
+#: How often a value is read anew that another writer replaces between two questions about it.
+ATTEMPTS = 5
 
 
 def coalesce(spans: Sequence[Span], gap: int = GAP, most: int = RUN) -> list[tuple[Span, list[int]]]:
@@ -82,3 +84,35 @@ def read_spans(
             start, stop = spans[i]
             parts[i] = data[start - first : None if stop is None else stop - first]
     return parts
+
+
+def read_suffix(n: int, nbytes: Callable[[], int], read: Callable[[int, int | None], bytes]) -> bytes:
+    """Return the last `n` bytes of a value, for a store that is asked for its size and then for a part.
+
+    Parameters
+    ----------
+    n : int, bytes
+        How many; less if the value has less.
+    nbytes : callable
+        Returns the size; raises KeyError if the value is absent.
+    read : callable
+        ``read(start, stop)``: a part, clipped at the end.
+
+    Notes
+    -----
+    A part that reaches the end after as many bytes as the size promised is of a value of that size, and so its end.
+    Any other is of a value that was replaced between the two questions: it is asked anew, and at last read whole.
+
+    Examples
+    --------
+    >>> read_suffix(3, lambda: 10, lambda start, stop: b"0123456789"[start:stop])
+    b'789'
+    """
+    for _ in range(ATTEMPTS):
+        size = nbytes()
+        start = max(0, size - n)
+        part = read(start, None) if start < size else b""
+        if len(part) == size - start:
+            return part
+    value = read(0, None)
+    return value[max(0, len(value) - n) :]

@@ -165,11 +165,13 @@ def play(
     keys: Sequence[str],
     sizes: tuple[int, int] = (16, 64),
     seed: int = 0,
+    rmdir: bool = True,
     extra: Callable[[Any, random.Random], None] | None = None,
 ) -> list[Op]:
     """Let threads read, write and delete at random, and return what each did and saw.
 
-    `extra` is called now and then with the store: an `invalidate`, say, which no reader may notice.
+    `extra` is called now and then with the store: an `invalidate`, say, which no reader may notice. Without `rmdir`
+    directories are left: a store of arrays takes no chunk whose array is gone.
     """
     clock = time.perf_counter_ns
     histories: list[list[Op]] = [[] for _ in range(threads)]
@@ -184,7 +186,7 @@ def play(
         def fresh() -> bytes:
             nonlocal count
             count += 1
-            return b"%d-%d." % (number, count) + b"x" * rng.randint(low, high)
+            return value_of(b"%d-%d" % (number, count), rng.randint(low, high))
 
         count = 0
         barrier.wait()
@@ -194,14 +196,14 @@ def play(
             if dice < 0.55:
                 start = clock()
                 value = store.get(key, ABSENT)
-                note(Op(key, False, _identity(value), start, clock()))
+                note(Op(key, False, identity(value), start, clock()))
             elif dice < 0.60:
                 start = clock()
                 try:
-                    value = store.getrange(key, 0, 32)  # type: ignore[attr-defined]
+                    value = _part(store, key, rng)
                 except KeyError:
                     value = ABSENT
-                note(Op(key, False, _identity(value), start, clock()))
+                note(Op(key, False, value, start, clock()))
             elif dice < 0.65:
                 start = clock()
                 if key not in store:
@@ -212,19 +214,19 @@ def play(
                 batch = store.getitems(some)  # type: ignore[attr-defined]
                 for key in some:
                     value = batch.get(key, ABSENT)
-                    note(Op(key, False, _identity(value), start, clock()))
+                    note(Op(key, False, identity(value), start, clock()))
             elif dice < 0.85:
                 value = fresh()
                 start = clock()
                 store[key] = value
-                note(Op(key, True, _identity(value), start, clock()))
+                note(Op(key, True, identity(value), start, clock()))
             elif dice < 0.89:
                 items = {key: fresh() for key in rng.sample(keys, min(3, len(keys)))}
                 start = clock()
                 store.setitems(items)  # type: ignore[attr-defined]
                 end = clock()
                 for key, value in items.items():
-                    note(Op(key, True, _identity(value), start, end))
+                    note(Op(key, True, identity(value), start, end))
             elif dice < 0.97:
                 start = clock()
                 try:
@@ -233,7 +235,7 @@ def play(
                     note(Op(key, False, ABSENT, start, clock()))
                 else:
                     note(Op(key, True, ABSENT, start, clock()))
-            elif dice < 0.98:
+            elif dice < 0.98 and rmdir:
                 path = key.rpartition("/")[0]
                 start = clock()
                 store.rmdir(path)  # type: ignore[attr-defined]
@@ -241,7 +243,7 @@ def play(
                 for other in keys:
                     if other.startswith(path + "/"):
                         note(Op(other, True, ABSENT, start, end))
-            elif extra is not None:
+            elif dice >= 0.98 and extra is not None:
                 extra(store, rng)
 
     def guarded(number: int) -> None:
@@ -261,6 +263,31 @@ def play(
     return [op for history in histories for op in history]
 
 
-def _identity(value: bytes) -> bytes:
-    """Return what makes a value unique, which is its beginning."""
-    return value.partition(b".")[0]
+def value_of(name: bytes, size: int) -> bytes:
+    """Return a value of a name: of what length it is, it says itself."""
+    return b"%b.%06d." % (name, size) + bytes(ord("a") + at % 26 for at in range(size))
+
+
+def identity(value: bytes) -> bytes:
+    """Return the name of a value, or one that nobody wrote if it is not whole."""
+    if value == ABSENT:
+        return ABSENT
+    name, _, rest = value.partition(b".")
+    whole = rest[:6].isdigit() and value == value_of(name, int(rest[:6]))
+    return name if whole else b"torn: " + value
+
+
+#: As long as a whole value at most; longer than any, for a part that goes past the end.
+_LONG = 1 << 16
+
+
+def _part(store: Any, key: str, rng: random.Random) -> bytes:
+    """Read a value by one of the calls for parts, and return its name."""
+    way = rng.randrange(3)
+    if way == 0:
+        return identity(store.getrange(key, 0, _LONG))
+    if way == 1:
+        return identity(store.getsuffix(key, _LONG))
+    part = store.getrange(key, 0, 24)
+    name, _, rest = part.partition(b".")
+    return name if len(part) == 24 and rest[6:7] == b"." else b"torn: " + part

@@ -88,6 +88,7 @@ class IcechunkSession(AsyncStoreMapping):
     def __init__(self, session: Any, loop: str = "zarr") -> None:
         self.session = session
         super().__init__(session.store, loop)
+        self.capabilities = replace(self.capabilities, ranged=session.read_only)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.session, self.loop)
@@ -111,6 +112,20 @@ class IcechunkSession(AsyncStoreMapping):
 
     async def _read(self, key: str, part: Any = None) -> bytes | None:
         return await self._or_absent(super()._read(key, part))
+
+    async def _read_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if self.session.read_only:
+            part = await super()._read_range(key, start, stop)
+            if len(part) > 1:
+                return part
+        # Of a part behind the end, Icechunk gives the last byte; and while a chunk is replaced, a part may panic.
+        return self._found(key, await self._read(key))[start:stop]
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if self.session.read_only:
+            return super()._get_suffix(key, n)
+        value = self._get(key)
+        return value[max(0, len(value) - n) :]
 
     async def _size(self, key: str) -> int | None:
         # Of a chunk that was never written, Icechunk says 0.

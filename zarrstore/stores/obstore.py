@@ -9,6 +9,7 @@ from zarrstore import keys as k
 from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
+from zarrstore.spans import ATTEMPTS
 from zarrstore.stores._objects import Objects, status_of
 from zarrstore.urls import fits_xml, without_secrets
 
@@ -186,15 +187,20 @@ class ObstoreStore(Objects):
         return self._part(key, {"suffix": n}, slice(-n, None))
 
     def _part(self, key: str, wanted: Any, cut: slice) -> bytes:
-        try:
-            return self._checked(key, wanted, cut)
-        except StoreReadError as exc:
-            # A range that begins at the end or behind it is an error there, and empty here.
-            size = self._head(key).nbytes if _is_out_of_range(exc) else self._nbytes(key)
-            start, stop, _ = cut.indices(size)
-            if start >= stop:
-                return b""
-            raise
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._checked(key, wanted, cut)
+            except StoreReadError as exc:
+                # A range that begins at the end or behind it is an error there, and empty here. Where the value has
+                # more bytes by now, it was replaced meanwhile.
+                beyond = _is_out_of_range(exc)
+                size = self._head(key).nbytes if beyond else self._nbytes(key)
+                start, stop, _ = cut.indices(size)
+                if start >= stop:
+                    return b""
+                if not beyond or attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     # Listing -------------------------------------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
-from zarrstore.errors import InvalidKeyError
+from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
+from zarrstore.spans import ATTEMPTS, read_suffix
 from zarrstore.stores._objects import Objects
 from zarrstore.urls import without_secrets
 
@@ -118,25 +120,31 @@ class OpenDALStore(Objects):
         return int(found.content_length)
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if (stop is None or start < stop) and not _TRIMMED.search(key):
-            size = {} if stop is None else {"size": stop - start}
-            try:
-                return bytes(self.operator.read(key, offset=start, **size))
-            except Exception as exc:
-                problem = self._error(key, exc)
-                if isinstance(problem, KeyError):
-                    raise problem from None
-        # It goes past the end, is empty, or cannot be read at all.
-        end = self._nbytes(key)
-        if start >= end or (stop is not None and stop <= start):
+        if stop is not None and stop <= start:
+            self._nbytes(key)  # KeyError if absent
             return b""
-        if stop is None or stop <= end:
-            raise problem
-        return self._ask(key, lambda: bytes(self.operator.read(key, offset=start, size=end - start)))
+        problem: Exception | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                return self._read_span(key, start, stop)
+            except StoreReadError as exc:
+                problem = exc
+            end = self._nbytes(key)
+            if start >= end:
+                return b""
+            if stop is None or stop > end:
+                # Past the end. Not a span that ends at `end`: a value that replaces this one may end elsewhere.
+                with suppress(StoreReadError):
+                    return self._read_span(key, start, None)[: None if stop is None else stop - start]
+        # Each time it was replaced meanwhile, or it cannot be read.
+        raise problem or AssertionError
+
+    def _read_span(self, key: str, start: int, stop: int | None) -> bytes:
+        size = {} if stop is None else {"size": stop - start}
+        return self._ask(key, lambda: bytes(self.operator.read(key, offset=start, **size)))
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        size = self._nbytes(key)
-        return self._get_range(key, max(0, size - n), size)
+        return read_suffix(n, lambda: self._nbytes(key), lambda start, stop: self._get_range(key, start, stop))
 
     # Listing -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +200,8 @@ class OpenDALStore(Objects):
         # WebDAV deletes a directory with all that is in it.
         if self.capabilities.hierarchical and not self._contains(key):
             return
-        self.operator.delete(key)
+        with suppress(self._errors.NotFound):  # deleted by another meanwhile
+            self.operator.delete(key)
         if self._service == "fs":
             for above in reversed(list(k.parents(key))[1:]):
                 if not self._discard_directory(above):

@@ -16,6 +16,7 @@ from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.documents import ZARR_JSON
 from zarrstore.metadata.shards import ShardLayout, read_index, shard_layout
 from zarrstore.metadata.v3types import NotRepresentable
+from zarrstore.spans import read_suffix
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["UnshardedView"]
@@ -200,8 +201,9 @@ class UnshardedView(Wrapper):
         return [self._get_range(key, start, stop) for start, stop in spans]
 
     def _get_suffix(self, key: str, n: int) -> bytes:
-        size = self._nbytes(key)
-        return self._get_range(key, max(0, size - n), size)
+        if k.name(key) != ZARR_JSON and self._chunk(key) is None:
+            return self.inner._get_suffix(key, n)
+        return read_suffix(n, lambda: self._nbytes(key), lambda start, stop: self._get_range(key, start, stop))
 
     def _nbytes(self, key: str) -> int:
         if k.name(key) == ZARR_JSON:

@@ -24,6 +24,7 @@ from zarrstore.errors import (
     UnsupportedOperation,
 )
 from zarrstore.optional import require
+from zarrstore.spans import read_suffix
 from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
 from zarrstore.urls import without_secrets
@@ -366,20 +367,23 @@ class FSStore(Store):
             return self._reader.get_suffix(key, n)
         if self._counts_from_the_end:
             return self._part(key, n == 0, 0, start=-n)
-        size = self._nbytes(key)
-        return b"" if not n else self._part(key, size == 0, 0, start=max(0, size - n), end=size)
+        return read_suffix(n, lambda: self._nbytes(key), lambda start, stop: self._get_range(key, start, stop))
 
     def _part(self, key: str, nothing: bool, first: int, **span: int | None) -> bytes:
         if nothing:
             self._info(key)
             return b""
-        try:
-            return self._cat(key, **span)
-        except StoreReadError:
-            # A range that begins at the end of the value or behind it is an error to most servers.
-            if self._nbytes(key) <= first:
-                return b""
-            raise
+        for is_last in (False, True):
+            try:
+                return self._cat(key, **span)
+            except StoreReadError as exc:
+                # A range that begins at the end of the value or behind it is an error to most servers. Where the value
+                # has more bytes by now, it was replaced meanwhile.
+                if self._nbytes(key) <= first:
+                    return b""
+                if exc.permanent or is_last:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         if not self._remote:
