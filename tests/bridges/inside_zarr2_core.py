@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+from tempfile import mkdtemp, mktemp
+
 import zarr.tests.test_core as suite
 
 import zarrstore
 import zarrstore.bridges.zarr2
 
-for _name in "DBMStore DirectoryStore KVStore LMDBStore LRUStoreCache NestedDirectoryStore SQLiteStore".split():
-    setattr(suite, _name, getattr(zarrstore, _name))
+#: zarr's class -> how the store under its arrays is made.
+STORES = {
+    "TestArray": lambda: zarrstore.KVStore({}),
+    "TestArrayWithPath": lambda: zarrstore.KVStore({}),
+    "TestArrayWithDirectoryStore": lambda: zarrstore.DirectoryStore(mkdtemp()),
+    "TestArrayWithNestedDirectoryStore": lambda: zarrstore.NestedDirectoryStore(mkdtemp()),
+    "TestArrayWithDBMStore": lambda: zarrstore.DBMStore(mktemp(suffix=".anydbm"), flag="n"),
+    "TestArrayWithLMDBStore": lambda: zarrstore.LMDBStore(mktemp(suffix=".lmdb"), buffers=True),
+    "TestArrayWithLMDBStoreNoBuffers": lambda: zarrstore.LMDBStore(mktemp(suffix=".lmdb"), buffers=False),
+    "TestArrayWithSQLiteStore": lambda: zarrstore.SQLiteStore(mktemp(suffix=".db")),
+    "TestArrayWithNoCompressor": zarrstore.DictStore,
+    "TestArrayWithBZ2Compressor": zarrstore.DictStore,
+    "TestArrayWithBloscCompressor": zarrstore.DictStore,
+    "TestArrayWithLZMACompressor": zarrstore.DictStore,
+    "TestArrayWithFilters": zarrstore.MemoryStore,
+    "TestArrayNoCache": zarrstore.MemoryStore,
+    "TestArrayWithStoreCache": lambda: zarrstore.LRUStoreCache({}, max_size=None),
+}
+for _name, _make in STORES.items():
+    _theirs = getattr(suite, _name)
+    globals()[_name] = type(_name, (_theirs,), {"create_store": lambda self, make=_make: make()})
 
-# Version 3 was an experiment of that zarr, with stores of its own.
-globals().update({name: value for name, value in vars(suite).items() if not name.startswith("__")})
-for _name in [name for name in globals() if "FSStore" in name or "N5" in name or "V3" in name]:
-    del globals()[_name]
+
+class TestArrayWithZipStore(suite.TestArray):  # zarr has none
+    def create_store(self) -> object:
+        return zarrstore.ZipStore(mktemp(suffix=".zip"), mode="w")
+
+
+class TestArrayWithChunkStore(suite.TestArrayWithChunkStore):
+    def create_store(self) -> object:
+        return zarrstore.DictStore()
+
+    def create_chunk_store(self) -> object:
+        return zarrstore.DirectoryStore(mkdtemp())
+
+
+pytestmark = suite.pytestmark

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from hypothesis import HealthCheck, settings
+from hypothesis import seed as with_seed
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from zarrstore.adapt import as_store
 from zarrstore.errors import ConflictError, DestinationExistsError, RenameError
+from zarrstore.testing.disturbances import with_disturbances
 from zarrstore.testing.trees import SEGMENTS
 
 __all__ = ["check_against_dict"]
@@ -22,6 +24,27 @@ class Model:
     def __init__(self, hierarchical: bool) -> None:
         self.items: dict[str, bytes] = {}
         self.hierarchical = hierarchical
+
+    def copy(self) -> Model:
+        other = Model(self.hierarchical)
+        other.items = dict(self.items)
+        return other
+
+    def admits(self, items: dict[str, bytes]) -> bool:
+        """Whether all of these can be set, in this order."""
+        scratch = self.copy()
+        for key, value in items.items():
+            if scratch.conflict(key):
+                return False
+            scratch.items[key] = value
+        return True
+
+    def setitems(self, items: dict[str, bytes]) -> None:
+        self.items.update(items)
+
+    def delitems(self, keys: list[str]) -> None:
+        for key in keys:
+            self.items.pop(key, None)
 
     def below(self, path: str) -> list[str]:
         return [key for key in self.items if path == "" or key.startswith(path + "/")]
@@ -67,7 +90,9 @@ class Model:
         return None
 
 
-def _machine(make: Callable[[], Any], names: Sequence[str], reopen: Callable[[Any], Any] | None) -> type[Any]:
+def _machine(
+    make: Callable[[], Any], names: Sequence[str], reopen: Callable[[Any], Any] | None, disturbances: Collection[str]
+) -> type[Any]:
     segment = st.sampled_from(list(names))
     paths = st.lists(segment, min_size=1, max_size=3).map("/".join)
     any_path = st.one_of(st.just(""), paths)
@@ -93,14 +118,9 @@ def _machine(make: Callable[[], Any], names: Sequence[str], reopen: Callable[[An
 
         @rule(items=st.dictionaries(paths, values, max_size=4))
         def setitems(self, items: dict[str, bytes]) -> None:
-            scratch = Model(self.model.hierarchical)
-            scratch.items = dict(self.model.items)
-            for key, value in items.items():
-                if scratch.conflict(key):
-                    return
-                scratch.items[key] = value
-            self.store.setitems(items)
-            self.model.items.update(items)
+            if self.model.admits(items):
+                self.store.setitems(items)
+                self.model.setitems(items)
 
         @rule(key=paths)
         def delete(self, key: str) -> None:
@@ -115,8 +135,7 @@ def _machine(make: Callable[[], Any], names: Sequence[str], reopen: Callable[[An
         @rule(keys=st.lists(paths, max_size=4))
         def delitems(self, keys: list[str]) -> None:
             self.store.delitems(keys)
-            for key in keys:
-                self.model.items.pop(key, None)
+            self.model.delitems(keys)
 
         @rule(key=paths)
         def get(self, key: str) -> None:
@@ -183,7 +202,7 @@ def _machine(make: Callable[[], Any], names: Sequence[str], reopen: Callable[[An
             if hasattr(self, "store"):
                 self.store.close()
 
-    return Machine
+    return with_disturbances(Machine, paths, values, disturbances)
 
 
 def check_against_dict(
@@ -193,6 +212,8 @@ def check_against_dict(
     names: Sequence[str] = SEGMENTS,
     max_examples: int = 25,
     steps: int = 25,
+    disturbances: Collection[str] = (),
+    seed: int | None = None,
 ) -> None:
     """Play random operations on a store and on a dict, and raise at the first difference.
 
@@ -206,6 +227,12 @@ def check_against_dict(
         Segments that keys are made of.
     max_examples, steps : int
         How many histories, and how long each at most.
+    disturbances : collection of {'threads', 'pickle', 'fork', 'interrupt'}
+        Further steps: writes from several threads, a pickled copy that is looked at, a forked child that looks (now and
+        then while another thread writes), and Ctrl-C at any place of a call, after which each key has its old or its
+        new value.
+    seed : int, optional
+        Which histories; by default the same each time.
 
     Raises
     ------
@@ -220,14 +247,15 @@ def check_against_dict(
     --------
     >>> check_against_dict(dict, max_examples=5)
     """
+    machine = _machine(make, names, reopen, disturbances)
     run_state_machine_as_test(
-        _machine(make, names, reopen),
+        machine if seed is None else with_seed(seed)(machine),
         settings=settings(
             max_examples=max_examples,
             stateful_step_count=steps,
             deadline=None,
             database=None,
-            derandomize=True,
+            derandomize=seed is None,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from pickle import PicklingError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarrstore import keys as k
@@ -75,7 +76,7 @@ class SQLiteStore(Store):
 
     Threads: any number; each call has a connection to itself. Processes: any number; one writes at a time, the others
     wait. All connections are closed before a fork, and opened on the next use on both sides. Pickles by path; a
-    database in memory by its content.
+    database in memory does not (PicklingError), as in zarr 2.
 
     Crash: a set that returned survives the death of the process; one that `flush` or `close` followed survives a power
     cut. The database is in WAL mode and stays so; the last `close` removes the files beside it. A full disk is an error
@@ -142,16 +143,15 @@ class SQLiteStore(Store):
         names = ("path", "readonly", "immutable", "timeout", "kwargs", "_dimension_separator")
         state = {name: getattr(self, name) for name in names}
         if self.path == IN_MEMORY:
-            state["content"] = self._run(lambda connection: connection.serialize())
+            raise PicklingError(
+                f"{self} cannot be pickled: a copy would be another database; dict(store) is its content"
+            )
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = dict(state)
-        content = options.pop("content", None)
         kwargs, separator = options.pop("kwargs"), options.pop("_dimension_separator")
         SQLiteStore.__init__(self, dimension_separator=separator, **options, **kwargs)
-        if content is not None:
-            self._run(lambda connection: connection.deserialize(content))
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return self._connections.run(work)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
+from contextlib import suppress
 from typing import Any
 
 from zarrstore.base import Capabilities, Store
 from zarrstore.errors import ClosedStoreError, LockedStoreError, ReadOnlyError, UnsupportedOperation
 from zarrstore.stores._process import Resource
 from zarrstore.stores.zip.archive import Archive, Limits
+from zarrstore.stores.zip.end import NotAnArchiveError
 from zarrstore.stores.zip.file import sync_directory
 from zarrstore.stores.zip.opening import Flushed, Options, flushed_state, open_reader, open_writer
 from zarrstore.stores.zip.ranges import ValueRanges
@@ -48,6 +50,8 @@ class HeldArchive(Store):
     #: Whether this is the copy of a writer, which becomes one itself when it is written to and that one has closed.
     _is_copy = False
     _is_forked = False
+    #: Where the archive ended when this writer closed it; None if it did not.
+    _closed_at: int | None = None
 
     def _start(self, flushed: Flushed | None) -> None:
         writable = self.mode != "r"
@@ -143,6 +147,7 @@ class HeldArchive(Store):
                 if self.compact and writer.begun:
                     writer = self._compact(writer)
                 self._archive = None
+                self._closed_at = writer.whole_at
                 writer.file.unlock()
             self._archive = None
             self._guard.unregister()
@@ -209,15 +214,23 @@ class HeldArchive(Store):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for name in ("_archive", "_mutex", "_guard", "_exchange", "_name_is_new", "_is_forked", "capabilities"):
+        for name in (
+            "_archive",
+            "_mutex",
+            "_guard",
+            "_exchange",
+            "_name_is_new",
+            "_is_forked",
+            "_closed_at",
+            "capabilities",
+        ):
             state.pop(name, None)
         if self.mode == "r":
             return state
         with self._mutex:
             archive = self._archive
             if archive is None and self._exchange is None:
-                # A copy of a closed store reads.
-                return {**state, "mode": "r", "_is_copy": False, "_flushed": None}
+                return {**state, **self._closed_state()}
             if not self._is_forked and (isinstance(archive, Writer) or self._exchange is not None):
                 writer = self._writer("")
                 self._flush_now(writer)
@@ -232,6 +245,16 @@ class HeldArchive(Store):
                 flushed = flushed_state(self._opened(), self._flushed.stop)
         # Never a mode that creates or erases: it would do so once more wherever the copy is made.
         return {**state, "mode": "r+", "_is_copy": True, "_flushed": flushed}
+
+    def _closed_state(self) -> dict[str, Any]:
+        """Return what the copy of a closed store begins with: as one taken before the close, if nobody wrote since."""
+        if self._closed_at is not None:
+            with suppress(OSError, NotAnArchiveError):
+                archive = open_reader(self.path, self._source, self._options(), None)
+                if archive.file.size() == self._closed_at:
+                    return {"mode": "r+", "_is_copy": True, "_flushed": flushed_state(archive, self._closed_at)}
+        # Another has written since, or removed it: the copy reads what it finds.
+        return {"mode": "r", "_is_copy": False, "_flushed": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

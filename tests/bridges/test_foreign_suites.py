@@ -1,0 +1,75 @@
+"""The own tests of zarr 2.18.7 and of xarray over our stores: what fails is known, and why (docs/zarr2.rst)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import peers
+
+pytestmark = pytest.mark.timeout(3000)
+
+#: In a store's own class of tests -> why.
+NO_SUBTREES = "zarr 2 deletes a subtree to make room for a value, or by the name of a directory"
+STORAGE = {
+    "TestMemoryStore::test_setdel": NO_SUBTREES,
+    "TestDirectoryStore::test_setdel": NO_SUBTREES,
+    "TestNestedDirectoryStore::test_setdel": NO_SUBTREES,
+    "TestTempStore::test_setdel": NO_SUBTREES,
+    "TestZipStore::test_pop": "it demands that an archive cannot delete; ours can",
+    "TestZipStore::test_popitem": "as test_pop",
+    "TestZipStore::test_permissions": "it sets 'baz/', which is no key",
+    "TestLRUStoreCache::test_cache_keys": "it demands that `in` after a whole listing asks below; ours answers from it",
+}
+
+
+def outcomes(interpreter: str, script: str, folder: Path, *options: str) -> dict[str, set[str]]:
+    """Run a file of tests; return the names of its tests by outcome."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
+    # zarr's own arrays of objects are pickles.
+    environment |= {"PYTHONPATH": str(peers.CHECKOUT), "NUMCODECS_ALLOW_UNSAFE_PICKLE_DECODE": "1"}
+    command = [interpreter, "-m", "pytest", "-q", "-rA", "--tb=no", "--show-capture=no", "-W", "ignore"]
+    command += ["-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(peers.CHECKOUT)]
+    command += ["--import-mode=importlib", f"--basetemp={folder / 'tests'}", str(peers.CHECKOUT / script), *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=environment, timeout=2900, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode in (0, 1), done.stdout[-3000:] + done.stderr[-3000:]
+    found: dict[str, set[str]] = {"PASSED": set(), "FAILED": set(), "ERROR": set()}
+    for outcome, name in re.findall(r"^(PASSED|FAILED|ERROR) \S+?\.py::(.+?)(?: - .*)?$", done.stdout, re.MULTILINE):
+        found[outcome].add(name)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.needs_peer("zarr2")
+def test_of_zarr_s_tests_of_storage_those_fail_that_are_known(tmp_path: Path) -> None:
+    found = outcomes(peers.python("zarr2"), "tests/bridges/inside_zarr2_storage.py", tmp_path)
+    assert found["FAILED"] | found["ERROR"] == set(STORAGE)
+    assert len(found["PASSED"]) > 300
+
+
+@pytest.mark.nightly
+@pytest.mark.needs_peer("zarr2")
+def test_none_of_zarr_s_tests_of_arrays_fails(tmp_path: Path) -> None:
+    found = outcomes(peers.python("zarr2"), "tests/bridges/inside_zarr2_core.py", tmp_path)
+    assert found["FAILED"] | found["ERROR"] == set()
+    assert len(found["PASSED"]) > 700
+
+
+@pytest.mark.nightly
+def test_xarray_s_tests_fail_nowhere_that_zarr_s_own_directory_store_passes(tmp_path: Path) -> None:
+    pytest.importorskip("xarray", reason="needs xarray: pip install zarrstore[xarray]")
+    found = outcomes(sys.executable, "tests/bridges/inside_xarray.py", tmp_path, "-p", "xarray.tests.conftest")
+    by_class: dict[str, set[str]] = {}
+    for name in found["FAILED"] | found["ERROR"]:
+        title, _, test = name.partition("::")
+        by_class.setdefault(title, set()).add(test)
+    theirs = by_class.pop("TestZarrDirectoryStore", set())
+    assert {title: tests - theirs for title, tests in by_class.items() if tests - theirs} == {}
+    assert len(found["PASSED"]) > 1500
