@@ -94,7 +94,7 @@ class NameTests(StoreMaking):
         if not (self._can_write(store) and self._can_erase(store, "a") and self._can_list(store)):
             return
         expected: dict[str, bytes] = {}
-        for n, name in enumerate(ODD_NAMES):
+        for n, name in enumerate((*ODD_NAMES[::4], *ODD_NAMES[-9:])):  # each costs a server three requests
             with suppress(Exception):  # see the test above
                 store[f"from/{name}"] = b"%d" % n
                 expected[f"to/{name}"] = b"%d" % n
