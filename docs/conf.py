@@ -1,5 +1,6 @@
 """How Sphinx builds the manual: ``python -m sphinx -W -b html docs docs/_build/html``."""
 
+import re
 from pathlib import Path
 
 import zarrstore
@@ -30,13 +31,25 @@ def _section(home: str, name: str) -> str:
     return next((title for room, title in rooms.items() if home.startswith(room)), "Verbs")
 
 
+def _pages(folder: Path) -> dict[str, str]:
+    """Return which classes have a page of their own, and where."""
+    found = {}
+    for page in sorted(folder.glob("*/*.rst")):
+        for name in re.findall(r"^.. autoclass:: (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE):
+            found[name] = f"{page.parent.name}/{page.stem}"
+    return found
+
+
 def _write_api(path: Path) -> None:
     """Write the page of all public names, so that none is forgotten."""
+    pages = _pages(path.parent)
     sections: dict[str, list[str]] = {title: [] for title in ("Stores", "Wrappers", "Verbs", "The contract", "Errors")}
     for name, home in sorted(zarrstore._HOMES.items()):
         title = _section(home, name)
         directive = "autofunction" if name[0].islower() else "autoexception" if title == "Errors" else "autoclass"
-        sections[title].append(f".. {directive}:: {name}\n")
+        sections[title].append(
+            f"- :doc:`{name} <{pages[name]}>`\n" if name in pages else f"\n.. {directive}:: {name}\n\n"
+        )
     text = (
         "The names of zarrstore\n======================\n\nEach is a name of ``zarrstore``, loaded when it is used.\n"
     )
