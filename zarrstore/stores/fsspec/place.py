@@ -1,0 +1,166 @@
+"""Where the values of an FSStore are: its filesystem, the paths of keys, and what a failure there means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.allowance import Sizes
+from zarrstore.answers import Answer, Unusable, ValueReader
+from zarrstore.base import Store
+from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
+from zarrstore.stores.fsspec import filesystems
+from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
+from zarrstore.stores.fsspec.traits import S3, WEB, traits_of
+from zarrstore.urls import without_secrets
+
+__all__ = ["ABSENT", "ATTEMPTS", "Place", "temporary"]
+
+#: What says that nothing is there; whatever else is raised says nothing about it.
+ABSENT: tuple[type[Exception], ...] = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+#: How often a file is written whose directory another thread removes meanwhile.
+ATTEMPTS = 5
+
+
+class Place(Store):
+    """A root on a filesystem, and how it is asked.
+
+    Parameters
+    ----------
+    fs : fsspec.spec.AbstractFileSystem
+        The filesystem.
+    path : str
+        The root on it.
+    mode : {'w', 'r'}
+        Whether it is written.
+    normalize_keys : bool
+        Lower-case every key.
+    missing_is : tuple of exception classes
+        What else means that a key is absent.
+    workers : int
+        Requests in flight at a time.
+    """
+
+    def __init__(
+        self,
+        fs: Any,
+        path: str,
+        mode: str,
+        normalize_keys: bool,
+        missing_is: tuple[type[Exception], ...],
+        workers: int,
+    ) -> None:
+        self.mode = mode
+        self.normalize_keys = self._aliases = normalize_keys
+        self.missing_is = missing_is
+        self.workers = self._in_flight = workers
+        self._value_sizes = Sizes()
+        self._pid = os.getpid()
+        self._root = path
+        # Asked from the filesystem, for the root of some is "" and of others "/".
+        self._lead: str = fs._strip_protocol(f"{path.rstrip('/')}/x" if path else "x")[:-1]
+        self._missing = (*ABSENT, *missing_is)
+        self._traits = traits = traits_of(fs, mode)
+        self._fs = self._adopted(fs)
+        self.capabilities = traits.capabilities
+        self._rename_checks_source = traits.remote and traits.flat
+        self._requests: S3Requests | WebRequests | None = None
+        if traits.remote and traits.protocols <= S3 and hasattr(fs, "_call_s3"):
+            self._requests = S3Requests(self._filesystem, self._lead, workers)
+        elif traits.remote and traits.protocols <= WEB:
+            self._requests = WebRequests(self._filesystem, self._lead, workers)
+        self._reader = None if self._requests is None else ValueReader(self._ask, self._refusal, self._read_error)
+
+    def _place(self) -> object:
+        return self._lead, filesystems.unlocked(self._fs), self.normalize_keys
+
+    @property
+    def fs(self) -> Any:
+        """The filesystem."""
+        if self._pid != os.getpid():
+            # An asynchronous filesystem holds a thread, which a forked child has not; unpickling makes a new one.
+            self._fs, self._pid = self._adopted(pickle.loads(pickle.dumps(self._fs))), os.getpid()
+        return self._fs
+
+    def _filesystem(self) -> Any:
+        return self.fs
+
+    def _adopted(self, fs: Any) -> Any:
+        """Return the twin of a filesystem that this store works with."""
+        twin = filesystems.uncached(filesystems.unlocked(fs))
+        return filesystems.locked(twin) if self._traits.serial else twin
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _pid=os.getpid())
+        self._fs = self._adopted(state["_fs"])
+
+    def _path(self, key: str) -> str:
+        """Return where the value of a key, or a directory, is on the filesystem."""
+        if not key:
+            return str(self._root)
+        if self._traits.unsafe is not None and self._traits.unsafe.search(key):
+            raise InvalidKeyError(key, f"{self} does not keep it apart from other names")
+        return self._lead + (key.lower() if self.normalize_keys else key)
+
+    def _key(self, path: str) -> str:
+        """Return the key of what is at a place of the filesystem; the empty string, below nothing, if it has none."""
+        key = path[len(self._lead) :] if path.startswith(self._lead) else ""
+        if self._traits.unsafe is not None and self._traits.unsafe.search(key):
+            return ""
+        return key if k.is_key(key) else ""
+
+    def _name(self, key: str) -> str:
+        return key.lower() if self.normalize_keys else key
+
+    def _error(self, key: str, exc: BaseException) -> Exception:
+        """Return what to raise for a failed read: KeyError if it says that nothing is there."""
+        if isinstance(exc, (*self._missing, InvalidKeyError)) or self._is_too_long(key, exc):
+            return KeyError(key)
+        if isinstance(exc, Unusable):
+            return self._read_error(key, str(exc))
+        reason = without_secrets(f"{type(exc).__name__}: {exc}")
+        if isinstance(exc, PermissionError):
+            reason += f"; {self._identity()}"
+        error = StoreReadError(key, self, reason, permanent=isinstance(exc, PermissionError))
+        error.__cause__ = exc
+        return error
+
+    def _read_error(self, key: str, reason: str) -> StoreReadError:
+        return StoreReadError(key, self, without_secrets(reason), permanent=True)
+
+    def _identity(self) -> str:
+        """Say who asked, and which options change that; nothing secret."""
+        return filesystems.identity(self.fs)
+
+    def _ask(self, method: str, key: str, headers: Mapping[str, str]) -> Answer:
+        assert self._requests is not None
+        try:
+            return self._requests.ask(method, self._name(key), headers)
+        except Exception as exc:
+            raise self._error(key, exc)  # noqa: B904 - it has its cause
+
+    def _refusal(self, key: str, answer: Answer) -> Exception:
+        """Return the error for an answer whose status is no success."""
+        kind = PermissionError if answer.status in (401, 403, 407) else OSError
+        error = self._error(key, kind(f"the server answered {answer.status} {answer.reason}".rstrip()))
+        if isinstance(error, StoreReadError) and 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
+            error.permanent = True
+        return error
+
+    def _is_too_long(self, key: str, exc: BaseException) -> bool:
+        """Tell whether nothing can have this name: too long for the disk, or, on object stores, above 1,024 bytes."""
+        name = (self._lead + key).partition("/")[2]
+        return getattr(exc, "errno", None) == errno.ENAMETOOLONG or (self._traits.flat and len(name.encode()) > 1024)
+
+    def _refuse_if_read_only(self, what: str) -> None:
+        if not self.capabilities.writable:
+            raise ReadOnlyError(what, self)
+
+
+def temporary() -> str:
+    return f"{k.RESERVED}-{os.getpid()}-{threading.get_ident()}-{os.urandom(4).hex()}"

@@ -1,0 +1,157 @@
+"""Values of a filesystem, whole and in part. Never by fs.cat or fs.rm: they take "*" and "[" in a key for a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zarrstore.allowance import Found, allowance
+from zarrstore.answers import Answer
+from zarrstore.base import Entry
+from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.driver import Extent
+from zarrstore.errors import StoreReadError
+from zarrstore.spans import read_suffix
+from zarrstore.stores.fsspec.place import Place
+from zarrstore.stores.fsspec.requests import S3Requests
+from zarrstore.values import as_bytes
+
+__all__ = ["Reading", "described"]
+
+
+class Reading(Place):
+    """The driver methods that read values: by the requests of S3 and of web servers, else through the filesystem."""
+
+    def _get(self, key: str) -> bytes:
+        return self._reader.get(key) if self._reader is not None else self._cat(key)
+
+    def _cat(self, key: str, **span: int | None) -> bytes:
+        try:
+            return as_bytes(self.fs.cat_file(self._path(key), **span))
+        except Exception as exc:
+            error = self._error(key, exc)
+            # pyarrow's have no class of their own for what is a directory.
+            if isinstance(error, StoreReadError) and not (self._traits.flat or self._traits.remote):
+                self._info(key)
+            raise error  # noqa: B904 - it has its cause
+
+    def _extent(self, key: str) -> Extent | None:
+        path = self._path(key)
+        return Extent(path if self._traits.local else str(self.fs.unstrip_protocol(path)))
+
+    def _info(self, key: str) -> dict[str, Any]:
+        """Return what the filesystem knows of a value; KeyError if there is no value."""
+        try:
+            info: dict[str, Any] = self.fs.info(self._path(key))
+        except Exception as exc:
+            raise self._error(key, exc)  # noqa: B904 - it has its cause
+        if info["type"] != "file":
+            raise KeyError(key)
+        return info
+
+    def _check_presence(self, key: str) -> None:
+        """Raise KeyError if there is no value."""
+        # Not fs.isfile: it takes every failure for absence.
+        if self._reader is not None:
+            self._reader.check_presence(key)
+        else:
+            self._info(key)
+
+    def _contains(self, key: str) -> bool:
+        try:
+            self._check_presence(key)
+        except KeyError:
+            return False
+        return True
+
+    def _nbytes(self, key: str) -> int:
+        if self._reader is not None:
+            return self._reader.nbytes(key)
+        size = self._info(key).get("size")
+        return -1 if size is None else int(size)
+
+    def _entry(self, key: str) -> Entry:
+        if isinstance(self._requests, S3Requests):
+            answer = self._ask("HEAD", key, {})
+            size, etag = answer.headers.get("Content-Length"), answer.headers.get("Etag", "")
+            return Entry(key, -1 if size is None else int(size), etag.strip('"'))
+        if self._reader is not None:
+            return super()._entry(key)
+        return described(key, self._info(key))
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if not self.capabilities.ranged:
+            return super()._get_range(key, start, stop)
+        if self._reader is not None:
+            return self._reader.get_range(key, start, stop)
+        return self._part(key, stop is not None and stop <= start, start, start=start, end=stop)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if not self.capabilities.ranged:
+            return super()._get_suffix(key, n)
+        if self._reader is not None:
+            return self._reader.get_suffix(key, n)
+        if self._traits.counts_from_the_end:
+            return self._part(key, n == 0, 0, start=-n)
+        return read_suffix(n, lambda: self._nbytes(key), lambda start, stop: self._get_range(key, start, stop))
+
+    def _part(self, key: str, nothing: bool, first: int, **span: int | None) -> bytes:
+        if nothing:
+            self._info(key)
+            return b""
+        for is_last in (False, True):
+            try:
+                return self._cat(key, **span)
+            except StoreReadError as exc:
+                # A range that begins at the end of the value or behind it is an error to most servers. Where the value
+                # has more bytes by now, it was replaced meanwhile.
+                if self._nbytes(key) <= first:
+                    return b""
+                if exc.permanent or is_last:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
+        if not self._traits.remote:
+            return LazyItems(self._get, keys)
+        return AheadItems(self._fetch, keys, sizes=self._value_sizes)
+
+    def _fetch(self, keys: Sequence[str]) -> Found:
+        found = Found()
+        answers = self._answers(keys)
+        found.unasked = [key for key, answer in zip(keys, answers, strict=True) if answer is None]
+        for key, answer in zip(keys, answers, strict=True):
+            if answer is None:
+                continue
+            try:
+                if isinstance(answer, BaseException):
+                    raise self._error(key, answer)
+                found[key] = answer if isinstance(answer, bytes) else self._whole(key, answer)
+            except KeyError:
+                continue
+        return found
+
+    def _answers(self, keys: Sequence[str]) -> Sequence[Any]:
+        """Return for each key an answer, a value, the error that was met, or None where no room was left to ask."""
+        if self._requests is not None:
+            return self._requests.ask_many([self._name(key) for key in keys], allowance().nbytes)
+        paths = [self._path(key) for key in keys]
+        return list(self.fs.cat_ranges(paths, None, None, on_error="return", batch_size=self.workers))
+
+    def _whole(self, key: str, answer: Any) -> bytes:
+        if isinstance(answer, Answer) and self._reader is not None:
+            return self._reader.whole(key, answer)
+        return as_bytes(answer)
+
+
+def described(key: str, info: Mapping[str, Any]) -> Entry:
+    """Return the entry of a file that a filesystem describes."""
+    size = info.get("size")
+    nbytes = -1 if size is None else int(size)
+    for name in ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum"):
+        if isinstance(mark := info.get(name), str) and mark:
+            return Entry(key, nbytes, mark.strip('"'))
+    for name in ("mtime", "last_modified", "LastModified", "modified", "created"):
+        if (time := info.get(name)) is not None:
+            return Entry(key, nbytes, f"{time}-{nbytes}")
+    return Entry(key, nbytes)
