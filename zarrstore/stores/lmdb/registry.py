@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from zarrstore.errors import LockedStoreError
 from zarrstore.stores import _process
-from zarrstore.stores.lmdb.environments import SharedEnvironment, identity
+from zarrstore.stores.lmdb.environments import SharedEnvironment
+from zarrstore.stores.lmdb.opening import identity
 
 __all__ = ["acquire", "compact", "drop", "release"]
 
