@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.manifest import read_manifest as read_manifest
     from zarrstore.tools.manifest import write_manifest as write_manifest
     from zarrstore.tools.migrate_1to2 import migrate_1to2 as migrate_1to2
-    from zarrstore.tools.migrate_2to3 import migrate_1to3 as migrate_1to3
+    from zarrstore.tools.migrate_1to3 import migrate_1to3 as migrate_1to3
     from zarrstore.tools.migrate_2to3 import migrate_2to3 as migrate_2to3
     from zarrstore.tools.migrate_3to2 import migrate_3to2 as migrate_3to2
     from zarrstore.tools.migrate_icechunk import migrate_to_icechunk as migrate_to_icechunk
@@ -151,7 +151,8 @@ _MODULES = {
     "tools.diff": "Difference diff",
     "tools.manifest": "manifest_of read_manifest write_manifest",
     "tools.migrate_1to2": "migrate_1to2",
-    "tools.migrate_2to3": "migrate_1to3 migrate_2to3",
+    "tools.migrate_1to3": "migrate_1to3",
+    "tools.migrate_2to3": "migrate_2to3",
     "tools.migrate_3to2": "migrate_3to2",
     "tools.references": "write_references",
     "tools.migrate_icechunk": "migrate_to_icechunk",

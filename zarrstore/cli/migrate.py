@@ -26,7 +26,8 @@ from zarrstore.keys import normalize_path
 from zarrstore.nodes import walk
 from zarrstore.tools.listing import require
 from zarrstore.tools.migrate_1to2 import migrate_1to2
-from zarrstore.tools.migrate_2to3 import migrate_1to3, migrate_2to3
+from zarrstore.tools.migrate_1to3 import migrate_1to3
+from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migrate_icechunk import migrate_to_icechunk
 from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.shard import Shards

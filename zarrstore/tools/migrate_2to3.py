@@ -18,13 +18,11 @@ from zarrstore.nodes import Node, walk
 from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
 from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
-from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.tools.overlap import found_among, overlap, values_of_keys
 from zarrstore.tools.shard import Shards, migrate_to_shards
-from zarrstore.wrappers.overlay import OverlayStore
 
-__all__ = ["migrate_1to3", "migrate_2to3"]
+__all__ = ["migrate_2to3"]
 
 _V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS, documents.ZMETADATA)
 _BATCH = 256
@@ -145,63 +143,6 @@ def migrate_2to3(
     writes.update((key, later.pop(key)) for key in list(later) if key in writes)
     _apply(target, writes, removed, later)
     return plan.report(False)
-
-
-def migrate_1to3(
-    store: MutableMapping[str, Any], path: object = "", *, dry_run: bool = False, remove_v2: bool = False
-) -> MigrationReport:
-    """Bring version 1 arrays at or below a path to version 3: `migrate_1to2`, then `migrate_2to3`.
-
-    Parameters
-    ----------
-    store : MutableMapping of str to bytes
-        Any mapping that can be listed.
-    path : str
-        Where to look.
-    dry_run : bool, default False
-        Plan and report, and write nothing.
-    remove_v2 : bool, default False
-        Delete the version 2 documents at the end.
-
-    Returns
-    -------
-    MigrationReport
-        The notes of both steps.
-
-    Raises
-    ------
-    MetadataError
-        As `migrate_1to2` and `migrate_2to3`.
-
-    Notes
-    -----
-    The second step is planned on the result of the first before that is written. Source: this package.
-
-    Examples
-    --------
-    >>> store = {
-    ...     "meta": b'{"zarr_format": 1, "shape": [4], "chunks": [2], "dtype": "<i4", "order": "C",'
-    ...     b' "compression": "zlib", "compression_opts": 1, "fill_value": 0}',
-    ...     "attrs": b"{}",
-    ... }
-    >>> migrate_1to3(store).counts(), sorted(store)
-    ({'migrated': 1}, ['.zarray', '.zattrs', 'zarr.json'])
-    """
-    source = as_store(store)
-    at = k.normalize_path(path)
-    # The first step is done over the store before it is done to it, so that the second can be planned.
-    rehearsal = OverlayStore(source, {})
-    first = migrate_1to2(rehearsal, at)
-    second = migrate_2to3(rehearsal, path=at, dry_run=True)
-    if not dry_run:
-        migrate_1to2(source, at)
-        second = migrate_2to3(source, path=at, remove_v2=remove_v2)
-    notes = {node.path: node.notes for node in first}
-    nodes = tuple(
-        MigratedNode(node.path, node.kind, node.action, (*notes.get(node.path, ()), *node.notes), node.keys)
-        for node in second
-    )
-    return MigrationReport(1, 3, dry_run, nodes)
 
 
 # Plan ---------------------------------------------------------------------------------------------------------------
