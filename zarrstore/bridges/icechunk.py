@@ -321,7 +321,7 @@ class IcechunkStore(V2View):
     def at(self, snapshot_id: str) -> IcechunkStore:
         """Return the hierarchy as it was at a commit, read-only; this store stays where it is."""
         repository = self._needs_repository("go to another commit")
-        return IcechunkStore(repository, snapshot_id=snapshot_id, dimension_separator=self._dimension_separator)
+        return IcechunkStore(repository, snapshot_id=snapshot_id, dimension_separator=self._dimension_separator or ".")
 
     def _close(self) -> None:
         if self._message is not None and not self.session.read_only and self.has_changes:

@@ -1,21 +1,103 @@
-"""What the views of one version over the other share: names of chunks, and documents as one sees them."""
+"""What views have in common, which show other documents and names of chunks than the store that they look at has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from zarrstore import keys as k
+from zarrstore.base import Store
 from zarrstore.chunknames import is_chunk_name
-from zarrstore.errors import MetadataError
-from zarrstore.metadata import consolidated, v2, v3
-from zarrstore.metadata.documents import ZATTRS, ZGROUP
+from zarrstore.spans import Span
+from zarrstore.wrappers.base import Wrapper
 
-__all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "array_for", "attrs_of", "inline_for", "may_name_a_chunk", "with_attrs"]
+__all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "View", "may_name_a_chunk"]
 
 #: What a batch of writes holds at most.
 MAX_BATCH_BYTES = 16 << 20
 MAX_BATCH_KEYS = 1024
+
+
+class View(Wrapper):
+    """A wrapper that makes documents out of those of `inner`, and remembers how the chunks of arrays are stored.
+
+    Parameters
+    ----------
+    inner : Mapping
+        The store that is looked at.
+    dimension_separator : {'.', '/'}, optional
+        How the names of chunks are spelled here; by default as `inner` says.
+
+    Notes
+    -----
+    What is remembered is neither pickled nor compared. A subclass writes `_get` and `_keys`, tells in `_is_computed`
+    which values are no values of `inner`, and in `_inner_key` where the others are.
+    """
+
+    #: Names of the attributes that remember, each a dict.
+    _memories: ClassVar[tuple[str, ...]] = ("_arrays",)
+
+    def __init__(self, inner: Mapping[str, Any], dimension_separator: str | None = None) -> None:
+        super().__init__(inner)
+        if dimension_separator is not None:
+            if dimension_separator not in (".", "/"):
+                raise ValueError(f"dimension_separator {dimension_separator!r}: '.' or '/' is expected")
+            self._dimension_separator = dimension_separator
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        for name in self._memories:
+            setattr(self, name, {})
+
+    def invalidate(self) -> None:
+        """Forget what was read of arrays, after another writer changed or replaced one."""
+        for name in self._memories:
+            getattr(self, name).clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_lock", *self._memories)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def _place(self) -> object:
+        place = super()._place()
+        return None if place is None else (place, self._dimension_separator)
+
+    def _is_computed(self, key: str) -> bool:
+        """Tell whether the value of `key` is made here, so that a part of it is cut out of the whole."""
+        return True
+
+    def _inner_key(self, key: str) -> str:
+        """Return the key of `inner` that is shown as `key`, which is not computed; raise KeyError if none can be."""
+        return key
+
+    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
+        if self._is_computed(key):
+            return self._get(key)[start:stop]
+        return self.inner._get_range(self._inner_key(key), start, stop)
+
+    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
+        if self._is_computed(key):
+            value = self._get(key)
+            return [value[start:stop] for start, stop in spans]
+        return self.inner._get_ranges(self._inner_key(key), spans)
+
+    def _get_suffix(self, key: str, n: int) -> bytes:
+        if self._is_computed(key):
+            return Store._get_suffix(self, key, n)
+        return self.inner._get_suffix(self._inner_key(key), n)
+
+    def _nbytes(self, key: str) -> int:
+        return len(self._get(key)) if self._is_computed(key) else self.inner._nbytes(self._inner_key(key))
+
+    def _count(self) -> int:
+        return sum(1 for _ in self._keys(""))
+
+    def _getsize(self, path: str) -> int:
+        return Store._getsize(self, path)
 
 
 def may_name_a_chunk(name: str) -> bool:
@@ -27,49 +109,3 @@ def may_name_a_chunk(name: str) -> bool:
     [True, True, True, True, False, False]
     """
     return is_chunk_name(name) or name == "c" or (name[:2] == "c." and is_chunk_name(name[2:]))
-
-
-def attrs_of(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes as version 2 has them: the names of axes among them."""
-    attrs = dict(node.get("attributes") or {})
-    names = node.get("dimension_names")
-    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
-        attrs[v3.DIMENSIONS] = names
-    return attrs
-
-
-def with_attrs(node: dict[str, Any], attrs: dict[str, Any]) -> dict[str, Any]:
-    attrs = dict(attrs)
-    if node["node_type"] == "array":
-        names = attrs.get(v3.DIMENSIONS)
-        node.pop("dimension_names", None)
-        if isinstance(names, list) and len(names) == len(node["shape"]) and all(isinstance(n, str) for n in names):
-            node["dimension_names"] = attrs.pop(v3.DIMENSIONS)
-    return {**node, "attributes": attrs}
-
-
-def array_for(meta: v2.ArrayMeta, old: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
-    translation = v3.array_v2_to_v3(meta, attrs_of(old) if old else None, chunk_keys="default")
-    if translation.document is None:
-        raise MetadataError(key, None, f"version 3 cannot represent it: {'; '.join(translation.problems)}")
-    if old is not None and old["node_type"] == "array":
-        # Its chunks are there already, under these names.
-        translation.document["chunk_key_encoding"] = old["chunk_key_encoding"]
-    return translation.document
-
-
-def inline_for(documents_by_key: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what version 3 repeats of the documents that a ``.zmetadata`` repeats."""
-    nodes: dict[str, dict[str, Any]] = {}
-    for key, document in documents_by_key.items():
-        path, name = k.parent(key), k.name(key)
-        if not path or name == ZATTRS:
-            continue
-        attrs = dict(documents_by_key.get(k.join(path, ZATTRS), {}))
-        if name == ZGROUP:
-            nodes[path] = v3.group_v2_to_v3(attrs).document or {}
-        else:
-            translation = v3.array_v2_to_v3(v2.check_array(document, key), attrs, chunk_keys="default").document
-            if translation is not None:
-                nodes[path] = translation
-    return consolidated.build_inline(nodes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,17 +13,14 @@ from zarrstore.chunknames import chunk_coords, chunk_name, is_chunk_name
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
 from zarrstore.metadata import documents, n5, v2
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View
 
 __all__ = ["N5View"]
 
 _SHOWN = frozenset({ZARRAY, ZGROUP, ZATTRS})
-#: What a batch of writes may hold while it waits, in keys and in bytes.
-_BATCH_KEYS = 1024
-_BATCH_NBYTES = 16 << 20
 
 
-class N5View(Wrapper):
+class N5View(View):
     """The N5 hierarchy in `inner`, with the keys, documents and chunks of version 2, for reading and writing.
 
     Parameters
@@ -65,37 +61,13 @@ class N5View(Wrapper):
     _aliases = True
     # Beside ``attributes.json`` they would make a Zarr hierarchy of the directory, whose readers find no chunk in it.
     _refused_documents = frozenset({ZARR_JSON, ZMETADATA})
+    _memories = ("_datasets",)
+    _datasets: dict[str, n5.Dataset]
 
     def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
-        super().__init__(inner)
-        if dimension_separator not in (".", "/"):
-            raise ValueError(f"dimension_separator {dimension_separator!r}: '.' or '/' is expected")
+        super().__init__(inner, dimension_separator)
         # A part of a chunk is no part of its block.
         self.capabilities = replace(self.inner.capabilities, ranged=False)
-        self._dimension_separator: str = dimension_separator
-        self._reset()
-
-    def _reset(self) -> None:
-        self._datasets: dict[str, n5.Dataset] = {}
-        self._lock = threading.RLock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_datasets", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.inner!r})"
-
-    def _place(self) -> object:
-        place = super()._place()
-        return None if place is None else (place, self._dimension_separator)
-
-    def invalidate(self) -> None:
-        """Forget the datasets, after another writer replaced one."""
-        self._datasets.clear()
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
@@ -147,7 +119,7 @@ class N5View(Wrapper):
         coords = None if path is None else chunk_coords(key, path, "/")
         if path is None or coords is None or len(coords) != len(self._datasets[path].meta.shape):
             return key
-        return k.join(path, chunk_name(coords[::-1], self._dimension_separator))
+        return k.join(path, chunk_name(coords[::-1], self._dimension_separator or "."))
 
     def _is_group(self, path: str, attributes: Mapping[str, Any] | None) -> bool:
         if attributes is not None:
@@ -231,20 +203,6 @@ class N5View(Wrapper):
         found = self._block_key(key)
         return self.inner._contains(key if found is None else found[0])
 
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        return self._get(key)[start:stop]
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        value = self._get(key)
-        return [value[start:stop] for start, stop in spans]
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        value = self._get(key)
-        return value[max(0, len(value) - n) :]
-
-    def _nbytes(self, key: str) -> int:
-        return len(self._get(key))
-
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         blocks = {key: found for key in keys if k.name(key) not in _SHOWN and (found := self._block_key(key))}
         values = self.inner._get_many([block_key for block_key, _ in blocks.values()])
@@ -278,18 +236,12 @@ class N5View(Wrapper):
             if shown is not None and k.is_below(shown, path):
                 yield shown
 
-    def _count(self) -> int:
-        return sum(1 for _ in self._keys(""))
-
     def _listdir(self, path: str) -> Iterable[str]:
         attributes = self._attributes(path)
         if path in self._datasets or (path and self._dataset_of(path) is not None):
             return k.children(self._keys(path), path)
         names = set(self.inner._listdir(path)) - _SHOWN - {n5.ATTRIBUTES}
         return names | self._names(path, attributes)
-
-    def _getsize(self, path: str) -> int:
-        return Store._getsize(self, path)
 
     # Writes --------------------------------------------------------------------------------------------------------
 
@@ -323,7 +275,7 @@ class N5View(Wrapper):
                 if k.name(key) in _SHOWN:
                     self._set_document(key, bytes(value))
                 elif is_chunk_name(k.name(key)) and self._dataset_of(key) is None:
-                    if sum(len(waiting) for _, waiting in early) > _BATCH_NBYTES:
+                    if sum(len(waiting) for _, waiting in early) > MAX_BATCH_BYTES:
                         self._as_inner(key, value)
                     early.append((key, bytes(value)))
                 else:
@@ -331,7 +283,7 @@ class N5View(Wrapper):
             for key, value in early:
                 yield self._as_inner(key, value)
 
-        for batch in batches(blocks(), _BATCH_KEYS, _BATCH_NBYTES):
+        for batch in batches(blocks(), MAX_BATCH_KEYS, MAX_BATCH_BYTES):
             self.inner._set_many(batch.items())
 
     def _delete(self, key: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from zarrstore.metadata.documents import ZARR_JSON
 from zarrstore.metadata.shards import ShardLayout, read_index, shard_layout
 from zarrstore.metadata.v3types import NotRepresentable
 from zarrstore.spans import read_suffix
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._views import View
 
 __all__ = ["UnshardedView"]
 
@@ -33,7 +32,7 @@ class _Sharded(NamedTuple):
     grid: sharding.Sharding
 
 
-class UnshardedView(Wrapper):
+class UnshardedView(View):
     """The version 3 hierarchy in `inner`, each sharded array as one without shards, for reading.
 
     Parameters
@@ -65,27 +64,13 @@ class UnshardedView(Wrapper):
     (['a/c/0', 'a/zarr.json', 'zarr.json'], ['a/c/0', 'a/c/1', 'a/zarr.json', 'zarr.json'], b'34')
     """
 
+    _memories = ("_arrays", "_indices")
+    _arrays: dict[str, _Sharded | None]
+    _indices: dict[str, list[tuple[int, int] | None] | None]
+
     def __init__(self, inner: Mapping[str, Any]) -> None:
         super().__init__(inner)
         self.capabilities = replace(self.inner.capabilities, ranged=True)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._arrays: dict[str, _Sharded | None] = {}
-        self._indices: dict[str, list[tuple[int, int] | None] | None] = {}
-        self._lock = threading.Lock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_indices", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
-
-    def invalidate(self) -> None:
-        """Forget arrays and indices, after another writer changed them."""
-        self._arrays.clear()
-        self._indices.clear()
 
     # Arrays --------------------------------------------------------------------------------------------------------
 
@@ -260,16 +245,10 @@ class UnshardedView(Wrapper):
         chunks = zip(array.grid.chunks_of(shard), index, strict=False)
         return (array.keys.key(path, coords) for coords, entry in chunks if entry is not None)
 
-    def _count(self) -> int:
-        return sum(1 for _ in self._keys(""))
-
     def _listdir(self, path: str) -> Iterable[str]:
         if self._array(path) is not None or (path and self._array_of(path) is not None):
             return k.children(self._keys(path), path)
         return self.inner._listdir(path)
-
-    def _getsize(self, path: str) -> int:
-        return Store._getsize(self, path)
 
     # Writes --------------------------------------------------------------------------------------------------------
 

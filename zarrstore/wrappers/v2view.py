@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,19 +17,11 @@ from zarrstore.errors import (
     ReadOnlyError,
     UnsupportedOperation,
 )
-from zarrstore.metadata import consolidated, documents, v2, v3
+from zarrstore.metadata import documents, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
-from zarrstore.wrappers._views import (
-    MAX_BATCH_BYTES,
-    MAX_BATCH_KEYS,
-    array_for,
-    attrs_of,
-    inline_for,
-    may_name_a_chunk,
-    with_attrs,
-)
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._v2documents import document_of, names_of, with_attrs, with_document
+from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View, may_name_a_chunk
 
 __all__ = ["V2View"]
 
@@ -40,7 +31,7 @@ _SHOWN = frozenset({ZARRAY, ZGROUP, ZATTRS, ZMETADATA})
 _HIDDEN = _SHOWN | {ZARR_JSON}
 
 
-class V2View(Wrapper):
+class V2View(View):
     """The version 3 hierarchy in `inner`, with the keys and documents of version 2; chunks pass through untouched.
 
     Parameters
@@ -68,6 +59,7 @@ class V2View(Wrapper):
     --------
     >>> inner = {}
     >>> view = V2View(inner)
+    >>> from zarrstore.metadata import v2
     >>> meta = v2.build_array(shape=(4, 4), chunks=(2, 2), dtype="i4", fill_value=0)
     >>> view.update({"a/.zarray": v2.encode_array(meta), "a/0.1": b"chunk"})
     >>> sorted(inner), sorted(view)
@@ -80,36 +72,11 @@ class V2View(Wrapper):
     _documents_first = True
     _aliases = True
     _refused_documents = frozenset({ZARR_JSON})
+    #: How `inner` names the chunks of the arrays that were read so far.
+    _arrays: dict[str, ChunkKeys]
 
     def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
-        super().__init__(inner)
-        if dimension_separator not in (".", "/"):
-            raise ValueError(f"dimension_separator {dimension_separator!r}: '.' or '/' is expected")
-        self._dimension_separator: str = dimension_separator
-        self._reset()
-
-    def _reset(self) -> None:
-        #: How `inner` names the chunks of the arrays that were read so far.
-        self._arrays: dict[str, ChunkKeys] = {}
-        self._lock = threading.RLock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_arrays", "_lock")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._reset()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.inner!r})"
-
-    def _place(self) -> object:
-        place = super()._place()
-        return None if place is None else (place, self._dimension_separator)
-
-    def invalidate(self) -> None:
-        """Forget how the chunks of arrays are named, after another writer replaced an array by one of another kind."""
-        self._arrays.clear()
+        super().__init__(inner, dimension_separator)
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
@@ -151,6 +118,9 @@ class V2View(Wrapper):
             if coords is not None:
                 return inner_rule.key(array, coords)
         return None
+
+    def _is_computed(self, key: str) -> bool:
+        return k.name(key) in _SHOWN
 
     def _inner_key(self, key: str) -> str:
         """Return the key of `inner` that is shown as `key`; raise KeyError if none can be."""
@@ -197,68 +167,21 @@ class V2View(Wrapper):
 
     # Documents -----------------------------------------------------------------------------------------------------
 
-    def _names(self, node: Mapping[str, Any]) -> set[str]:
-        names = {ZARRAY if node["node_type"] == "array" else ZGROUP}
-        if attrs_of(node):
-            names.add(ZATTRS)
-        if node.get("consolidated_metadata") is not None:
-            names.add(ZMETADATA)
-        return names
-
     def _document(self, path: str, name: str) -> bytes:
         node = self._node(path)
-        if name not in self._names(node):
+        if name not in names_of(node):
             raise KeyError(k.join(path, name))
-        if name == ZMETADATA:
-            return self._zmetadata(path, node)
-        return self._shown_document(node, path, name)
-
-    def _shown_document(self, node: Mapping[str, Any], path: str, name: str) -> bytes:
-        if name == ZATTRS:
-            return v2.encode_attrs(attrs_of(node))
-        if name == ZGROUP:
-            return v2.encode_group()
-        translation = v3.array_v3_to_v2(node, k.join(path, ZARR_JSON), separator=self._dimension_separator)
-        if translation.document is None:
-            raise NotRepresentableError(k.join(path, ZARRAY), 2, "; ".join(translation.problems))
-        return documents.dumps(translation.document)
-
-    def _zmetadata(self, path: str, node: Mapping[str, Any]) -> bytes:
-        found: dict[str, bytes] = {}
-        nodes = {"": node, **(consolidated.parse_inline(node, k.join(path, ZARR_JSON)) or {})}
-        for node_path, one in nodes.items():
-            try:
-                shown = {
-                    name: self._shown_document(one, k.join(path, node_path), name)
-                    for name in self._names(one) - {ZMETADATA}
-                }
-            except MetadataError:
-                continue  # what version 2 cannot represent is not repeated either
-            found.update((k.join(node_path, name), data) for name, data in shown.items())
-        return consolidated.build(found)
+        return document_of(node, path, name, self._dimension_separator)
 
     def _set_document(self, path: str, name: str, value: bytes) -> None:
         key = k.join(path, name)
         self._may_write(key)
         with self._lock:
             old = self._node_or_none(path)
-            new = self._with_document(old, key, name, value)
+            new = with_document(old, key, name, value)
             if new != old:
                 self._replace(path, old, new)
             self._judge(path, new)
-
-    def _with_document(self, old: dict[str, Any] | None, key: str, name: str, value: bytes) -> dict[str, Any]:
-        if name == ZARRAY:
-            return array_for(v2.decode_array(value, key), old, key)
-        group: dict[str, Any] = v3.group_v2_to_v3(attrs_of(old) if old else None).document or {}
-        if name == ZGROUP:
-            v2.decode_group(value, key)
-            return old if old is not None and old["node_type"] == "group" else group
-        node = dict(old) if old is not None else group
-        if name == ZATTRS:
-            return with_attrs(node, v2.decode_attrs(value, key))
-        node["consolidated_metadata"] = inline_for(consolidated.parse(value, key))
-        return node
 
     def _may_write(self, key: str) -> None:
         # Also where nothing would change, or something else is in the way.
@@ -272,7 +195,7 @@ class V2View(Wrapper):
     def _delete_document(self, path: str, name: str) -> None:
         with self._lock:
             node = self._node(path)
-            if name not in self._names(node):
+            if name not in names_of(node):
                 raise KeyError(k.join(path, name))
             if name == ZATTRS:
                 self._replace(path, node, with_attrs(dict(node), {}))
@@ -296,8 +219,8 @@ class V2View(Wrapper):
             try:
                 node = self._node_or_none(k.parent(key))
                 if name == ZARRAY and node is not None and node["node_type"] == "array":
-                    self._shown_document(node, k.parent(key), name)
-                return node is not None and name in self._names(node)
+                    document_of(node, k.parent(key), name, self._dimension_separator)
+                return node is not None and name in names_of(node)
             except NotRepresentableError:
                 return False
             except MetadataError:
@@ -307,26 +230,6 @@ class V2View(Wrapper):
         except KeyError:
             return False
         return self.inner._contains(inner_key)
-
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if k.name(key) in _SHOWN:
-            return self._get(key)[start:stop]
-        return self.inner._get_range(self._inner_key(key), start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        if k.name(key) in _SHOWN:
-            value = self._get(key)
-            return [value[start:stop] for start, stop in spans]
-        return self.inner._get_ranges(self._inner_key(key), spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        if k.name(key) in _SHOWN:
-            value = self._get(key)
-            return value[max(0, len(value) - n) :]
-        return self.inner._get_suffix(self._inner_key(key), n)
-
-    def _nbytes(self, key: str) -> int:
-        return len(self._get(key)) if k.name(key) in _SHOWN else self.inner._nbytes(self._inner_key(key))
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         inner_keys: dict[str, str] = {}
@@ -346,7 +249,7 @@ class V2View(Wrapper):
         arrays = {at for at, node in nodes.items() if node["node_type"] == "array"}
         nameless = arrays - self._arrays.keys()  # nothing says how their chunks are named
         for at, node in nodes.items():
-            for name in self._names(node):
+            for name in names_of(node):
                 if k.is_below(k.join(at, name), path):
                     yield k.join(at, name)
         for key in keys:
@@ -388,7 +291,7 @@ class V2View(Wrapper):
                 try:
                     node = self._node(k.parent(key))
                     if node["node_type"] == "array":
-                        self._shown_document(node, k.parent(key), ZARRAY)
+                        document_of(node, k.parent(key), ZARRAY, self._dimension_separator)
                 except MetadataError as exc:
                     reasons[k.parent(key)] = exc.message
         return reasons
@@ -396,9 +299,6 @@ class V2View(Wrapper):
     def _array_around(self, path: str) -> str | None:
         """Return the array that `path` lies strictly below, for a directory of chunks."""
         return self._array_of(path) if path and may_name_a_chunk(k.name(path)) else None
-
-    def _count(self) -> int:
-        return sum(1 for _ in self._keys(""))
 
     def _listdir(self, path: str) -> Iterable[str]:
         if self._array_around(path) is not None:
@@ -412,10 +312,7 @@ class V2View(Wrapper):
             return k.children(self._keys(path), path)
         # A value with the name of a chunk, where no array is, is nothing; a group may have that name.
         shown = {name for name in names - _HIDDEN if not is_chunk_name(name) or self.inner._listdir(k.join(path, name))}
-        return shown | (self._names(node) if node is not None else set())
-
-    def _getsize(self, path: str) -> int:
-        return Store._getsize(self, path)
+        return shown | (names_of(node) if node is not None else set())
 
     # Writes --------------------------------------------------------------------------------------------------------
 
@@ -491,7 +388,7 @@ class V2View(Wrapper):
 
     def _clear(self) -> None:
         self.inner._clear()
-        self._arrays.clear()
+        self.invalidate()
 
     def _forget(self, path: str) -> None:
         for array in list(self._arrays):
