@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +28,13 @@ def sentinel(tmp_path: Path) -> Iterator[EscapeSentinel]:
     with EscapeSentinel(tmp_path) as watching:
         yield watching
     assert watching.escapes == []
+
+
+@pytest.fixture
+def disk_path() -> Iterator[Path]:
+    """Yield a folder on a real disk, for tests whose subject is how a disk is asked."""
+    with tempfile.TemporaryDirectory(prefix="zarrstore-", dir="/var/tmp" if os.path.isdir("/var/tmp") else None) as path:
+        yield Path(path)
 
 
 @pytest.fixture(scope="session")

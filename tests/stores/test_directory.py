@@ -52,6 +52,10 @@ class TestDurableAlways(StoreConformance):
 
 
 class TestDirectIO(StoreConformance):
+    @pytest.fixture
+    def tmp_path(self, disk_path):
+        return disk_path
+
     def make_store(self, tmp_path):
         return DirectoryStore(tmp_path / "data", direct_io=True)
 
@@ -158,7 +162,8 @@ def test_normalize_keys_lowers_keys_and_paths_and_judges_what_comes_of_it(tmp_pa
 
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65535, 65536, 65537, 200_000, 9_000_000])
-def test_values_of_sizes_around_every_border_come_back(tmp_path, size, direct):
+def test_values_of_sizes_around_every_border_come_back(tmp_path, disk_path, size, direct):
+    tmp_path = disk_path if direct else tmp_path
     store = DirectoryStore(tmp_path, direct_io=direct)
     value = os.urandom(size)
     store["a/b"] = b"before"
