@@ -33,7 +33,8 @@ def sentinel(tmp_path: Path) -> Iterator[EscapeSentinel]:
 @pytest.fixture
 def disk_path() -> Iterator[Path]:
     """Yield a folder on a real disk, for tests whose subject is how a disk is asked."""
-    with tempfile.TemporaryDirectory(prefix="zarrstore-", dir="/var/tmp" if os.path.isdir("/var/tmp") else None) as path:
+    disk = "/var/tmp" if os.path.isdir("/var/tmp") else None
+    with tempfile.TemporaryDirectory(prefix="zarrstore-", dir=disk) as path:
         yield Path(path)
 
 
