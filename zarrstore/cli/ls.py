@@ -21,6 +21,7 @@ from zarrstore.cli.common import (
 )
 from zarrstore.errors import UnsupportedOperation
 from zarrstore.tools.listing import keys_of, listing_of, present, require
+from zarrstore.tools.overlap import overlap
 
 
 @click.command()
@@ -76,9 +77,12 @@ def _children(store: Store, path: str, sizes: bool, max_questions: int) -> Itera
         names = store.listdir(path)
     except UnsupportedOperation:
         names = sorted(k.children(keys_of(store, path, max_questions=max_questions), path))
-    for name in names:
+
+    def entry(name: str) -> Entry:
         key = k.join(path, name)
-        if key not in store:
-            yield Entry(key, -1, "directory/")
-        else:
-            yield Entry(key, store._nbytes(key) if sizes else -1)
+        try:
+            return Entry(key, store._nbytes(key)) if sizes else Entry(key, -1, "" if key in store else "directory/")
+        except KeyError:
+            return Entry(key, -1, "directory/")
+
+    yield from overlap(store, entry, names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -60,6 +61,8 @@ class Objects(Store):
         self._missing = tuple(missing_is)
         self.workers = self._in_flight = workers
         self._value_sizes = Sizes()
+        # One for all batches that run at the same time.
+        self._free = threading.BoundedSemaphore(workers)
         self.capabilities = Capabilities(
             ranged=True, concurrent=True, hierarchical=hierarchical, process_safe=process_safe
         )
@@ -110,7 +113,11 @@ class Objects(Store):
         return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
     def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return read_overlapped(self._or_none, keys, self.workers)
+        return read_overlapped(self._in_turn, keys, self.workers)
+
+    def _in_turn(self, key: str) -> bytes | None:
+        with self._free:
+            return self._or_none(key)
 
     def _or_none(self, key: str) -> bytes | None:
         try:
@@ -121,8 +128,13 @@ class Objects(Store):
     def _overlap(self, act: Callable[[Any], T], things: Sequence[Any]) -> list[T]:
         if len(things) < 2:
             return [act(thing) for thing in things]
+
+        def act_in_turn(thing: Any) -> T:
+            with self._free:
+                return act(thing)
+
         with ThreadPoolExecutor(min(self.workers, len(things))) as pool:
-            return list(pool.map(act, things))
+            return list(pool.map(act_in_turn, things))
 
     def _listdir(self, path: str) -> Iterable[str]:
         for name, is_value in self._children(path):

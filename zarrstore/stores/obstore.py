@@ -17,6 +17,8 @@ __all__ = ["ObstoreStore"]
 
 #: Keys of one request to delete: what S3 takes.
 _DELETES = 1000
+#: Names on one page of a listing.
+_PAGE = 1000
 #: Encodings that leave the bytes of a value as they are.
 _PLAIN = frozenset({"", "identity", "aws-chunked"})
 
@@ -71,6 +73,10 @@ class ObstoreStore(Objects):
         super().__init__(absent, kind == "LocalStore", kind != "MemoryStore", workers)
         self.copies = self._rename_checks_source = not self.capabilities.hierarchical
         self._over_network = kind not in ("LocalStore", "MemoryStore")
+        # Azure's listings begin at the beginning, and those of directory buckets are in no order.
+        config = dict(getattr(store, "config", None) or {})
+        is_ordered = str(config.get("s3_express", "")).lower() != "true"
+        self._lists_from = kind in ("S3Store", "GCSStore") and is_ordered
         self.store = store
         self.missing_is = tuple(missing_is)
 
@@ -220,6 +226,24 @@ class ObstoreStore(Objects):
             return self._ask(path, act)
         except KeyError:
             return {}
+
+    def _is_occupied(self, path: str) -> bool:
+        """Tell whether a value or a directory is at `path`: by one page of the listing that begins just before it."""
+        if not path or not self._lists_from:
+            return super()._is_occupied(path)
+        above, before = k.parent(path), path[:-1] + chr(ord(path[-1]) - 1)
+        if not before.isprintable():
+            return super()._is_occupied(path)
+        pages = self._listed(
+            path,
+            lambda: iter(self._obstore.list(self.store, prefix=above or None, offset=f"{before}~", chunk_size=_PAGE)),
+        )
+        page = self._listed(path, lambda: next(iter(pages), []))
+        if any(found["path"] == path or k.is_below(found["path"], path) for found in page):
+            return True
+        # What is below sorts behind names such as "path.x": a full page may end before it.
+        is_behind = len(page) < _PAGE or page[-1]["path"] > k.prefix(path)
+        return False if is_behind else super()._is_occupied(path)
 
     def _below(self, path: str) -> dict[str, Any]:
         found: dict[str, Any] = self._listed(

@@ -37,7 +37,7 @@ def clean(
 
     Notes
     -----
-    Leftovers of a writer that is alive are left alone. Cost: one listing. Source: this package.
+    Leftovers of a writer that is alive are left alone. Cost: one listing of `path`. Source: this package.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def clean(
     at = k.normalize_path(path)
     # First, since a DirectoryStore sweeps by itself what a listing meets, and then could not tell of it.
     left = adapted.sweep(at, dry_run=dry_run)
-    junk = [key for key in FilterStore(adapted, patterns).hidden_keys() if k.is_below(key, at)]
+    junk = list(FilterStore(adapted, patterns).hidden_keys(at))
     if not dry_run:
         adapted.delitems(junk)
     return sorted({*junk, *left})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -100,6 +101,8 @@ class HTTPStore(RefuseWrites):
         self.workers = self._in_flight = workers
         self._value_sizes = Sizes()
         self._names: dict[str, bool] | None = None
+        # One for all batches that run at the same time.
+        self._free = threading.BoundedSemaphore(workers)
         sent, identity = _credentials(self._user, self.headers)
         self._client = Client(
             self.url,
@@ -158,7 +161,11 @@ class HTTPStore(RefuseWrites):
         return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
     def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return read_overlapped(self._or_none, keys, self.workers)
+        return read_overlapped(self._in_turn, keys, self.workers)
+
+    def _in_turn(self, key: str) -> bytes | None:
+        with self._free:
+            return self._or_none(key)
 
     def _or_none(self, key: str) -> bytes | None:
         try:

@@ -1,0 +1,115 @@
+"""What the verbs cost on a real S3 server, in requests, counted by a proxy, through fsspec and through obstore."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from zarrstore import FSStore, clean, delete_node, init_array
+from zarrstore.cli.group import run
+from zarrstore.tools.info import describe_node
+from zarrstore.tools.tree import du, tree
+
+pytest.importorskip("obstore", reason="needs obstore: pip install zarrstore[obstore]")
+
+from tests.stores.test_object_stores import on_s3
+
+CHUNKS = 150
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_server: Any) -> Any:
+    name = s3_server.make_bucket()
+    yield name
+    s3_server.drop_bucket(name)
+
+
+@pytest.fixture(params=["fsspec", "obstore"])
+def store(request: pytest.FixtureRequest, s3_counted: Any, bucket: str) -> Any:
+    server, _ = s3_counted
+    if request.param == "fsspec":
+        return FSStore(f"s3://{bucket}/{uuid.uuid4().hex}", **server.storage_options())
+    return on_s3("obstore", server, bucket, uuid.uuid4().hex)
+
+
+@pytest.fixture
+def cost(s3_counted: Any) -> Callable[[Callable[[], Any]], dict[str, int]]:
+    _, proxy = s3_counted
+
+    def counted(act: Callable[[], Any]) -> dict[str, int]:
+        proxy.reset()
+        act()
+        return dict(proxy.counts)
+
+    return counted
+
+
+def test_what_each_verb_costs(store: Any, cost: Any, s3_counted: Any) -> None:
+    options: dict[str, Any] = {"dtype": "u1", "compressor": None, "fill_value": 0, "chunks": 2}
+    assert sum(cost(lambda: init_array(store, shape=2 * CHUNKS, path="a/b/c", **options)).values()) <= 8
+    assert sum(cost(lambda: init_array(store, shape=4, path="a/b/d", **options)).values()) <= 8
+    assert cost(lambda: store.setitems({f"a/b/c/{n}": b"12" for n in range(CHUNKS)})) == {"PUT": CHUNKS}
+    # One listing instead of one request a chunk.
+    assert sum(cost(lambda: describe_node(store, "a/b/c")).values()) <= 5
+    assert describe_node(store, "a/b/c")["nbytes_stored"] == 2 * CHUNKS
+    assert cost(lambda: du(store)) == {"GET": 1}
+    assert sum(cost(lambda: tree(store)).values()) <= 12
+    # A rename is copied by the server: no value comes here.
+    assert sum(cost(lambda: store.rename("a/b/c/7", "a/b/c/x")).values()) <= 4
+    spent = cost(lambda: store.rename("a/b/c", "a/b/e"))
+    assert CHUNKS + 1 <= spent["PUT"] <= CHUNKS + 2
+    assert spent["POST"] == 1
+    assert spent["GET"] + spent.get("HEAD", 0) <= 4
+    assert store["a/b/e/x"] == b"12"
+    assert "a/b/c/x" not in store
+    spent = cost(lambda: store.getsize("a/b/e"))
+    assert (spent["GET"], spent["HEAD"]) == (1, 1)
+    assert cost(lambda: "zz/y" in store) == {"HEAD": 1}
+    assert cost(lambda: store.delitems(["a/b/e/4"])) == {"POST": 1}
+    assert "a/b/e/4" not in store
+    store["a/b/d/.DS_Store"] = b""
+    store["other/.DS_Store"] = b""
+    assert cost(lambda: clean(store, "a/b/d", dry_run=True)) == {"GET": 1}
+    assert clean(store, "a/b/d") == ["a/b/d/.DS_Store"]
+    assert "other/.DS_Store" in store
+    assert cost(lambda: store.rmdir("a/b/e")) == {"GET": 1, "POST": 1}
+    assert sum(cost(lambda: delete_node(store, "a")).values()) <= 5
+    _, proxy = s3_counted
+    assert proxy.busiest <= 64
+
+
+def test_a_place_is_occupied_by_what_stands_at_or_below_it_and_by_nothing_beside_it(store: Any) -> None:
+    names = ["d/x", "d.x/y", "dx", "d-/z", "e0", "é/x", "deep/er/one", "deep/er.x"]
+    store.setitems(dict.fromkeys(names, b"1"))
+    for path, wanted in (
+        *(("d", True), ("e", False), ("é", True), ("deep", True), ("deep/er", True)),
+        *(("deep/e", False), ("dx", True), ("d.x", True), ("d.", False), ("f", False), ("deep/er/one/x", False)),
+    ):
+        assert store._is_occupied(path) is wanted, path
+
+
+@pytest.mark.slow
+def test_a_full_page_before_a_directory_does_not_hide_it(store: Any) -> None:
+    store.setitems({f"d-{n}": b"" for n in range(1000)})
+    assert not store._is_occupied("d")
+    store["d/x"] = b"1"
+    assert store._is_occupied("d")
+
+
+def test_listings_of_the_command_line_ask_for_no_key(
+    s3_counted: Any, bucket: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, proxy = s3_counted
+    root = f"s3://{bucket}/{uuid.uuid4().hex}"
+    FSStore(root, **server.storage_options()).setitems({f"a/{n}": b"12" for n in range(50)})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
+    for arguments, most in ((["ls", "-r", root], 4), (["ls", "-r", "-l", root], 4), (["du", root], 4)):
+        proxy.reset()
+        assert run(arguments) == 0
+        assert sum(proxy.counts.values()) <= most, (arguments, proxy.requests)
+    assert "a/49" in capsys.readouterr().out
