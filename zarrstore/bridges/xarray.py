@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ZarrstoreBackend"]
 
 #: Kinds that xarray itself does not open: a directory or a plain zip of Zarr is left to its own engine.
-_OURS = frozenset({"lmdb", "sqlite", "dbm", "n5", "nested"})
+_OURS = frozenset({"lmdb", "sqlite", "dbm", "n5", "nested", "reference"})
 
 
 class ZarrstoreBackend(BackendEntrypoint):
@@ -32,9 +32,9 @@ class ZarrstoreBackend(BackendEntrypoint):
 
     Notes
     -----
-    Guessed for LMDB, SQLite, DBM and N5, and for zip archives, by content or suffix; any other target (a URL, a
-    mapping, a store) with ``engine="zarrstore"``. Read only. The dataset holds the store open; ``Dataset.close`` closes
-    it.
+    Guessed for LMDB, SQLite, DBM, N5 and reference files, and for zip archives, by content or suffix; any other target
+    (a URL, a mapping, a store) with ``engine="zarrstore"``. Read only. The dataset holds the store open;
+    ``Dataset.close`` closes it.
 
     Examples
     --------
