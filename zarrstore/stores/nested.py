@@ -214,8 +214,7 @@ class NestedDirectoryStore(DirectoryStore):
     def _write(self, key: str, value: bytes | memoryview) -> None:
         nested, first = _spellings[key]
         if nested == key:
-            super()._write(key, value)
-            self._drop_flat(key)
+            self._write_over_flat(key, value)
             if k.name(key) == ZARRAY:
                 self._plain.pop(parent(key), None)
                 self._nest_chunks(parent(key))
@@ -223,30 +222,26 @@ class NestedDirectoryStore(DirectoryStore):
         array = self._array(parent(key))
         if array is not None and array.taken and k.name(key) in array.taken:
             super()._write(key, value)  # raises, and names what is in the way
-        elif array is not None:
-            super()._write(nested, value)
-            if array.has_flat_files:
-                self._drop_flat(key)
-        elif not self._is_absent(first) and self._status(nested) is not None:
+        elif array is not None and array.has_flat_files:
+            self._write_over_flat(key, value)
+        elif array is not None or (not self._is_absent(first) and self._status(nested) is not None):
             super()._write(nested, value)
         else:
             super()._write(key, value)
             # The array, or the nested file, may have come meanwhile, with an older value that is read first.
             if self._is_value(k.join(parent(key), ZARRAY)) or self._is_value(nested):
                 self._forget()
-                super()._write(nested, value)
-                self._unlink_flat(key)
+                self._write_over_flat(key, value)
 
-    def _drop_flat(self, key: str) -> None:
-        """Remove flat files of a chunk whose nested file was written."""
+    def _write_over_flat(self, key: str, value: bytes | memoryview) -> None:
+        """Write the nested file of a chunk, and remove its flat ones."""
+        nested = _spellings[key].nested
+        if self._unsynced is not None and any(map(self._exists, _flat(key))):
+            self._note_removal(self._lower(nested))  # the value of the chunk goes: the new one is synced first
+        super()._write(nested, value)
         for flat in filter(self._exists, _flat(key)):
-            self._unlink_flat(flat)
-
-    def _unlink_flat(self, flat: str) -> None:
-        """Remove the flat file of a chunk that has a nested file, which then holds alone what was flushed."""
-        self._sync_early(_spellings[flat].nested)
-        with suppress(KeyError):
-            super()._unlink(flat)
+            with suppress(KeyError):
+                super()._unlink(flat)
 
     def _unlink(self, key: str) -> Iterable[str]:
         if k.name(key) == ZARRAY and self._status(key) is not None:
@@ -335,7 +330,8 @@ class NestedDirectoryStore(DirectoryStore):
             try:
                 super()._rename(flat, nested)
             except DestinationExistsError:  # which is read first
-                self._unlink_flat(flat)
+                with suppress(KeyError):
+                    super()._unlink(flat)
             except KeyError:  # deleted meanwhile, or a value is in the way; a flat file is found too
                 self._tree.prune(parent(nested))
 

@@ -216,16 +216,6 @@ class DirectoryWriter(DirectoryReader):
         if self._unsynced is not None:
             self._unsynced.note_removal(path)
 
-    def _sync_early(self, key: str) -> None:
-        """Make a value durable before another that it replaces is removed."""
-        if self._unsynced is None:
-            return
-        key = self._lower(key)
-        try:
-            self._unsynced.sync_file(key)
-        except OSError as exc:
-            raise self._write_error("set", key, exc) from exc
-
     def _sync_if_always(self) -> None:
         if self.durability == "always":
             self._flush()
