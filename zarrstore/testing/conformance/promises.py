@@ -98,7 +98,7 @@ class PromiseTests(StoreMaking):
         stop.set()
         for thread in readers:
             thread.join()
-        assert problems == []
+        assert problems == [], repr(problems[:3])
         assert store["t1/x"] == bytes([29]) * size
 
     def test_what_was_written_is_there_when_opened_again(self, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Run the scenarios, contestants in turns, and say what zarrstore costs beside them.
+
+::
+
+    python -m benchmarks                    all, 20 minutes; writes benchmarks/results/latest.json
+    python -m benchmarks --quick            small sizes, about a minute; writes nothing
+    python -m benchmarks files cache        these scenarios
+    python -m benchmarks --compare          and name what has become slower than in the run that is committed
+    python -m benchmarks --plot             draw the pictures of docs/performance.rst from that run, measure nothing
+
+Times are processor time of the fastest turn, in microseconds a key. In parentheses: how many times that of zarrstore.
+Peers that are not here are left out; ``python tests/support/peers.py install zarr2 z34`` brings them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.runner import SCENARIOS, machine, run
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "latest.json"
+PICTURES = HERE.parent / "docs" / "pictures"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say; return 1 if --compare finds something slower."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)}; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
+    parser.add_argument("--output", type=Path, help="where to write the results as JSON")
+    parser.add_argument("--compare", nargs="?", type=Path, const=RESULTS, help="an earlier run; the one committed")
+    parser.add_argument("--plot", action="store_true", help="draw the pictures from the run that is committed")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.scenario) - set(SCENARIOS):
+        parser.error(f"no scenario is called {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    if options.plot:
+        for file in report.plot(report.load(options.output or RESULTS), PICTURES):
+            print(file.name)
+        return 0
+    before = report.load(options.compare) if options.compare else {}
+    results: dict[str, Any] = {}
+    for scenario, case, found in run(options.scenario or SCENARIOS, options.quick):
+        if scenario not in results:
+            print(scenario, flush=True)
+        results.setdefault(scenario, {})[case.name] = found
+        print(report.line(case.name, found), flush=True)
+    output = options.output or (None if options.quick or options.scenario else RESULTS)
+    if output is not None:
+        report.save(output, machine(), results)
+    slower = report.compare(before, results)
+    for text in slower:
+        print(text)
+    return 1 if slower else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
