@@ -170,17 +170,21 @@ def large_arrays():
     flags = rng.integers(0, 2, (7, 5)).astype(bool)
     yield "packbits", flags, {"filters": [nc.PackBits()]}
     yield "packbits-F-none", flags, {"filters": [nc.PackBits()], "order": "F", "compressor": None}
-    try:
-        from numcodecs.pcodec import PCodec
+    from numcodecs.pcodec import PCodec
+    from numcodecs.zfpy import ZFPY
 
-        codec = PCodec()
-    except (ImportError, TypeError):
-        return
-    for name in ("<i4", "<f8", "<u2", ">f4"):
-        data = values(np.dtype(name), rng)
-        yield f"pcodec-{_label(name)}", data, {"compressor": codec}
-        yield f"pcodec-{_label(name)}-F", data, {"compressor": codec, "order": "F"}
-        yield f"pcodec-filter-{_label(name)}", data, {"filters": [codec], "compressor": nc.Zstd(1)}
+    numeric = {
+        "pcodec": (PCodec(), ("<i4", "<f8", "<u2", ">f4")),
+        "zfpy": (ZFPY(tolerance=0.01), ("<f4", "<f8", ">f4")),
+    }
+    for codec, (encoder, names) in numeric.items():
+        for name in names:
+            data = values(np.dtype(name), rng)
+            label = f"{codec}-{_label(name)}"
+            yield label, data, {"compressor": encoder}
+            yield f"{label}-F", data, {"compressor": encoder, "order": "F"}
+            yield f"{codec}-filter-{_label(name)}", data, {"filters": [encoder], "compressor": nc.Zstd(1)}
+            yield f"{codec}-filter-{_label(name)}-F", data, {"filters": [encoder], "compressor": None, "order": "F"}
 
 
 def _label(name: str) -> str:

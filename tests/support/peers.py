@@ -72,13 +72,15 @@ INTERPRETERS = {
             "distributed",
             "urllib3",
             "s3fs",
+            "pcodec",
+            "zfpy==1.0.1",  # numcodecs cannot read the number of 1.0.1.post0
             *SUITE,
         ),
         versions=("3.11", "3.12", "3.13"),
     ),
     "z34": Interpreter(
         "zarr 3.4, which needs Python 3.12",
-        ("zarr>=3.4,<3.5", *PACKAGE, "fsspec", "xarray", "obstore", "icechunk", *SUITE),
+        ("zarr>=3.4,<3.5", *PACKAGE, "fsspec", "xarray", "obstore", "icechunk", "pcodec", "zfpy==1.0.1", *SUITE),
         versions=("3.12", "3.13"),
     ),
     "py313": Interpreter(

@@ -9,6 +9,7 @@ from typing import Any
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, dtypes, v2, v3codecs, v3types
 from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
+from zarrstore.metadata.readers import misreadings
 
 __all__ = [
     "Translation",
@@ -136,7 +137,7 @@ def array_v2_to_v3(
     }
     if names is not None:
         document["dimension_names"] = names
-    return Translation(document, [], notes)
+    return Translation(document, [], [*notes, *misreadings(document)])
 
 
 def _encoding(chunk_keys: str, separator: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ _ARRAY_FILTERS = {
 # And the member that names the dtype of the input.
 _TAKES = {"astype": "decode_dtype", "delta": "dtype", "fixedscaleoffset": "dtype", "quantize": "dtype"}
 # Codecs of numcodecs that map an array to bytes, in the place of the ``bytes`` codec.
-_ARRAY_TO_BYTES = frozenset({"pcodec"})
+_ARRAY_TO_BYTES = frozenset({"pcodec", "zfpy"})
 # Codecs of numcodecs that map bytes to bytes and are registered in zarr 3 under numcodecs.<name>.
 _CHECKSUMS = frozenset({"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"})
 _BYTES_CODECS = _CHECKSUMS | {"bz2", "lz4", "lzma", "shuffle", "zlib"}
