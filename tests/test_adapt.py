@@ -97,7 +97,8 @@ def test_a_store_is_itself_and_a_mapping_is_wrapped() -> None:
 def test_what_is_no_mapping_is_refused(thing: object) -> None:
     with pytest.raises(TypeError, match="is not a mapping"):
         as_store(thing)
-    assert ops.getsize(thing) == -1
+    if not isinstance(thing, str):  # which is a path, where nothing is
+        assert ops.getsize(thing) == -1
 
 
 def test_own_methods_of_a_mapping_are_used() -> None:

@@ -25,7 +25,7 @@ class Room(NamedTuple):
 
 # The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
 ALGEBRA = r"errors|keys|chunknames|values|spans|optional|answers|urls"
-CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|allowance|driver|base|batch|refuse|adapt|spelling"
+CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|allowance|driver|base|batch|refuse|adapt|spelling|targets"
 WRAPPERS = r"wrappers(\..*)?"
 ROOMS = {
     "the words": Room(r"errors", r"(?!)", "errors are the bottom of the house"),
@@ -37,6 +37,7 @@ ROOMS = {
         "a Store knows nobody who implements or adapts it",
     ),
     "adapt": Room(r"adapt", CONTRACT, "an adapter knows the contract, and no store"),
+    "targets": Room(r"targets", CONTRACT, "it opens by way of the registry, whose name is all it knows"),
     "spelling": Room(r"spelling", CONTRACT, "how chunks are spelled is seen through the contract, in any store"),
     "children of directory": Room(
         r"stores\.(nested|temp)",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zarrstore.errors import LockedStoreError as LockedStoreError
     from zarrstore.errors import MetadataError as MetadataError
     from zarrstore.errors import MissingDependencyError as MissingDependencyError
+    from zarrstore.errors import NodeNotFoundError as NodeNotFoundError
     from zarrstore.errors import NotRepresentableError as NotRepresentableError
     from zarrstore.errors import ReadOnlyError as ReadOnlyError
     from zarrstore.errors import RenameError as RenameError
@@ -125,8 +126,8 @@ _MODULES = {
     "errors": (
         "ClosedStoreError ConflictError ContainsArrayError ContainsGroupError DamagedStoreError "
         "DestinationExistsError InvalidKeyError InvalidPathError LockedStoreError MetadataError "
-        "MissingDependencyError NotRepresentableError ReadOnlyError RenameError RootIsFileError StoreNotFoundError "
-        "StoreReadError UnsupportedOperation ValueTooLargeError ZarrStoreError"
+        "MissingDependencyError NodeNotFoundError NotRepresentableError ReadOnlyError RenameError RootIsFileError "
+        "StoreNotFoundError StoreReadError UnsupportedOperation ValueTooLargeError ZarrStoreError"
     ),
     "hierarchy": "contains_array contains_group delete_node init_array init_group",
     "nodes": "Node walk",

@@ -20,6 +20,9 @@ __all__ = ["KVStore", "as_store"]
 #: lists all below its root, asks S3 twice per value, takes "*" in a key for a pattern, and a failed delete for absence.
 _BRIDGES = {("fsspec.mapping", "FSMap"): ("zarrstore.stores.fsspec", "from_map")}
 
+#: Classes of zarr 2 and 3 that look like mappings, of names to nodes: their store is what is meant.
+_NODES = ("Group", "Array")
+
 
 class KVStore(Store):
     """Any mapping of `str` to bytes-like values, as a Store that uses whatever the mapping can do by itself.
@@ -196,7 +199,9 @@ class KVStore(Store):
 
 
 def as_store(mapping: Any) -> Store:
-    """Return `mapping` itself if it is a Store, else a KVStore over it; an fsspec ``FSMap`` becomes an FSStore.
+    """Return `mapping` itself if it is a Store, else a KVStore over it.
+
+    An fsspec ``FSMap`` becomes an FSStore; a zarr Group or Array, the part of its store that it stands for.
 
     Raises
     ------
@@ -211,6 +216,8 @@ def as_store(mapping: Any) -> Store:
     if isinstance(mapping, Store):
         return mapping
     bridge = _BRIDGES.get((type(mapping).__module__, type(mapping).__qualname__))
+    if any(cls.__name__ in _NODES and cls.__module__.partition(".")[0] == "zarr" for cls in type(mapping).__mro__):
+        bridge = ("zarrstore.bridges.zarrnodes", "store_of_node")
     if bridge is not None:
         module, maker = bridge
         return getattr(importlib.import_module(module), maker)(mapping)  # type: ignore[no-any-return]

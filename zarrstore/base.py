@@ -160,7 +160,7 @@ class Store(Driver, MutableMapping[str, bytes]):
         """
         src, dst = _normal_path(source), k.normalize_path(destination)
         if src is None or (not (self._rename_checks_source and src != dst) and not self._is_occupied(src)):
-            raise KeyError(source)
+            raise KeyError(source or "the root")
         if src == dst:
             return
         if dst:

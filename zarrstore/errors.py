@@ -21,6 +21,7 @@
     ├─ StoreReadError        OSError                 a read failed; absence was *not* established
     ├─ RootIsFileError       ValueError              a directory is wanted where a file is
     ├─ StoreNotFoundError    FileNotFoundError       open_store found nothing to open
+    ├─ NodeNotFoundError     KeyError                a verb found nothing at its path
     └─ MissingDependencyError ImportError            an optional package is not installed
 
 Each refines the builtin that callers already catch, carries its parts as fields, and pickles. Only true absence
@@ -43,6 +44,7 @@ __all__ = [
     "LockedStoreError",
     "MetadataError",
     "MissingDependencyError",
+    "NodeNotFoundError",
     "NotRepresentableError",
     "ReadOnlyError",
     "RenameError",
@@ -310,6 +312,25 @@ class StoreNotFoundError(ZarrStoreError, FileNotFoundError):
         super().__init__(
             f"no store at {str(target)!r}: looked for {looked_for}", target=str(target), looked_for=looked_for
         )
+
+
+class NodeNotFoundError(ZarrStoreError, KeyError):
+    """A verb found nothing at its path. Fields: `path`, `hint` (what is there instead, and near misses).
+
+    Examples
+    --------
+    >>> raise NodeNotFoundError("tmperature", "array or group", "did you mean 'temperature'?")
+    Traceback (most recent call last):
+    zarrstore.errors.NodeNotFoundError: no array or group at 'tmperature': did you mean 'temperature'?
+    """
+
+    path: str
+    hint: str
+
+    def __init__(self, path: str, what: str = "", hint: str = "") -> None:
+        place = repr(path) if path else "the root"
+        tail = f": {hint}" if hint else ""
+        super().__init__(f"{f'no {what}' if what else 'nothing'} at {place}{tail}", path=path, hint=hint)
 
 
 class RootIsFileError(ZarrStoreError, ValueError):

@@ -5,8 +5,7 @@ Everything is judged before anything is deleted or written: an argument that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -19,21 +18,24 @@ from zarrstore.errors import (
     UnsupportedOperation,
 )
 from zarrstore.metadata import documents, v2
+from zarrstore.targets import Target, opens
+from zarrstore.tools.nearby import absent
 
 __all__ = ["contains_array", "contains_group", "delete_node", "init_array", "init_group"]
 
 
+@opens(store="a", chunk_store="a")
 def init_array(
-    store: MutableMapping[str, Any],
+    store: Target,
     shape: Any,
     chunks: Any = True,
     dtype: Any = None,
     compressor: Any = "default",
     fill_value: Any = None,
-    order: str = "C",
+    order: Literal["C", "F"] = "C",
     overwrite: bool = False,
     path: object = None,
-    chunk_store: MutableMapping[str, Any] | None = None,
+    chunk_store: Target | None = None,
     filters: Any = None,
     object_codec: Any = None,
     dimension_separator: str | None = None,
@@ -109,11 +111,12 @@ def init_array(
     _init_node(adapted, documents.ZARRAY, v2.encode_array(meta), k.normalize_path(path), overwrite, chunk_store)
 
 
+@opens(store="a", chunk_store="a")
 def init_group(
-    store: MutableMapping[str, Any],
+    store: Target,
     overwrite: bool = False,
     path: object = None,
-    chunk_store: MutableMapping[str, Any] | None = None,
+    chunk_store: Target | None = None,
 ) -> None:
     """Write the document of a new group, and of every group above it.
 
@@ -151,7 +154,8 @@ def init_group(
     _init_node(adapted, documents.ZGROUP, v2.encode_group(), k.normalize_path(path), overwrite, chunk_store)
 
 
-def contains_array(store: Mapping[str, Any], path: object = None) -> bool:
+@opens(store="r")
+def contains_array(store: Target, path: object = None) -> bool:
     """Tell whether an array is at a path.
 
     Parameters
@@ -175,7 +179,8 @@ def contains_array(store: Mapping[str, Any], path: object = None) -> bool:
     return k.join(k.normalize_path(path), documents.ZARRAY) in as_store(store)
 
 
-def contains_group(store: Mapping[str, Any], path: object = None) -> bool:
+@opens(store="r")
+def contains_group(store: Target, path: object = None) -> bool:
     """Tell whether a group is at a path.
 
     Parameters
@@ -199,7 +204,8 @@ def contains_group(store: Mapping[str, Any], path: object = None) -> bool:
     return k.join(k.normalize_path(path), documents.ZGROUP) in as_store(store)
 
 
-def delete_node(store: MutableMapping[str, Any], path: object = None) -> None:
+@opens(store="r+")
+def delete_node(store: Target, path: object = None) -> None:
     """Delete the array or group at a path with everything below it, and nothing beside it.
 
     Parameters
@@ -232,7 +238,7 @@ def delete_node(store: MutableMapping[str, Any], path: object = None) -> None:
     at = k.normalize_path(path)
     named = [k.join(at, name) for name in (documents.ZARRAY, documents.ZGROUP, documents.ZARR_JSON)]
     if not any(key in adapted for key in named):
-        raise KeyError(at)
+        raise absent(adapted, at, "array or group")
     adapted.delitems(named)
     adapted.rmdir(at)
 
@@ -243,7 +249,7 @@ def _init_node(
     data: bytes,
     path: str,
     overwrite: bool,
-    chunk_store: MutableMapping[str, Any] | None,
+    chunk_store: Target | None,
 ) -> None:
     """Look at everything, then delete what is to be replaced, then write the groups above, then the node."""
     key = k.check_key(k.join(path, document))

@@ -139,7 +139,9 @@ LOOKED_FOR = "a directory, or a zip, LMDB, SQLite, DBM or reference file by its 
 #: Foreign objects that are no mappings: module and name of a class that they inherit -> what adapts them.
 _FOREIGN = {
     ("zarr.abc.store", "Store"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
-    ("zarr.storage._common", "StorePath"): "zarrstore.bridges.zarr3:AsyncStoreMapping",
+    ("zarr.storage._common", "StorePath"): "zarrstore.bridges.zarrnodes:store_of_path",
+    ("zarr", "Group"): "zarrstore.bridges.zarrnodes:store_of_node",
+    ("zarr", "Array"): "zarrstore.bridges.zarrnodes:store_of_node",
     ("icechunk.session", "Session"): "zarrstore.bridges.icechunk:IcechunkStore",
     ("obstore.store", ""): "zarrstore.stores.obstore:ObstoreStore",
     ("opendal.operator", "Operator"): "zarrstore.stores.opendal:OpenDALStore",

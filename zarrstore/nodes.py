@@ -11,6 +11,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import documents
+from zarrstore.targets import Target, opens
 from zarrstore.tools.overlap import overlap, overlaps
 
 __all__ = ["Node", "node_at", "walk"]
@@ -75,8 +76,9 @@ class Node:
         return k.join(self.path, names[self.version])
 
 
+@opens("iterator", store="r")
 def walk(
-    store: Mapping[str, Any],
+    store: Target,
     path: object = "",
     *,
     depth: int | None = None,

@@ -1,15 +1,17 @@
 """The verbs of a store as functions over any mapping: ours, a dict, an fsspec map, a class of your own.
 
 Each makes a Store of the mapping, which uses the mapping's own method where it has one and falls back to its keys
-otherwise.
+otherwise. A path, a URL and any other object that `open_store` takes is opened for the call, and closed after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from zarrstore.adapt import as_store
+from zarrstore.targets import Target, opened, opens
 
 __all__ = [
     "delitems",
@@ -29,7 +31,8 @@ __all__ = [
 StoreLike = Mapping[str, Any]
 
 
-def listdir(store: StoreLike, path: object = "") -> list[str]:
+@opens(store="r")
+def listdir(store: Target, path: object = "") -> list[str]:
     """Return the sorted names of the immediate children of a path.
 
     Parameters
@@ -64,7 +67,8 @@ def listdir(store: StoreLike, path: object = "") -> list[str]:
     return as_store(store).listdir(path)
 
 
-def rmdir(store: MutableMapping[str, Any], path: object = "") -> None:
+@opens(store="r+")
+def rmdir(store: Target, path: object = "") -> None:
     """Remove every key below a path, and nothing beside it.
 
     Parameters
@@ -96,7 +100,8 @@ def rmdir(store: MutableMapping[str, Any], path: object = "") -> None:
     as_store(store).rmdir(path)
 
 
-def rename(store: MutableMapping[str, Any], src_path: object, dst_path: object) -> None:
+@opens(store="r+")
+def rename(store: Target, src_path: object, dst_path: object) -> None:
     """Move a value, a directory, or both, to where nothing stands.
 
     Parameters
@@ -158,14 +163,16 @@ def getsize(store: object, path: object = "") -> int:
     >>> getsize(store, "foo"), getsize(store, "foo/sub/y"), getsize(store, "bar"), getsize(None)
     (3, 5, 0, -1)
     """
-    try:
-        adapted = as_store(store)
-    except TypeError:
-        return -1
-    return adapted.getsize(path)
+    with ExitStack() as stack:
+        try:
+            adapted = stack.enter_context(opened(store, "r"))
+        except TypeError:
+            return -1
+        return adapted.getsize(path)
 
 
-def keys_below(store: StoreLike, path: object = "") -> Iterator[str]:
+@opens("iterator", store="r")
+def keys_below(store: Target, path: object = "") -> Iterator[str]:
     """Yield the full keys below a path, in any order.
 
     Parameters
@@ -188,7 +195,8 @@ def keys_below(store: StoreLike, path: object = "") -> Iterator[str]:
     return as_store(store).keys_below(path)
 
 
-def getitems(store: StoreLike, keys: Iterable[str]) -> Mapping[str, bytes]:
+@opens("store", store="r")
+def getitems(store: Target, keys: Iterable[str]) -> Mapping[str, bytes]:
     """Return a mapping of those of some keys that exist, whose values are read when they are asked for.
 
     Parameters
@@ -217,7 +225,8 @@ def getitems(store: StoreLike, keys: Iterable[str]) -> Mapping[str, bytes]:
     return as_store(store).getitems(keys)
 
 
-def setitems(store: MutableMapping[str, Any], items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+@opens(store="a")
+def setitems(store: Target, items: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
     """Set many values in one batch.
 
     Parameters
@@ -242,7 +251,8 @@ def setitems(store: MutableMapping[str, Any], items: Mapping[str, Any] | Iterabl
     as_store(store).setitems(items)
 
 
-def delitems(store: MutableMapping[str, Any], keys: Iterable[str]) -> None:
+@opens(store="r+")
+def delitems(store: Target, keys: Iterable[str]) -> None:
     """Delete those of some keys that exist, in one batch.
 
     Parameters
@@ -266,7 +276,8 @@ def delitems(store: MutableMapping[str, Any], keys: Iterable[str]) -> None:
     as_store(store).delitems(keys)
 
 
-def getrange(store: StoreLike, key: str, start: int, stop: int | None = None) -> bytes:
+@opens(store="r")
+def getrange(store: Target, key: str, start: int, stop: int | None = None) -> bytes:
     """Return a part of a value, reading no more than it where the store can.
 
     Parameters
@@ -293,7 +304,8 @@ def getrange(store: StoreLike, key: str, start: int, stop: int | None = None) ->
     return as_store(store).getrange(key, start, stop)
 
 
-def getranges(store: StoreLike, key: str, spans: Iterable[tuple[int, int | None]]) -> list[bytes]:
+@opens(store="r")
+def getranges(store: Target, key: str, spans: Iterable[tuple[int, int | None]]) -> list[bytes]:
     """Return several parts of one value, in as few reads as the store can.
 
     Parameters
@@ -329,7 +341,8 @@ def getranges(store: StoreLike, key: str, spans: Iterable[tuple[int, int | None]
     return as_store(store).getranges(key, spans)
 
 
-def getsuffix(store: StoreLike, key: str, n: int) -> bytes:
+@opens(store="r")
+def getsuffix(store: Target, key: str, n: int) -> bytes:
     """Return the last bytes of a value, or all there are.
 
     Parameters

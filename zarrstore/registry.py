@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from zarrstore import remotefile
@@ -38,7 +38,7 @@ _DOCUMENTS = (*sorted(documents.DOCUMENTS), "meta", "attributes.json")
 
 def open_store(
     target: Any = None,
-    mode: str = "a",
+    mode: Literal["r", "r+", "a", "w", "w-", "x"] = "a",
     *,
     storage_options: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -103,6 +103,7 @@ def open_store(
     mapping                                        itself, as a Store; ReadOnlyStore if it cannot be written
     zarr 3 store, Icechunk session, obstore        the bridge over it
     store, OpenDAL operator, UPath
+    zarr Group or Array, of zarr 2 or 3            its store, with the node at the root
     =============================================  ===========================================================
 
     ``~`` is expanded in paths. Source: the rules of zarr 2.18 and 3.4, where they agree; by content first is this

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["as_buffer", "as_bytes", "nbytes"]
+__all__ = ["as_buffer", "as_bytes", "nbytes", "parse_nbytes"]
 
 
 def as_bytes(value: Any) -> bytes:
@@ -120,3 +120,51 @@ def nbytes(value: Any) -> int:
         return memoryview(value).nbytes
     except TypeError:
         return -1
+
+
+def parse_nbytes(name: str, size: float | str | None) -> float | None:
+    """Return a size that was given as a number of bytes or as text with a unit; None stays None.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument, for the error.
+    size : int, float, str or None
+        ``"2GB"`` is 2e9 and ``"2GiB"`` is 2**31; K, M, G and T alone mean the same as KB, MB, GB and TB. Case and
+        white space do not matter.
+
+    Raises
+    ------
+    ValueError
+        A text that is no size.
+    TypeError
+        Neither a number nor a text.
+
+    Examples
+    --------
+    >>> parse_nbytes("max_size", "2GB"), parse_nbytes("max_size", "1.5 MiB"), parse_nbytes("max_size", 7)
+    (2000000000.0, 1572864.0, 7)
+    """
+    if isinstance(size, str):
+        number, unit = _split_unit(size)
+        try:
+            return float(number) * _UNITS[unit]
+        except (ValueError, KeyError):
+            raise ValueError(
+                f"{name} is {size!r}: a number of bytes, or text like '500MB' or '2GiB', is wanted"
+            ) from None
+    if size is not None and not hasattr(size, "__float__"):
+        raise TypeError(f"{name} is {size!r}: a number of bytes, or text like '500MB' or '2GiB', is wanted")
+    return size
+
+
+_UNITS = {
+    **{f"{prefix}{b}": 1000.0**n for n, prefix in enumerate(("", "k", "m", "g", "t")) for b in ("", "b")},
+    **{f"{prefix}ib": 1024.0**n for n, prefix in enumerate(("k", "m", "g", "t"), 1)},
+}
+
+
+def _split_unit(text: str) -> tuple[str, str]:
+    compact = text.replace(" ", "").replace("_", "").lower()
+    number = compact.rstrip("bkmgti")
+    return number, compact[len(number) :]

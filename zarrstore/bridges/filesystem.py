@@ -87,7 +87,7 @@ class StoreFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     # The store -----------------------------------------------------------------------------------------------------
 
-    def _open_store(self, mode: str) -> Store:
+    def _open_store(self, mode: Any) -> Store:
         return open_store(self._fo, mode, storage_options=self._storage or None, **self._options)
 
     @property

@@ -110,7 +110,7 @@ def storage_options(command: F) -> F:
 
 
 @contextmanager
-def opened(target: str, mode: str, storage_option: Sequence[str] = (), **options: Any) -> Iterator[Store]:
+def opened(target: str, mode: Any, storage_option: Sequence[str] = (), **options: Any) -> Iterator[Store]:
     """Open a target for the length of a verb."""
     is_url = "://" in target or "::" in target
     given = _pairs(storage_option) if is_url else {}

@@ -25,6 +25,7 @@ from zarrstore.cli.common import (
 from zarrstore.keys import normalize_path
 from zarrstore.tools.copy import MEMORY, copy_store
 from zarrstore.tools.listing import require
+from zarrstore.tools.plan import IfExists
 
 
 @click.command()
@@ -58,7 +59,7 @@ def command(
     dest_path: str,
     excludes: tuple[str, ...],
     includes: tuple[str, ...],
-    if_exists: str,
+    if_exists: IfExists,
     delete: bool,
     resume: str | None,
     verify: bool,

@@ -16,6 +16,7 @@ from zarrstore.cli.common import (
     target_argument,
 )
 from zarrstore.tools.move import move
+from zarrstore.tools.nearby import absent
 
 
 @click.command()
@@ -31,7 +32,7 @@ def command(target: str, source: str, dest: str, dry_run: bool, as_json: bool, s
         at = k.normalize_path(source)
         count = sum(1 for _ in store.keys_below(at)) + (bool(at) and at in store)
         if not count:
-            raise KeyError(at)
+            raise absent(store, at)
         if not dry_run:
             move(store, source, dest)
     if as_json:

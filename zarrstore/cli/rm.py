@@ -20,6 +20,7 @@ from zarrstore.cli.common import (
     target_argument,
     yes_option,
 )
+from zarrstore.tools.nearby import absent
 
 
 @click.command()
@@ -39,7 +40,7 @@ def command(
         is_key = bool(at) and at in store
         keys = sorted([*store.keys_below(at), *([at] if is_key else [])])
         if not keys:
-            raise KeyError(at)
+            raise absent(store, at)
         if not dry_run:
             check_hierarchy(store, target, force)
             confirm(f"Delete {len(keys):,} keys at and below {path!r} in {target}?", yes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from zarrstore.cli.common import echo_err, json_option, not_empty, print_json, progress, target_argument
@@ -14,7 +16,9 @@ from zarrstore.tools.pack import unpack
 @click.option("--if-exists", type=click.Choice(["raise", "skip", "replace"]), default="raise", show_default=True)
 @click.option("--verify", is_flag=True, help="Read every file back and compare.")
 @json_option
-def command(archive: str, dest: str, if_exists: str, verify: bool, as_json: bool) -> None:
+def command(
+    archive: str, dest: str, if_exists: Literal["raise", "skip", "replace"], verify: bool, as_json: bool
+) -> None:
     """Put every entry of ARCHIVE into the directory DEST. ARCHIVE is kept."""
     result = unpack(archive, dest, if_exists=if_exists, verify=verify, progress=progress("unpack"))
     copied, skipped, nbytes = result

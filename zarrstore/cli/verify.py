@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from zarrstore.cli.common import (
@@ -51,7 +53,7 @@ def command(
     decode: bool,
     manifest: str | None,
     write_to: str | None,
-    missing: str,
+    missing: Literal["unfilled", "all", "none"],
     max_questions: int,
     jobs: int | None,
     dask: str | None,

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from zarrstore import keys as k
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
+from zarrstore.targets import Target, opens
 from zarrstore.tools.manifest import values_of, write_lines
 
 __all__ = ["bagit_lines", "compare_bagit", "dandi_checksum", "write_bagit_manifest"]
@@ -21,7 +22,8 @@ __all__ = ["bagit_lines", "compare_bagit", "dandi_checksum", "write_bagit_manife
 _SPOOLED = 8 << 20
 
 
-def dandi_checksum(store: Mapping[str, Any], path: object = "") -> str:
+@opens(store="r")
+def dandi_checksum(store: Target, path: object = "") -> str:
     """Return DANDI's checksum of the hierarchy below a path.
 
     Parameters
@@ -116,8 +118,9 @@ def _tree_of(files: Iterable[tuple[str, str, int]]) -> _Directory:
 # BagIt --------------------------------------------------------------------------------------------------------------
 
 
+@opens(store="r")
 def write_bagit_manifest(
-    store: Mapping[str, Any], file: str | os.PathLike[str], path: object = "", algorithm: str = "sha512"
+    store: Target, file: str | os.PathLike[str], path: object = "", algorithm: str = "sha512"
 ) -> int:
     """Write the payload manifest of a bag whose payload is a hierarchy; return how many values it lists.
 

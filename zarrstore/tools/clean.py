@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.targets import Target, opens
 from zarrstore.wrappers.filter import JUNK, FilterStore
 
 __all__ = ["clean"]
 
 
-def clean(
-    store: MutableMapping[str, Any], path: object = "", *, patterns: Sequence[str] = JUNK, dry_run: bool = False
-) -> list[str]:
+@opens(store="r+")
+def clean(store: Target, path: object = "", *, patterns: Sequence[str] = JUNK, dry_run: bool = False) -> list[str]:
     """Delete the keys below a path that are junk, and what killed writers left, and return their names.
 
     Parameters

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -13,15 +12,16 @@ from zarrstore.errors import MetadataError
 from zarrstore.metadata import consolidated, documents, v2, v3
 from zarrstore.metadata.consolidated import Staleness
 from zarrstore.spelling import stored_chunk_keys_of
+from zarrstore.targets import Target, opens
+from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlap, values_of_keys
 from zarrstore.wrappers.consolidated import ConsolidatedStore
 
 __all__ = ["check_consolidated", "consolidate_metadata", "consolidated_updates", "open_consolidated"]
 
 
-def consolidate_metadata(
-    store: MutableMapping[str, Any], metadata_key: str = documents.ZMETADATA, *, path: object = ""
-) -> Store:
+@opens("store", store="r+")
+def consolidate_metadata(store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = "") -> Store:
     """Write one document that repeats all documents of a hierarchy, and return the store that reads by it.
 
     Parameters
@@ -120,8 +120,9 @@ def _spelling_error(store: Store, key: str, data: bytes) -> MetadataError | None
     )
 
 
+@opens("store", store="r")
 def open_consolidated(
-    store: Mapping[str, Any], metadata_key: str = documents.ZMETADATA, *, path: object = ""
+    store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = ""
 ) -> ConsolidatedStore:
     """Return a store that takes documents from consolidated metadata, read once, and chunks from `store`.
 
@@ -165,9 +166,8 @@ def _below(store: Store, path: str) -> Store:
     return PrefixStore(store, path)
 
 
-def check_consolidated(
-    store: Mapping[str, Any], metadata_key: str = documents.ZMETADATA, *, path: object = ""
-) -> Staleness:
+@opens(store="r")
+def check_consolidated(store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = "") -> Staleness:
     """Tell how consolidated metadata differs from the documents it repeats; false if it does not.
 
     Parameters
@@ -215,7 +215,7 @@ def check_consolidated(
     data = adapted.get(key)
     if data is None:
         if stale is None:
-            raise KeyError(key)
+            raise absent(adapted, key, "consolidated metadata")
         return stale
     v2_stale = consolidated.compare(consolidated.parse(data, key, strict=False), _documents(adapted, at))
     if stale is None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
 from zarrstore.errors import ReadOnlyError, StoreNotFoundError, UnsupportedOperation, ZarrStoreError
+from zarrstore.targets import Target, opens
 from zarrstore.tools.copying import Copying, Transfer, both_travel
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.listing import listing_of, require
-from zarrstore.tools.plan import Paths, Selection, make_plan
+from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
 
 __all__ = ["MEMORY", "CopyError", "CopyResult", "copy_store"]
@@ -85,15 +86,16 @@ class CopyError(ZarrStoreError, RuntimeError):
         )
 
 
+@opens(source="r", dest="a")
 def copy_store(
-    source: Mapping[str, Any],
-    dest: MutableMapping[str, Any],
+    source: Target,
+    dest: Target,
     source_path: object = "",
     dest_path: object = "",
     excludes: str | Sequence[str] | None = None,
     includes: str | Sequence[str] | None = None,
     flags: int = 0,
-    if_exists: str = "raise",
+    if_exists: IfExists = "raise",
     dry_run: bool = False,
     log: Any = None,
     *,
@@ -102,7 +104,7 @@ def copy_store(
     resume: str | os.PathLike[str] | None = None,
     verify: bool = False,
     progress: bool | Callable[[Progress], object] | None = None,
-    errors: str = "raise",
+    errors: Literal["raise", "collect"] = "raise",
     documents_first: bool = False,
     memory: int = MEMORY,
     max_questions: int | None = MAX_QUESTIONS,

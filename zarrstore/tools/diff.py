@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,6 +11,7 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
+from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of, require, value_or_none
@@ -47,9 +48,10 @@ class Difference:
         return f"{_MARKS[self.kind]} {self.key}"
 
 
+@opens("iterator", left="r", right="r")
 def diff(
-    left: Mapping[str, Any],
-    right: Mapping[str, Any],
+    left: Target,
+    right: Target,
     left_path: object = "",
     right_path: object = "",
     *,

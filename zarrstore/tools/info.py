@@ -16,15 +16,18 @@ from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, node_at
 from zarrstore.spelling import LIMIT, chunk_keys_of
+from zarrstore.targets import Target, opens
 from zarrstore.tools.grid import MAX_QUESTIONS, regular_grid
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.nearby import absent
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["describe_node", "describe_store"]
 
 
-def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
+@opens(store="r")
+def describe_store(store: Target) -> dict[str, Any]:
     """Return what a store is: its class, what it can do, and what its backend describes.
 
     Parameters
@@ -57,9 +60,8 @@ def describe_store(store: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def describe_node(
-    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
-) -> dict[str, Any]:
+@opens(store="r")
+def describe_node(store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS) -> dict[str, Any]:
     """Return what an array or a group is: its documents, its attributes, and for an array its chunks.
 
     Parameters
@@ -106,7 +108,7 @@ def describe_node(
     if node is None:
         names = adapted.listdir(at)
         if not names and at:
-            raise KeyError(at)
+            raise absent(adapted, at)
         return {"path": at, "kind": "directory", "children": names}
     described: dict[str, Any] = {
         "path": at,

@@ -11,6 +11,7 @@ from zarrstore.base import Entry, Store
 from zarrstore.errors import InvalidKeyError
 from zarrstore.keys import check_key
 from zarrstore.tools.grid import MAX_QUESTIONS, grid_of
+from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlap, overlaps
 
 __all__ = ["Listing", "keys_of", "listing_of", "present", "require", "value_or_none"]
@@ -129,7 +130,7 @@ def require(store: Store, path: str) -> bool:
     if path in store:
         return True
     if store.capabilities.listable and next(iter(store._listdir(path)), None) is None:
-        raise KeyError(path)
+        raise absent(store, path)
     return False
 
 

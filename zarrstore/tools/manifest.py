@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.allowance import allowed
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
+from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of, value_or_none
@@ -37,9 +37,8 @@ _MEMORY = 128 << 20
 _LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")
 
 
-def manifest_of(
-    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
-) -> dict[str, str]:
+@opens(store="r")
+def manifest_of(store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS) -> dict[str, str]:
     """Return the SHA-256 of every value below a path, by its key relative to that path, in the order of the keys.
 
     Parameters
@@ -65,7 +64,7 @@ def manifest_of(
 
 
 def digests_of(
-    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS
 ) -> Iterator[tuple[str, str]]:
     """Yield the key of every value below a path, relative to it, with its SHA-256, in the order of the keys.
 
@@ -84,7 +83,7 @@ def digests_of(
 
 
 def values_of(
-    store: Mapping[str, Any], path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the key of every value below a path, relative to it, with the value, in the order of the keys.
 
@@ -115,8 +114,9 @@ def values_of(
         batches.learn(largest)
 
 
+@opens(store="r")
 def write_manifest(
-    store: Mapping[str, Any],
+    store: Target,
     file: str | os.PathLike[str],
     path: object = "",
     *,
@@ -226,7 +226,7 @@ def _parsed(file: str | os.PathLike[str], number: int, line: str) -> tuple[str, 
 
 
 def compare_manifest(
-    store: Mapping[str, Any],
+    store: Target,
     manifest: str | os.PathLike[str] | Mapping[str, str],
     path: object = "",
     *,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import documents, v1, v2
+from zarrstore.targets import Target, opens
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 
 __all__ = ["migrate_1to2"]
 
 
-def migrate_1to2(store: MutableMapping[str, Any], path: object = "", *, dry_run: bool = False) -> MigrationReport:
+@opens(store="r+")
+def migrate_1to2(store: Target, path: object = "", *, dry_run: bool = False) -> MigrationReport:
     """Bring every version 1 array at or below a path to version 2, its chunks untouched.
 
     Parameters

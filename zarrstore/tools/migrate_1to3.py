@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
-
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.targets import Target, opens
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migration import MigratedNode, MigrationReport
@@ -15,8 +13,9 @@ from zarrstore.wrappers.overlay import OverlayStore
 __all__ = ["migrate_1to3"]
 
 
+@opens(store="r+")
 def migrate_1to3(
-    store: MutableMapping[str, Any], path: object = "", *, dry_run: bool = False, remove_v2: bool = False
+    store: Target, path: object = "", *, dry_run: bool = False, remove_v2: bool = False
 ) -> MigrationReport:
     """Bring version 1 arrays at or below a path to version 3: `migrate_1to2`, then `migrate_2to3`.
 

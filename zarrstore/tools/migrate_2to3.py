@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
@@ -16,10 +16,13 @@ from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyErro
 from zarrstore.metadata import agreement, consolidated, documents, v2, v3
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
+from zarrstore.targets import Target, opens
 from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import found_among, overlap, values_of_keys
+from zarrstore.tools.plan import IfExists
 from zarrstore.tools.shard import Shards, migrate_to_shards
 
 __all__ = ["migrate_2to3"]
@@ -28,9 +31,10 @@ _V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS, documents
 _BATCH = 256
 
 
+@opens(store=lambda given: "r+" if given.get("dest") is None else "r", dest="a")
 def migrate_2to3(
-    store: MutableMapping[str, Any],
-    dest: MutableMapping[str, Any] | None = None,
+    store: Target,
+    dest: Target | None = None,
     path: object = "",
     *,
     dry_run: bool = False,
@@ -203,7 +207,7 @@ def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: boo
 
     plan = _Plan(list(overlap(store, planned, _judged(walk(store, path)))))
     if not plan.steps:
-        raise KeyError(path)
+        raise absent(store, path, "array or group")
     existing = values_of_keys(target, [step.key for step in plan.steps])
     # Groups after what is below them, since what they repeat may change.
     for step in sorted(plan.steps, key=lambda step: -len(k.segments(step.node.path))):
@@ -417,7 +421,7 @@ def _copy_chunks(
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan.steps if step.action == "impossible"]
     excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
-    if_exists = "replace" if overwrite else "skip"
+    if_exists: IfExists = "replace" if overwrite else "skip"
     # A journal knows what is its own. Without one, what is there already has to be equal.
     if not overwrite and (resume is None or not os.path.exists(resume)):
         _check_equal(source, dest, path, excludes)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
-from typing import Any, Literal
+from typing import Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.errors import DestinationExistsError
 from zarrstore.metadata import documents, v3
 from zarrstore.nodes import Node, walk
+from zarrstore.targets import Target, opens
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.nearby import absent
 from zarrstore.wrappers.unsharded import UnshardedView
 from zarrstore.wrappers.v2view import V2View
 
 __all__ = ["migrate_3to2"]
 
 
+@opens(store="r", dest="a")
 def migrate_3to2(
-    store: Mapping[str, Any],
-    dest: MutableMapping[str, Any],
+    store: Target,
+    dest: Target,
     path: object = "",
     *,
     dimension_separator: Literal[".", "/"] = ".",
@@ -76,7 +78,7 @@ def migrate_3to2(
     source, at = UnshardedView(as_store(store)), k.normalize_path(path)
     nodes = [_migrated(node, dry_run) for node in walk(source, at)]
     if not nodes:
-        raise KeyError(path)
+        raise absent(source, at, "array or group")
     impossible = [node.path for node in nodes if node.action == "impossible"]
     if not dry_run:
         view = V2View(source, dimension_separator)

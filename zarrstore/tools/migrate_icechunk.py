@@ -12,16 +12,19 @@ from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError
 from zarrstore.metadata import documents
 from zarrstore.nodes import walk
+from zarrstore.targets import Target, opens
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.plan import IfExists
 from zarrstore.tools.shard import Shards, migrate_to_shards
 
 __all__ = ["migrate_to_icechunk"]
 
 
+@opens(store="r")
 def migrate_to_icechunk(
-    store: Mapping[str, Any],
+    store: Target,
     dest: Any,
     path: object = "",
     *,
@@ -129,7 +132,7 @@ def _copy_3(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool)
 
 
 def _copy(source: Store, dest: Store, path: str, excludes: list[str], overwrite: bool, dry_run: bool) -> None:
-    if_exists = "replace" if overwrite else "raise"
+    if_exists: IfExists = "replace" if overwrite else "raise"
     try:
         copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, dry_run=dry_run)
     except DestinationExistsError as exc:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.metadata import consolidated, documents
+from zarrstore.targets import Target, opens
 
 __all__ = ["move"]
 
 
-def move(store: MutableMapping[str, Any], source: object, dest: object) -> None:
+@opens(store="r+")
+def move(store: Target, source: object, dest: object) -> None:
     """Move a node, a directory or a value to where nothing stands, and keep consolidated metadata true.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError
@@ -111,7 +111,7 @@ def unpack(
     archive: Any,
     dest: str | bytes | os.PathLike[str],
     *,
-    if_exists: str = "raise",
+    if_exists: Literal["raise", "skip", "replace"] = "raise",
     verify: bool = False,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> CopyResult:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from zarrstore import keys as k
 from zarrstore.allowance import allowed
@@ -84,6 +84,10 @@ def _patterns(given: str | Sequence[str] | None) -> Sequence[str]:
     return (given,) if isinstance(given, str) else given or ()
 
 
+#: What to do with a key that is at the destination already.
+IfExists: TypeAlias = Literal["raise", "skip", "replace", "differ"]
+
+
 @dataclass
 class Plan:
     """What is to be copied.
@@ -148,7 +152,7 @@ def make_plan(
     dest: Store,
     paths: Paths,
     selection: Selection,
-    if_exists: str,
+    if_exists: IfExists,
     journal: Journal | None,
     skipped: Callable[[str], object],
     *,

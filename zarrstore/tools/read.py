@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from zarrstore import keys as k
@@ -10,6 +9,7 @@ from zarrstore.adapt import as_store
 from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunk import decode_chunk
 from zarrstore.spelling import chunk_keys_of
+from zarrstore.targets import Target, opens
 from zarrstore.tools.listing import value_or_none
 
 if TYPE_CHECKING:
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["read_array"]
 
 
-def read_array(
-    store: Mapping[str, Any], path: object = "", *, max_nbytes: int | None = 1 << 30
-) -> np.ndarray[Any, Any]:
+@opens(store="r")
+def read_array(store: Target, path: object = "", *, max_nbytes: int | None = 1 << 30) -> np.ndarray[Any, Any]:
     """Return all items of a version 2 array.
 
     Parameters

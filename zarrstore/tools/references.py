@@ -18,6 +18,7 @@ from zarrstore.errors import InvalidPathError, StoreNotFoundError, UnsupportedOp
 from zarrstore.kinds import KINDS, load
 from zarrstore.metadata.documents import DOCUMENTS
 from zarrstore.registry import remote_store
+from zarrstore.targets import Target, opens
 from zarrstore.tools.listing import keys_of, value_or_none
 from zarrstore.tools.manifest import write_lines
 
@@ -202,7 +203,8 @@ def open_remote_references(
     return make(folder[name], targets, target=target, label=url)  # type: ignore[no-any-return]
 
 
-def write_references(store: Mapping[str, Any], file: str | os.PathLike[str], path: object = "") -> int:
+@opens(store="r")
+def write_references(store: Target, file: str | os.PathLike[str], path: object = "") -> int:
     """Write a reference file for all that is below a path; return the number of keys.
 
     Parameters

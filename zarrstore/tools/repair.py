@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from zarrstore.metadata import agreement, consolidated, documents, v2, v3rules
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of, stored_chunk_keys_of
+from zarrstore.targets import Target, opens
+from zarrstore.tools.nearby import absent
 
 __all__ = ["Repair", "RepairReport", "looks_nested", "repair"]
 
@@ -77,7 +79,8 @@ class RepairReport:
         }
 
 
-def repair(store: MutableMapping[str, Any], path: object = "", *, dry_run: bool = False) -> RepairReport:
+@opens(store="r+")
+def repair(store: Target, path: object = "", *, dry_run: bool = False) -> RepairReport:
     """Put right the documents that are provably wrong; chunks are not touched.
 
     Parameters
@@ -128,7 +131,7 @@ def repair(store: MutableMapping[str, Any], path: object = "", *, dry_run: bool 
     notes: list[str] = []
     nodes = list(walk(adapted, at))
     if not nodes and not adapted.listdir(at):
-        raise KeyError(path)
+        raise absent(adapted, at)
     for node in nodes:
         if node.error is not None:
             notes.append(f"{node.key}: {node.error.reason}")

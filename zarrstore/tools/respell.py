@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -15,6 +14,7 @@ from zarrstore.metadata import documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import Spellings, spellings_of, stored_chunk_keys_of
+from zarrstore.targets import Target, opens
 from zarrstore.tools.consolidate import consolidated_updates
 
 __all__ = ["RespellReport", "RespelledArray", "respell"]
@@ -76,8 +76,9 @@ class _Job:
     documents: dict[str, bytes]
 
 
+@opens(store="r+")
 def respell(
-    store: MutableMapping[str, Any], separator: str, path: object = "", *, dry_run: bool = False, merge: bool = False
+    store: Target, separator: str, path: object = "", *, dry_run: bool = False, merge: bool = False
 ) -> RespellReport:
     """Rename the chunks of every array at or below a path so that `separator` stands between their numbers.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ from zarrstore.metadata import consolidated, documents, sharding, v2, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
+from zarrstore.targets import Target, opens
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.listing import listing_of
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.nearby import absent
 from zarrstore.tools.streams import sort_entries
 
 __all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
@@ -41,9 +43,10 @@ _SAMPLE = 32
 Shards = int | str | tuple[int, ...]
 
 
+@opens(store="r", dest="a")
 def migrate_to_shards(
-    store: Mapping[str, Any],
-    dest: MutableMapping[str, Any],
+    store: Target,
+    dest: Target,
     path: object = "",
     shards: Shards = "auto",
     *,
@@ -119,7 +122,7 @@ def migrate_to_shards(
     source, dest, path = as_store(store), as_store(dest), k.normalize_path(path)
     steps = [_step(source, node, shards) for node in walk(source, path)]
     if not steps:
-        raise KeyError(path)
+        raise absent(source, path, "array or group")
     _consolidate(source, steps)
     if not dry_run:
         with ExitStack() as stack:

@@ -12,8 +12,10 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.nodes import Node, walk
+from zarrstore.targets import Target, opens
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.nearby import absent
 from zarrstore.tools.repeated import repeated_nodes
 
 __all__ = ["TreeNode", "Usage", "du", "tree"]
@@ -85,9 +87,8 @@ def _sizes(sizes: Any) -> str:
     return f"({', '.join(map(str, sizes))})" if isinstance(sizes, list) else "?"
 
 
-def tree(
-    store: Mapping[str, Any], path: object = "", *, depth: int | None = None, consolidated: bool = True
-) -> TreeNode:
+@opens(store="r")
+def tree(store: Target, path: object = "", *, depth: int | None = None, consolidated: bool = True) -> TreeNode:
     """Return the arrays and groups at and below a path as a tree that prints itself.
 
     Parameters
@@ -127,7 +128,7 @@ def tree(
     nodes = repeated_nodes(as_store(store), at, depth) if consolidated else {}
     nodes = nodes or {node.path: node for node in walk(store, at, depth=depth)}
     if not nodes:
-        raise KeyError(at)
+        raise absent(as_store(store), at, "array or group")
     children: dict[str, list[str]] = {}
     seen = {at}
     for directory in nodes:
@@ -162,8 +163,9 @@ class Usage:
     nkeys: int
 
 
+@opens(store="r")
 def du(
-    store: Mapping[str, Any],
+    store: Target,
     path: object = "",
     *,
     depth: int | None = None,

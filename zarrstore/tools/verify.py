@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -15,6 +15,7 @@ from zarrstore.base import Store
 from zarrstore.metadata import v2
 from zarrstore.metadata.chunk import decode_chunk
 from zarrstore.metadata.shards import ShardLayout, shard_problems
+from zarrstore.targets import Target, opens
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
 from zarrstore.tools.grid import MAX_QUESTIONS
@@ -22,6 +23,7 @@ from zarrstore.tools.inspection import ChunkPlan, Inspection
 from zarrstore.tools.listed import ListedStore
 from zarrstore.tools.listing import listing_of, present
 from zarrstore.tools.manifest import manifest_of, read_manifest
+from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlaps
 from zarrstore.tools.progress import Progress, reporter
 
@@ -30,14 +32,15 @@ __all__ = ["KINDS", "Problem", "VerifyReport", "verify"]
 _BATCH = 64
 
 
+@opens(store="r")
 def verify(
-    store: Mapping[str, Any],
+    store: Target,
     path: object = "",
     decode: bool = True,
     manifest: str | os.PathLike[str] | Mapping[str, str] | None = None,
     executor: Executor | None = None,
     *,
-    missing: str = "unfilled",
+    missing: Literal["unfilled", "all", "none"] = "unfilled",
     max_chunk_nbytes: int = 1 << 30,
     max_questions: int | None = MAX_QUESTIONS,
     progress: bool | Callable[[Progress], object] | None = None,
@@ -117,7 +120,7 @@ def verify(
         # Known already: the names in every directory, and which keys are documents.
         looked_at = ListedStore(adapted, keys)
     if not keys and not unlisted:
-        raise KeyError(at)
+        raise absent(adapted, at)
     inspection = Inspection(looked_at, at, keys, missing, problems=unlisted, notes=list(notes))
     for key, reason in adapted._irregular(at):
         inspection.problem(key, "irregular", reason)

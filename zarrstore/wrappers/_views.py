@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from zarrstore.base import Store
 from zarrstore.chunknames import is_chunk_name
 from zarrstore.spans import Span
+from zarrstore.targets import Target
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "View", "may_name_a_chunk"]
@@ -37,7 +38,7 @@ class View(Wrapper):
     #: Names of the attributes that remember, each a dict.
     _memories: ClassVar[tuple[str, ...]] = ("_arrays",)
 
-    def __init__(self, inner: Mapping[str, Any], dimension_separator: str | None = None) -> None:
+    def __init__(self, inner: Target, dimension_separator: str | None = None) -> None:
         super().__init__(inner)
         if dimension_separator is not None:
             if dimension_separator not in (".", "/"):

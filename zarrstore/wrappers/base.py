@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
 from zarrstore.batch import MappedItems
 from zarrstore.driver import Extent
+from zarrstore.targets import Target, store_of
 
 __all__ = ["Wrapper"]
 
@@ -18,8 +17,8 @@ class Wrapper(Store):
 
     Parameters
     ----------
-    inner : MutableMapping
-        The store that is wrapped, or any mapping.
+    inner : MutableMapping, path, URL or store object
+        The store that is wrapped: any mapping, or what `open_store` takes, which is opened and closed with the wrapper.
 
     Notes
     -----
@@ -37,9 +36,11 @@ class Wrapper(Store):
     inner: Store
     #: Values go to `inner` as they come, one by one: a buffer is handed on if `inner` takes buffers.
     passes_buffers: bool = False
+    #: The mode of `open_store` in which a path is opened.
+    opening_mode: str = "a"
 
-    def __init__(self, inner: Mapping[str, Any]) -> None:
-        self.inner = as_store(inner)
+    def __init__(self, inner: Target) -> None:
+        self.inner = store_of(inner, self.opening_mode)
         self.takes_buffers = self.passes_buffers and self.inner.takes_buffers
         self.capabilities = self.inner.capabilities
         self._in_flight = self.inner._in_flight

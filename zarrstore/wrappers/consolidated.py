@@ -13,6 +13,7 @@ from zarrstore.batch import LazyItems
 from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.metadata.consolidated import Staleness
+from zarrstore.targets import Target
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["ConsolidatedStore", "holds_array"]
@@ -58,9 +59,9 @@ class ConsolidatedStore(Wrapper):
 
     passes_buffers = True
 
-    def __init__(
-        self, inner: Mapping[str, Any], metadata_key: str = documents.ZMETADATA, write_chunks: bool = False
-    ) -> None:
+    opening_mode = "r"
+
+    def __init__(self, inner: Target, metadata_key: str = documents.ZMETADATA, write_chunks: bool = False) -> None:
         super().__init__(inner)
         self.metadata_key = self._source = k.check_key(metadata_key)
         self.write_chunks = write_chunks

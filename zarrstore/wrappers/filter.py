@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import InvalidKeyError
+from zarrstore.targets import Target
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["JUNK", "FilterStore"]
@@ -66,7 +66,7 @@ class FilterStore(Wrapper):
 
     passes_buffers = True
 
-    def __init__(self, inner: Mapping[str, Any], hidden: Iterable[str] = JUNK) -> None:
+    def __init__(self, inner: Target, hidden: Iterable[str] = JUNK) -> None:
         super().__init__(inner)
         self.hidden = (hidden,) if isinstance(hidden, str) else tuple(hidden)
         # "(?!)" matches nothing: no patterns, nothing hidden.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from zarrstore.targets import Target
 from zarrstore.wrappers._observed import Call, Observed
 
 __all__ = ["MethodMetrics", "MetricsStore"]
@@ -72,7 +72,7 @@ class MetricsStore(Observed):
     2
     """
 
-    def __init__(self, inner: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Target) -> None:
         super().__init__(inner)
         self._methods: dict[str, MethodMetrics] = {}
         self._lock = threading.Lock()

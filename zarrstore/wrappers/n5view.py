@@ -13,6 +13,7 @@ from zarrstore.chunknames import chunk_coords, chunk_name, is_chunk_name
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
 from zarrstore.metadata import documents, n5, v2
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
+from zarrstore.targets import Target
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View
 
 __all__ = ["N5View"]
@@ -64,7 +65,7 @@ class N5View(View):
     _memories = ("_datasets",)
     _datasets: dict[str, n5.Dataset]
 
-    def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
+    def __init__(self, inner: Target, dimension_separator: str = ".") -> None:
         super().__init__(inner, dimension_separator)
         # A part of a chunk is no part of its block.
         self.capabilities = replace(self.inner.capabilities, ranged=False)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import ConflictError, InvalidKeyError
+from zarrstore.targets import Target, store_of
 from zarrstore.wrappers._marks import BELOW, KEY, MARKS, Marks, decode_mark, encode_mark
 from zarrstore.wrappers.base import Wrapper
 
@@ -79,9 +78,11 @@ class OverlayStore(Wrapper):
     {'a/0': b'new', 'a/1': b'old'}
     """
 
-    def __init__(self, lower: Mapping[str, Any], upper: Mapping[str, Any]) -> None:
+    opening_mode = "r"
+
+    def __init__(self, lower: Target, upper: Target) -> None:
         super().__init__(lower)
-        self.upper = as_store(upper)
+        self.upper = store_of(upper, "a")
         self._aliases = self.inner._aliases or self.upper._aliases
         self.takes_buffers = self.upper.takes_buffers
         below, above = self.inner.capabilities, self.upper.capabilities

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from zarrstore import keys as k
 from zarrstore.base import Store
+from zarrstore.targets import Target
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["PrefixStore"]
@@ -44,7 +42,7 @@ class PrefixStore(Wrapper):
 
     passes_buffers = True
 
-    def __init__(self, inner: Mapping[str, Any], path: object) -> None:
+    def __init__(self, inner: Target, path: object) -> None:
         super().__init__(inner)
         self.path = k.normalize_path(path)
         if self.path:

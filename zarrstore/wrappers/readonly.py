@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from zarrstore.refuse import RefuseWrites
+from zarrstore.targets import Target
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["ReadOnlyStore"]
@@ -35,6 +34,8 @@ class ReadOnlyStore(RefuseWrites, Wrapper):
     zarrstore.errors.ReadOnlyError: cannot write 'a/b': ReadOnlyStore(KVStore(<dict>)) is read-only
     """
 
-    def __init__(self, inner: Mapping[str, Any]) -> None:
+    opening_mode = "r"
+
+    def __init__(self, inner: Target) -> None:
         super().__init__(inner)
         self.capabilities = replace(self.inner.capabilities, writable=False, erasable=False)

@@ -18,6 +18,7 @@ from zarrstore.errors import (
     ReadOnlyError,
     StoreReadError,
 )
+from zarrstore.targets import Target
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["PERMANENT_ERRNOS", "RetryStore"]
@@ -103,7 +104,7 @@ class RetryStore(Wrapper):
 
     def __init__(
         self,
-        inner: Mapping[str, Any],
+        inner: Target,
         attempts: int = 4,
         backoff: float = 0.1,
         retry_on: tuple[type[Exception], ...] = (OSError,),

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.adapt import as_store
 from zarrstore.allowance import allowed
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems
 from zarrstore.errors import ConflictError, UnsupportedOperation
 from zarrstore.metadata.documents import DOCUMENTS
+from zarrstore.targets import Target, store_of
 from zarrstore.wrappers.base import Wrapper
 from zarrstore.wrappers.consolidated import holds_array
 
@@ -47,9 +46,9 @@ class SplitStore(Wrapper):
     ({'a/.zarray': b'{}'}, {'a/0.0': b'1'}, ['.zarray', '0.0'])
     """
 
-    def __init__(self, metadata: Mapping[str, Any], chunks: Mapping[str, Any]) -> None:
+    def __init__(self, metadata: Target, chunks: Target) -> None:
         super().__init__(metadata)
-        self.chunks = as_store(chunks)
+        self.chunks = store_of(chunks, "a")
         self.takes_buffers = self.inner.takes_buffers and self.chunks.takes_buffers
         self._aliases = self.inner._aliases or self.chunks._aliases
         ours, theirs = self.inner.capabilities, self.chunks.capabilities

@@ -16,6 +16,7 @@ from zarrstore.metadata.documents import ZARR_JSON
 from zarrstore.metadata.shards import ShardLayout, read_index, shard_layout
 from zarrstore.metadata.v3types import NotRepresentable
 from zarrstore.spans import read_suffix
+from zarrstore.targets import Target
 from zarrstore.wrappers._views import View
 
 __all__ = ["UnshardedView"]
@@ -68,7 +69,7 @@ class UnshardedView(View):
     _arrays: dict[str, _Sharded | None]
     _indices: dict[str, list[tuple[int, int] | None] | None]
 
-    def __init__(self, inner: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Target) -> None:
         super().__init__(inner)
         self.capabilities = replace(self.inner.capabilities, ranged=True)
 

@@ -8,9 +8,10 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import IO, Any
 
+from zarrstore.targets import Target
 from zarrstore.wrappers._observed import Call, Observed
 
 __all__ = ["UsageLogStore"]
@@ -64,7 +65,7 @@ class UsageLogStore(Observed):
 
     def __init__(
         self,
-        inner: Mapping[str, Any],
+        inner: Target,
         log: str | os.PathLike[str] | IO[str] | logging.Logger | Callable[[str], object],
         json: bool = False,
         prefix: str | Callable[[], str] = "",

@@ -20,6 +20,7 @@ from zarrstore.errors import (
 from zarrstore.metadata import documents, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
+from zarrstore.targets import Target
 from zarrstore.wrappers._v2documents import document_of, names_of, with_attrs, with_document
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View, may_name_a_chunk
 
@@ -75,7 +76,7 @@ class V2View(View):
     #: How `inner` names the chunks of the arrays that were read so far.
     _arrays: dict[str, ChunkKeys]
 
-    def __init__(self, inner: Mapping[str, Any], dimension_separator: str = ".") -> None:
+    def __init__(self, inner: Target, dimension_separator: str = ".") -> None:
         super().__init__(inner, dimension_separator)
 
     # Nodes ---------------------------------------------------------------------------------------------------------

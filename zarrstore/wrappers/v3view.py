@@ -15,6 +15,7 @@ from zarrstore.metadata import documents, v2, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP
 from zarrstore.spelling import chunk_keys_of
+from zarrstore.targets import Target
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, may_name_a_chunk
 from zarrstore.wrappers.base import Wrapper
 
@@ -53,7 +54,7 @@ class V3View(Wrapper):
     _documents_first = True
     _aliases = True
 
-    def __init__(self, inner: Mapping[str, Any]) -> None:
+    def __init__(self, inner: Target) -> None:
         super().__init__(inner)
         self._lock = threading.RLock()
 

@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities
@@ -95,7 +95,7 @@ class DirectoryStore(DirectoryWriter):
         normalize_keys: bool = False,
         dimension_separator: str | None = None,
         *,
-        durability: str = "none",
+        durability: Literal["none", "flush", "always"] = "none",
         direct_io: bool = False,
         follow_symlinks: bool = False,
     ) -> None:

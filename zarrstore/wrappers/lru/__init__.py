@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.adapt import as_store
 from zarrstore.allowance import allowed
 from zarrstore.base import Capabilities
+from zarrstore.targets import Target, store_of
+from zarrstore.values import parse_nbytes
 from zarrstore.wrappers.lru.fetch import Fetcher
 from zarrstore.wrappers.lru.inflight import Fetch
 from zarrstore.wrappers.lru.listings import Names, as_names
@@ -38,21 +39,21 @@ class LRUStoreCache(WritesThrough):
 
     Parameters
     ----------
-    store : MutableMapping
-        The slow store, or any mapping.
-    max_size : int, float or None, bytes
+    store : MutableMapping, path, URL or store object
+        The slow store: any mapping, or what `open_store` takes.
+    max_size : int, float, str or None, bytes
         What the values held may take together, at every moment; keys and bookkeeping (about 230 bytes a value) are
-        not counted. A larger value passes through. None is no limit.
+        not counted. A larger value passes through. ``"2GB"`` is 2e9, ``"2GiB"`` is 2**31. None is no limit.
     max_age : float, seconds, optional
         What was read longer ago is read again. None: only `invalidate` and own writes end what is remembered.
     missing_ttl : float or None, seconds
         How long a missing key is known to be missing (never longer than `max_age`). 0 remembers none.
     max_missing : int
         How many missing keys are remembered, and the sizes of how many others.
-    cache : MutableMapping, optional
+    cache : MutableMapping or path, optional
         A second tier that outlives the process, such as a DirectoryStore on a local disk: what is fetched is kept
         there too, and looked for there first. It belongs to one store: give each of several a PrefixStore of its own.
-    cache_size : int, float or None, bytes
+    cache_size : int, float, str or None, bytes
         What the second tier may take, whichever processes use it.
     max_workers : int, optional
         Threads that read a batch below. None: 16 if the store waits, has no batches of its own and says that it is
@@ -108,14 +109,14 @@ class LRUStoreCache(WritesThrough):
 
     def __init__(
         self,
-        store: Mapping[str, Any],
-        max_size: float | None,
+        store: Target,
+        max_size: float | str | None,
         *,
         max_age: float | None = None,
         missing_ttl: float | None = 60.0,
         max_missing: int = 1 << 16,
-        cache: Mapping[str, Any] | None = None,
-        cache_size: float | None = None,
+        cache: Target | None = None,
+        cache_size: float | str | None = None,
         max_workers: int | None = None,
     ) -> None:
         super().__init__(store)
@@ -123,7 +124,7 @@ class LRUStoreCache(WritesThrough):
         self.max_age = _at_least_0("max_age", max_age)
         self.missing_ttl = _at_least_0("missing_ttl", missing_ttl)
         self.max_missing = int(_at_least_0("max_missing", max_missing) or 0)
-        self.cache = None if cache is None else as_store(cache)
+        self.cache = None if cache is None else store_of(cache, "a")
         self.cache_size = _bytes("cache_size", cache_size)
         self.max_workers = max_workers
         below = self.inner.capabilities
@@ -372,9 +373,9 @@ def _nothing() -> None:
     """Change nothing below."""
 
 
-def _bytes(name: str, size: float | None) -> int | None:
+def _bytes(name: str, size: float | str | None) -> int | None:
     """Return a size as whole bytes; an infinite one is no limit."""
-    size = _at_least_0(name, size)
+    size = _at_least_0(name, parse_nbytes(name, size))
     return None if size is None or math.isinf(size) else int(size)
 
 
