@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Change", "changes_of"]
+__all__ = ["Change", "changes_of", "source_of"]
 
 PACKAGE = Path(__file__).resolve().parent.parent.parent / "zarrstore"
 
@@ -61,7 +61,7 @@ class Change:
     @property
     def source(self) -> str:
         """The changed module."""
-        tree = ast.parse(_path(self.module).read_text())
+        tree = ast.parse(source_of(self.module))
         node = next(node for at, (_, node) in enumerate(_walk(tree)) if at == self.index)
         change = next(change for n, (_, change) in enumerate(_changes(node)) if n == self.number)
         change(node)
@@ -70,7 +70,7 @@ class Change:
 
 def changes_of(module: str) -> Iterator[Change]:
     """Yield every change that can be planted in a module, in the order of its lines."""
-    text = _path(module).read_text()
+    text = source_of(module)
     lines = text.splitlines()
     for index, (where, node) in enumerate(_walk(ast.parse(text))):
         line = getattr(node, "lineno", 0)
@@ -78,6 +78,11 @@ def changes_of(module: str) -> Iterator[Change]:
             continue
         for number, (what, _) in enumerate(_changes(node)):
             yield Change(module, where, line, what, index, number)
+
+
+def source_of(module: str) -> str:
+    """Return the text of a module as it is."""
+    return _path(module).read_text()
 
 
 def _path(module: str) -> Path:

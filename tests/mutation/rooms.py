@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = ["EXPLAINED", "FOCUSED"]
 
 _COPY = "tests/tools/test_copy.py tests/tools/test_copy_journal.py tests/tools/test_holding.py tests/tools/test_grid.py"
+_COPY += " tests/tools/test_sync.py tests/tools/test_copy_past_python.py"
 _VERIFY = "tests/tools/test_verify.py tests/tools/test_verify_damages.py"
 _MIGRATE = "tests/tools/test_migrate_2to3.py tests/tools/test_migrate_again.py"
 _REPAIR = "tests/tools/test_old_trees.py tests/tools/test_migrate_again.py"
@@ -46,9 +47,9 @@ FOCUSED = {
     "stores.zip.records": "tests/stores/test_zip_cost.py tests/stores/test_zip_archives.py",
     "stores.zip.names": "tests/stores/test_zip_cost.py",
     "stores.zip.directory": "tests/stores/test_zip_cost.py tests/stores/test_zip_archives.py",
-    "stores.zip.ranges": "tests/stores/test_zip_ranges.py",
-    "stores.zip.rewrite": "tests/tools/test_pack.py tests/stores/test_zip.py",
-    "tools.pack": "tests/tools/test_pack.py",
+    "stores.zip.ranges": "tests/stores/test_zip_ranges.py tests/stores/test_zip.py",
+    "stores.zip.rewrite": "tests/tools/test_pack.py tests/stores/test_zip.py tests/stores/test_zip_archives.py",
+    "tools.pack": "tests/tools/test_pack.py tests/tools/test_grid.py",
 }
 
 #: Changes that no test can notice, and why.

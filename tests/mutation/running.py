@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from tests.mutation.named import NAMED, Named
 from tests.mutation.planting import Change, changes_of
 from tests.mutation.rooms import FOCUSED
 
@@ -41,7 +42,7 @@ _durations: dict[str, float] = {}
 class Trial(NamedTuple):
     """A change and whether a test noticed it."""
 
-    change: Change
+    change: Change | Named
     noticed: bool
     seconds: float
 
@@ -94,10 +95,10 @@ def sample(module: str, count: int | None, seed: int = 0) -> list[Change]:
     return random.Random(f"{seed} {module}").sample(changes, count)
 
 
-def try_change(change: Change, tests: str | None = None) -> Trial:
+def try_change(change: Change | Named, tests: str | None = None) -> Trial:
     """Plant a change and run the focused tests until the first fails."""
     start = time.monotonic()
-    code = _in_fork(tests or FOCUSED[change.module], change)
+    code = _in_fork(tests or (change.tests if isinstance(change, Named) else FOCUSED[change.module]), change)
     return Trial(change, code != 0, time.monotonic() - start)
 
 
@@ -106,7 +107,7 @@ def unchanged_passes(module: str) -> bool:
     return _in_fork(FOCUSED[module], None) == 0
 
 
-def _in_fork(tests: str, change: Change | None) -> int:
+def _in_fork(tests: str, change: Change | Named | None) -> int:
     pid = os.fork()
     if pid == 0:
         code = 70
@@ -144,7 +145,7 @@ def _folder(pid: int) -> str:
     return os.path.join(os.environ.get("MUTATION_TMP", tempfile.gettempdir()), f"zarrstore-mutation-{pid}")
 
 
-def _child(tests: str, change: Change | None) -> int:
+def _child(tests: str, change: Change | Named | None) -> int:
     import pytest
 
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -172,7 +173,7 @@ def _child(tests: str, change: Change | None) -> int:
 
 
 def main(args: Sequence[str]) -> None:
-    """``python -m tests.mutation.running [COUNT] [MODULE ...]``: print what was not noticed, and a summary."""
+    """``python -m tests.mutation.running [COUNT] [MODULE ... | named]``: print what was not noticed, and a summary."""
     import click  # noqa: F401 - imported once for all forks
     import hypothesis  # noqa: F401
     import numcodecs  # noqa: F401
@@ -181,6 +182,10 @@ def main(args: Sequence[str]) -> None:
 
     count = int(args[0]) if args and args[0].isdecimal() else None
     modules = [arg for arg in args if not arg.isdecimal()] or list(FOCUSED)
+    if modules == ["named"]:
+        for fault in NAMED:
+            print(f"{'noticed' if try_change(fault).noticed else 'NOT NOTICED'}: {fault.name}", flush=True)
+        return
     total = missed = 0
     for module in modules:
         if not unchanged_passes(module):

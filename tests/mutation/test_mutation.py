@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.mutation.named import NAMED, Named
 from tests.mutation.planting import changes_of
 from tests.mutation.rooms import EXPLAINED, FOCUSED
 from tests.mutation.running import sample, try_change, unchanged_passes
@@ -23,6 +24,18 @@ def test_changes_can_be_planted_and_each_is_python(module: str) -> None:
 def test_every_explanation_is_of_a_change_that_can_be_planted() -> None:
     names = {change.name for module in {name.partition(":")[0] for name in EXPLAINED} for change in changes_of(module)}
     assert set(EXPLAINED) <= names
+
+
+@pytest.mark.parametrize("fault", NAMED, ids=lambda fault: fault.title)
+def test_every_named_fault_can_be_planted(fault: Named) -> None:
+    compile(fault.source, fault.module, "exec")
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("fault", NAMED, ids=lambda fault: fault.title)
+def test_named_faults_are_noticed(fault: Named) -> None:
+    assert try_change(fault).noticed
 
 
 @pytest.mark.slow

@@ -60,3 +60,18 @@ def test_a_move_never_lets_a_reader_look_where_the_chunks_are_not(tmp_path: Path
             ("store", "set", ".zmetadata"),
         ]
         assert not check_consolidated(inner)
+
+
+def test_consolidated_metadata_of_version_3_repeats_documents_of_version_3_only() -> None:
+    store = inline({"a": "array", "b": "group"})
+    store |= {"a/.zarray": b"{}", "a/.zattrs": b"{}", "a/c/0": b"1"}
+    move(store, "a", "b/a")
+    assert set(json.loads(store["zarr.json"])["consolidated_metadata"]["metadata"]) == {"b", "b/a"}
+
+
+def test_a_document_whose_consolidated_metadata_is_null_has_none() -> None:
+    root = {"zarr_format": 3, "node_type": "group", "consolidated_metadata": None}
+    store = {"zarr.json": json.dumps(root).encode(), "a/0": b"1"}
+    before = store["zarr.json"]
+    move(store, "a", "b")
+    assert store == {"zarr.json": before, "b/0": b"1"}

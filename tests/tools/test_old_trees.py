@@ -21,6 +21,7 @@ from zarrstore import (
     migrate_2to3,
     verify,
 )
+from zarrstore.base import Capabilities
 from zarrstore.errors import ConflictError, MetadataError, UnsupportedOperation
 from zarrstore.metadata import documents, v2
 from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
@@ -326,3 +327,66 @@ def test_what_a_nested_store_shows_as_flat_is_stored_nested(tmp_path: Path) -> N
     flat = DirectoryStore(tmp_path / "f", dimension_separator="/")
     flat.update(two_by_two("0.1"))
     assert stored_chunk_keys_of(flat, "a", meta).separator == "."
+
+
+# What a repair looks at ----------------------------------------------------------------------------------------------
+
+
+def version_3(separator: str, *chunks: str) -> dict[str, bytes]:
+    """Return an array of version 3 alone, whose chunks are named as in version 2."""
+    store = two_by_two(*chunks, separator=separator)
+    migrate_2to3(store, remove_v2=True)
+    return store
+
+
+def test_an_array_of_version_3_changes_its_spelling_and_one_of_version_1_is_a_note() -> None:
+    store = version_3(".", "0.1", "1.1")
+    assert [entry.path for entry in respell(store, "/")] == ["a"]
+    assert sorted(key for key in store if key[2:3].isdigit()) == ["a/0/1", "a/1/1"]
+    encoding = json.loads(store["a/zarr.json"])["chunk_key_encoding"]
+    assert encoding == {"name": "v2", "configuration": {"separator": "/"}}
+    assert verify(store)
+    version_1 = {
+        "a/meta": b'{"zarr_format": 1, "shape": [4, 4], "chunks": [2, 2], "dtype": "|u1", "order": "C",'
+        b' "compression": "zlib", "compression_opts": 1, "fill_value": 0}',
+        "a/attrs": b"{}",
+    }
+    report = respell(version_1, "/")
+    assert (report.arrays, report.notes) == ((), ("a/meta: version 1 has one spelling; migrate it first",))
+
+
+def test_attributes_that_an_interrupted_removal_left_are_deleted_from_the_consolidated_metadata_too() -> None:
+    store = {".zgroup": b'{"zarr_format": 2}', **version_3(".", "0.1")}
+    del store["zarr.json"]
+    store["a/.zattrs"] = b"{}"
+    store[".zmetadata"] = documents.dumps(
+        {"zarr_consolidated_format": 1, "metadata": {".zgroup": {"zarr_format": 2}, "a/.zattrs": {}}}
+    )
+    assert {one.key for one in repair(store)} == {"a/.zattrs", ".zmetadata"}
+    assert json.loads(store[".zmetadata"])["metadata"] == {".zgroup": {"zarr_format": 2}}
+
+
+def test_attributes_that_version_3_does_not_have_are_kept_and_noted() -> None:
+    store = version_3(".", "0.1")
+    store["a/.zattrs"] = b'{"units": "K"}'
+    before = dict(store)
+    report = repair(store)
+    assert store == before
+    assert any(note.startswith("a/.zattrs: ") and "other attributes" in note for note in report.notes)
+
+
+def test_a_repair_that_needs_to_delete_is_refused_before_the_first_write_where_nothing_can_be_deleted() -> None:
+    class Append(DictStore):
+        capabilities = Capabilities(erasable=False)
+
+        def _delete(self, key: str) -> None:
+            raise UnsupportedOperation("delete", self, "")
+
+        _delete_many = _delete  # type: ignore[assignment]
+
+    items = {**two_by_two("0/1"), "g/zarr.json": documents.dumps({"zarr_format": 3, "node_type": "group"})}
+    items["g/.zattrs"] = b"{}"
+    store = Append(items)
+    with pytest.raises(UnsupportedOperation, match="copy it to another store"):
+        repair(store)
+    assert dict(store) == items

@@ -242,3 +242,29 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     pack({"a": b"2"}, tmp_path / "link.zip", overwrite=True)
     assert (tmp_path / "link.zip").is_symlink()
     assert dict(open_store(tmp_path / "a.zip", mode="r")) == {"a": b"2"}
+
+
+def test_an_archive_is_durable_before_and_after_it_gets_its_name(tmp_path: Path, monkeypatch: Any) -> None:
+    from zarrstore.stores.zip import rewrite
+
+    events: list[str] = []
+    replace, sync = os.replace, rewrite.sync_directory
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append("rename"), replace(*names))[1])
+    monkeypatch.setattr(rewrite, "sync_directory", lambda path: (events.append(f"sync {path}"), sync(path))[1])
+    folder = os.fsencode(tmp_path).decode()
+    pack({"a": b"1"}, tmp_path / "a.zip")
+    assert events[-1] == f"sync {folder}"
+    events.clear()
+    pack({"a": b"2"}, tmp_path / "a.zip", overwrite=True)
+    assert events == ["rename", f"sync {folder}"]
+
+
+def test_a_source_that_is_opened_by_name_is_closed_again(tmp_path: Path, monkeypatch: Any) -> None:
+    from zarrstore import DirectoryStore as Opened
+
+    DirectoryStore(tmp_path / "d")["a"] = b"1"
+    closed: list[str] = []
+    close = Opened._close
+    monkeypatch.setattr(Opened, "_close", lambda self: (closed.append(self.path), close(self))[1])
+    pack(tmp_path / "d", tmp_path / "a.zip")
+    assert closed == [str(tmp_path / "d")]

@@ -378,3 +378,12 @@ def test_chosen_shapes_are_near_the_target_and_within_the_array():
         assert all(shard % chunk == 0 for shard, chunk in zip(shards, chunks, strict=True))
         assert all(count <= max(1, -(-size // chunk)) for count, size, chunk in zip(counts, shape, chunks, strict=True))
         assert np.prod(counts) * nbytes <= max(target, nbytes)
+
+
+def test_consolidated_metadata_that_lies_in_an_array_stays_out_of_its_document():
+    source = {}
+    zarrstore.init_array(source, shape=4, chunks=2, dtype="|u1", compressor=None, fill_value=0, path="a")
+    source |= {"a/0": b"12", "a/.zmetadata": b"{}"}
+    dest = {}
+    migrate_2to3(source, dest, shards=4)
+    assert "consolidated_metadata" not in json.loads(dest["a/zarr.json"])

@@ -164,3 +164,15 @@ def test_the_command_line_syncs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert list(diff(DirectoryStore(source), store)) == []
     assert run(["copy", source, dest, "--if-exists", "differ"]) == 0
     assert "skipped 5" in capsys.readouterr().err
+
+
+def test_every_surplus_key_is_deleted_once_and_counted() -> None:
+    dest = DictStore({**SOURCE, "s/.zarray": b"{}", "s/0": b"1", "s/1": b"2"})
+    recorder = Recorder()
+    lines: list[str] = []
+    result = copy_store(SOURCE, recorder.watch(dest, "dest"), if_exists="skip", delete=True, log=lines.append)
+    assert result.n_deleted == 3
+    assert [line for line in lines if line.startswith("delete")] == ["delete s/.zarray", "delete s/0", "delete s/1"]
+    deleted = [str(event) for event in recorder.events if "delete" in str(event)]
+    assert [sum(key in event for event in deleted) for key in ("s/.zarray", "s/0", "s/1")] == [1, 1, 1]
+    assert dict(dest) == SOURCE

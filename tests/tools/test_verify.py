@@ -20,6 +20,7 @@ from zarrstore import (
     consolidate_metadata,
     init_array,
     init_group,
+    migrate_2to3,
     verify,
     write_manifest,
 )
@@ -310,3 +311,23 @@ def test_nothing_there_is_a_keyerror() -> None:
         verify({})
     with pytest.raises(KeyError):
         verify(clean(), "absent")
+
+
+def test_a_key_below_two_arrays_is_a_chunk_of_one() -> None:
+    store: dict[str, bytes] = {}
+    init_array(store, shape=2, chunks=1, dtype="|u1", compressor=None, fill_value=0, path="a")
+    store["a/b/.zarray"] = store["a/.zarray"]
+    store |= {"a/0": b"1", "a/b/0": b"22"}
+    problems = [str(problem) for problem in verify(store).problems]
+    assert len(problems) == len(set(problems))
+    assert sum("a/b/0" in problem for problem in problems) == 1
+
+
+@pytest.mark.parametrize("key", ["zarr.json", "a/zarr.json"])
+def test_a_document_of_version_3_that_cannot_be_read_is_a_problem(key: str) -> None:
+    inner: dict[str, bytes] = {}
+    init_array(inner, shape=2, chunks=1, dtype="|u1", compressor=None, fill_value=0, path="a")
+    inner["a/0"] = b"1"
+    migrate_2to3(inner, remove_v2=True)
+    store = FailingStore(inner, OSError(5, "Input/output error"), methods=["_get", "_get_many"], keys=[key])
+    assert (key, "unread") in {(problem.key, problem.kind) for problem in verify(store).problems}

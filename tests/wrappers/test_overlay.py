@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -393,3 +394,27 @@ def test_commits_and_rollbacks_between_any_two_steps_keep_what_is_seen():
                 assert self.store.listdir(path) == sorted(names)
 
     run_state_machine_as_test(Machine, settings=settings(max_examples=60, stateful_step_count=25, deadline=None))
+
+
+def test_a_key_that_is_in_both_stores_is_listed_once():
+    store = OverlayStore(DictStore(LOWER), DictStore())
+    store["a/0"] = b"new"
+    store["z"] = b"new"
+    assert sorted(store) == sorted([*LOWER, "z"])
+    assert sorted(store.keys_below("a")) == ["a/0", "a/1"]
+    assert len(store) == len(LOWER) + 1
+
+
+@pytest.mark.parametrize(
+    ("concurrent", "blocking", "expected"),
+    [(True, True, True), (False, False, True), (False, True, False), (True, False, True)],
+)
+def test_an_overlay_is_concurrent_where_its_upper_store_does_not_make_it_wait(concurrent, blocking, expected):
+    class Lower(DictStore):
+        capabilities = replace(DictStore.capabilities, concurrent=True)
+
+    class Upper(DictStore):
+        capabilities = replace(DictStore.capabilities, concurrent=concurrent, blocking=blocking)
+
+    assert OverlayStore(Lower(), Upper()).capabilities.concurrent is expected
+    assert OverlayStore(DictStore(), Upper()).capabilities.concurrent is False

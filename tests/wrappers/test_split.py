@@ -180,3 +180,17 @@ def test_chunks_that_cannot_be_listed_make_a_store_that_cannot_be_listed():
     with pytest.raises(UnsupportedOperation):
         list(store)
     assert store.getsize("a") == -1
+
+
+def test_a_document_among_the_chunks_is_out_of_sight_and_a_directory_of_that_name_is_not():
+    store = SplitStore({}, {"a/.zarray": b"{}", "a/0": b"1", "b/.zarray/0": b"2"})
+    assert store.listdir("a") == ["0"]
+    assert store.listdir("b") == [".zarray"]
+
+
+def test_a_rename_on_one_side_is_a_rename_of_that_store():
+    chunks = CountingStore({"a/0": b"1"})
+    store = SplitStore({}, chunks)
+    store.rename("a/0", "a/1")
+    assert chunks.calls["_rename"] == 1
+    assert chunks.calls["_set"] == chunks.calls["_get"] == 0
