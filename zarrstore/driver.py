@@ -219,6 +219,10 @@ class Driver:
         # Not in DRIVER either: where nothing can be told, nothing is.
         return ()
 
+    def _departures(self, path: str) -> Iterable[tuple[str, str]]:
+        """Yield how what is stored departs from what its name or form promises: a key or ``""``, and how."""
+        return ()
+
     def _contains(self, key: str) -> bool:
         try:
             self._get(key)

@@ -20,6 +20,7 @@ KINDS = {
     "undecodable": "a chunk that no codec decodes, or that has the wrong size",
     "unread": "a value or a directory that could not be read",
     "irregular": "an entry of a file system that is no value: a link that leads nowhere or out, a pipe",
+    "departure": "an archive that is not laid out as its name says (.ozx, RFC-9 of OME-NGFF)",
     "stale": "consolidated metadata that does not repeat the documents",
     "manifest": "a value that is not what the manifest says",
     "leftover": "a document of a version that the node does not have any more",

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError
+from zarrstore.errors import DestinationExistsError, MetadataError
+from zarrstore.metadata import documents
 from zarrstore.registry import open_store, store_class
 from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.grid import MAX_QUESTIONS
+from zarrstore.tools.listing import keys_of
 from zarrstore.tools.progress import Progress
 
 __all__ = ["pack", "unpack"]
@@ -55,6 +58,8 @@ def pack(
 
     Raises
     ------
+    MetadataError
+        The archive's name ends in ``.ozx``, and the root has no ``zarr.json`` that states a version of OME-Zarr.
     DestinationExistsError
         A file is there, at the beginning or at the end, and `overwrite` is False.
     LockedStoreError
@@ -69,7 +74,9 @@ def pack(
     Notes
     -----
     Entries are stored as they are, documents first and breadth first from the root, as the proposal for zipped Zarr
-    (RFC-9 of OME-Zarr) wants, so that a reader finds all metadata in one read. Written by
+    (RFC-9 of OME-Zarr) wants, so that a reader finds all metadata in one read. If the
+    name ends in ``.ozx``, all ``zarr.json`` come before all else, the archive ends in the format ZIP64, and its comment
+    states the version of OME-Zarr, as that proposal has it in March 2026. Written by
     `ZipStore.create_atomically`: beside `archive` under a reserved name, synced, then linked or renamed. After a kill,
     the next `pack` to the same place, or opening it for writing, deletes what was left. Source: this package.
 
@@ -86,25 +93,61 @@ def pack(
     """
     path = os.fsdecode(archive)
     zip_store: Any = store_class("zip")
+    is_ozx = path.lower().endswith(".ozx")
     with _opened(source) as src_store:
         if dry_run:
             if os.path.lexists(path) and not overwrite:
                 raise DestinationExistsError(str(source), path, "pass overwrite=True")
+            if is_ozx:
+                _check_ome(src_store)
             return copy_store(src_store, {}, dry_run=True, max_questions=max_questions)
         try:
             with zip_store.create_atomically(path, overwrite=overwrite) as dest_store:
-                return copy_store(
+                first = _set_documents(src_store, dest_store, max_questions) if is_ozx else (0, 0)
+                result = copy_store(
                     src_store,
                     dest_store,
                     verify=verify,
                     progress=progress,
                     documents_first=True,
                     max_questions=max_questions,
+                    if_exists="skip" if is_ozx else "raise",
                 )
+            counted = CopyResult(result[0] + first[0], result[1] - first[0], result[2] + first[1])
+            counted.errors, counted.notes, counted.n_deleted = result.errors, result.notes, result.n_deleted
+            return counted
         except FileExistsError as exc:
             if isinstance(exc, DestinationExistsError):
                 raise
             raise DestinationExistsError(str(source), path, "pass overwrite=True") from None
+
+
+def _set_documents(source: Store, dest: Store, max_questions: int | None) -> tuple[int, int]:
+    """Set every ``zarr.json`` of an OME-Zarr, breadth first, before all else; return their number and bytes."""
+    _check_ome(source)
+    keys = [key for key in keys_of(source, max_questions=max_questions) if k.name(key) == documents.ZARR_JSON]
+    values = source.getitems(sorted(keys, key=lambda key: (len(k.segments(key)), key)))
+    n_bytes = 0
+    for key, value in values.items():
+        dest[key] = value
+        n_bytes += len(value)
+    return len(keys), n_bytes
+
+
+def _check_ome(source: Store) -> None:
+    """Raise if what is to be packed as OME-Zarr is none."""
+    try:
+        document = documents.loads(source[documents.ZARR_JSON], documents.ZARR_JSON)
+        version = document["attributes"]["ome"]["version"]
+    except (KeyError, TypeError):
+        version = None
+    if not isinstance(version, str):
+        raise MetadataError(
+            documents.ZARR_JSON,
+            None,
+            "of the root states no version of OME-Zarr (0.5 or later), and .ozx holds nothing else; "
+            "migrate to version 3 first, or pack it as .zip",
+        )
 
 
 def unpack(

@@ -124,6 +124,8 @@ def verify(
     inspection = Inspection(looked_at, at, keys, missing, problems=unlisted, notes=list(notes))
     for key, reason in adapted._irregular(at):
         inspection.problem(key, "irregular", reason)
+    for key, reason in adapted._departures(at):
+        inspection.problem(key, "departure", reason)
     inspection.run()
     work = list(_tasks_of(inspection.plans)) if decode else []
     decoded = 0

@@ -91,6 +91,9 @@ class Wrapper(Store):
         # Its names may be no keys, so a wrapper that changes keys shows those of the inner store.
         return self.inner._irregular(self._to_inner(path))
 
+    def _departures(self, path: str) -> Iterable[tuple[str, str]]:
+        return self.inner._departures(self._to_inner(path))
+
     def _count(self) -> int:
         return self.inner._count()
 

@@ -10,7 +10,9 @@ from typing import Any, Self
 from zarrstore import keys as k
 from zarrstore.errors import LockedStoreError, UnsupportedOperation
 from zarrstore.stores.zip.codec import METHODS
+from zarrstore.stores.zip.end import find_end
 from zarrstore.stores.zip.opening import is_source
+from zarrstore.stores.zip.ozx import SUFFIX, departures
 from zarrstore.stores.zip.ranges import RangeSource, ValueRanges
 from zarrstore.stores.zip.recover import Recovery, recover
 from zarrstore.stores.zip.rewrite import discard, lock_existing, publish, sweep, temporary
@@ -50,6 +52,11 @@ class ZipStore(ArchiveValues):
         The folder of the archive below which all keys are. By default it is found: when one folder that holds a node
         of Zarr was packed whole, and nothing is beside it, its name is not part of the keys. ``""`` takes all
         names as they are. Archives that this class began name their root.
+    ozx : bool, optional
+        Whether the archive is one of OME-Zarr in one file (RFC-9): its directory names documents first, breadth first,
+        it ends in the format ZIP64, and its comment states the version of OME-Zarr that the root ``zarr.json`` states.
+        By default it is if its name ends in ``.ozx``. `pack` puts the entries themselves in that order too, and
+        `verify` says what departs from the RFC.
 
     Raises
     ------
@@ -122,6 +129,7 @@ class ZipStore(ArchiveValues):
         max_value_size: int | None = None,
         compact: bool = True,
         root: str | None = None,
+        ozx: bool | None = None,
     ) -> None:
         if mode not in _MODES:
             raise ValueError(f"mode is {mode!r}; it can be {', '.join(map(repr, _MODES))}")
@@ -142,6 +150,8 @@ class ZipStore(ArchiveValues):
         self.compact = compact
         self._dimension_separator = dimension_separator
         self._max_value_size = max_value_size
+        label = str(getattr(path, "key", self._label))
+        self._is_ozx = label.lower().endswith(SUFFIX) if ozx is None else ozx
         self._wanted_root = root if root is None else k.normalize_path(root)
         self._start(None)
 
@@ -254,7 +264,7 @@ class ZipStore(ArchiveValues):
         try:
             sweep(target)
             try:
-                store = cls(temporary(target), mode="x", **options)
+                store = cls(temporary(target), mode="x", **{"ozx": target.lower().endswith(SUFFIX)} | options)
             except FileExistsError:
                 raise LockedStoreError(label, "another process packs an archive for this place; let it end") from None
             yield store
@@ -395,6 +405,14 @@ class ZipStore(ArchiveValues):
         """
         label = os.fsdecode(path)
         return recover(os.path.abspath(label), label, None if dest is None else os.path.abspath(os.fsdecode(dest)))
+
+    def _departures(self, path: str) -> Iterable[tuple[str, str]]:
+        archive = self._opened()
+        if path or (isinstance(archive, Writer) and archive.stop != archive.whole_at):
+            return ()  # of an archive that is not flushed, nothing can be said
+        stop = archive.whole_at if isinstance(archive, Writer) else archive.file.size()
+        label = self._label if self._source is None else str(getattr(self._source, "key", ""))
+        return departures(archive, find_end(archive.file, stop)[0], label)
 
     # Copies of the object ------------------------------------------------------------------------------------------
 

@@ -38,11 +38,15 @@ _PLAIN = (0, fmt.UTF8, fmt.DESCRIBED_LATER, fmt.DESCRIBED_LATER | fmt.UTF8)
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold: the largest value, and the largest one unpacked, in bytes; whether it may use Zip64."""
+    """What an archive may hold, and how it is laid out.
+
+    The largest value, and the largest one unpacked, in bytes; whether it may use Zip64; whether it is one of ``.ozx``.
+    """
 
     value: int | None = None
     unpacked: int = 1 << 30
     zip64: bool = True
+    ozx: bool = False
 
     def of(self, method: int) -> int | None:
         """Return the largest value that an entry of this method may have."""

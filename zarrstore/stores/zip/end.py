@@ -21,7 +21,8 @@ class End(NamedTuple):
     """Where the directory is.
 
     `start` and `size` are of its bytes in the file, `entries` is the number of records it claims, `shift` the length of
-    what was put before the archive (to be added to every place that a record names), `stop` where the archive ends.
+    what was put before the archive (to be added to every place that a record names), `stop` where the archive ends,
+    `comment` what follows it, `is_zip64` whether it ends in that format.
     """
 
     start: int
@@ -29,6 +30,8 @@ class End(NamedTuple):
     entries: int
     shift: int
     stop: int
+    comment: bytes = b""
+    is_zip64: bool = False
 
 
 def find_end(file: File, length: int, tail_size: int = _TAIL) -> tuple[End, bytes]:
@@ -79,16 +82,18 @@ def _end_at(tail: bytes, at: int, tail_start: int) -> End | None:
     if stop > tail_start + len(tail):
         return None
     directory_end = place
+    is_zip64 = False
     wide = at - fmt.LOCATOR_FIELDS.size - fmt.END64_FIELDS.size
     if wide >= 0 and tail.startswith(fmt.LOCATOR64, at - fmt.LOCATOR_FIELDS.size) and tail.startswith(fmt.END64, wide):
         *_, disk, its_disk, _, count, size, offset = fmt.END64_FIELDS.unpack_from(tail, wide)
-        directory_end = tail_start + wide
+        directory_end, is_zip64 = tail_start + wide, True
     if (disk or its_disk) and disk != fmt.MOST_ENTRIES:
         raise NotAnArchiveError("is one part of an archive that is split over several files")
     start = directory_end - size
     if start < 0 or start - offset < 0:
         return None
-    return End(start, size, count, start - offset, stop)
+    written = tail[at + fmt.END_SIZE : stop - tail_start]
+    return End(start, size, count, start - offset, stop, written, is_zip64)
 
 
 def _directory_bytes(file: File, end: End, tail: bytes, tail_start: int) -> bytes | None:

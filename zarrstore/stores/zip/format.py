@@ -204,15 +204,26 @@ def central_record(header: bytes, name: bytes, csize: int, size: int, offset: in
     return b"".join((MADE_BY, fields, ATTRIBUTES, min(offset, LIMIT).to_bytes(4, "little"), name, extra))
 
 
-def end_records(count: int, size: int, offset: int) -> bytes:
-    """Return what closes an archive, whose directory has `count` records in `size` bytes from `offset` on."""
+def end_records(count: int, size: int, offset: int, comment: bytes = b"", *, wide: bool = False) -> bytes:
+    """Return what closes an archive, whose directory has `count` records in `size` bytes from `offset` on.
+
+    In the format ZIP64 where the numbers need it, or if `wide`.
+    """
     end = END_FIELDS.pack(
-        END, 0, 0, min(count, MOST_ENTRIES), min(count, MOST_ENTRIES), min(size, LIMIT), min(offset, LIMIT), 0
+        END,
+        0,
+        0,
+        min(count, MOST_ENTRIES),
+        min(count, MOST_ENTRIES),
+        min(size, LIMIT),
+        min(offset, LIMIT),
+        len(comment),
     )
-    if count < MOST_ENTRIES and size < LIMIT and offset < LIMIT:
+    end += comment
+    if not wide and count < MOST_ENTRIES and size < LIMIT and offset < LIMIT:
         return end
-    wide = END64_FIELDS.pack(END64, END64_FIELDS.size - 12, 45, 45, 0, 0, count, count, size, offset)
-    return wide + LOCATOR_FIELDS.pack(LOCATOR64, 0, offset + size, 1) + end
+    end64 = END64_FIELDS.pack(END64, END64_FIELDS.size - 12, 45, 45, 0, 0, count, count, size, offset)
+    return end64 + LOCATOR_FIELDS.pack(LOCATOR64, 0, offset + size, 1) + end
 
 
 # Fields of our own ---------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ class HeldArchive(Store):
     _flushed: Flushed | None = None
     #: Whether this is the copy of a writer, which becomes one itself when it is written to and that one has closed.
     _is_copy = False
+    _is_ozx = False
     _is_forked = False
     #: Where the archive ended when this writer closed it; None if it did not.
     _closed_at: int | None = None
@@ -76,7 +77,7 @@ class HeldArchive(Store):
             self._archive = open_reader(self.path, self._source, self._options(), flushed)
 
     def _options(self) -> Options:
-        limits = Limits(self._max_value_size, zip64=self.allowZip64)
+        limits = Limits(self._max_value_size, zip64=self.allowZip64, ozx=self._is_ozx)
         return Options(repr(self), self._label, limits, self.compression, self._wanted_root)
 
     def _open_to_write(self, mode: str) -> Writer:

@@ -16,6 +16,7 @@ from zarrstore import keys as k
 from zarrstore.errors import LockedStoreError
 from zarrstore.stores.zip.archive import Archive, Limits
 from zarrstore.stores.zip.file import OSFile, sync_directory
+from zarrstore.stores.zip.ozx import json_first
 from zarrstore.stores.zip.writer import Writer
 
 __all__ = ["discard", "lock_existing", "publish", "put", "rewrite", "sweep", "temporary"]
@@ -63,7 +64,16 @@ def rewrite(
     try:
         file.lock()
         file.copy_permissions(like)
-        writer = Writer.create(file, source.name, Limits(zip64=source.limits.zip64), compression, source.directory.root)
+        writer = Writer.create(
+            file,
+            source.name,
+            Limits(zip64=source.limits.zip64, ozx=source.limits.ozx),
+            compression,
+            source.directory.root,
+        )
+        if source.limits.ozx:
+            records = dict(entries)
+            entries = ((name, records[name]) for name in json_first(records))
         for name, record in entries:
             writer.copy_in(source, name, record)
         writer.flush()

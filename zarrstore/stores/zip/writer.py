@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from zarrstore import keys as k
 from zarrstore.errors import StoreReadError, UnsupportedOperation, ValueTooLargeError
+from zarrstore.metadata.documents import ZARR_JSON
 from zarrstore.stores.zip import format as fmt
+from zarrstore.stores.zip import ozx
 from zarrstore.stores.zip.archive import Archive, Limits
 from zarrstore.stores.zip.builder import EntryBuilder, Prepared, clock
 from zarrstore.stores.zip.codec import pack
@@ -86,12 +89,14 @@ class Writer(Archive):
         #: directory of all others has space behind them.
         self._reserved = self._ceiling = stop
         #: What closes the archive beside the records: the mark of the root, and the end.
-        self._closing = len(fmt.root_mark(directory.root)) + fmt.LONGEST_END
+        self._closing = len(fmt.root_mark(directory.root)) + fmt.LONGEST_END + ozx.LONGEST_COMMENT
         self._builder = EntryBuilder(directory.root, self.crc32)
         #: Largest value, in bytes, that goes the short way; -1 while none does.
         self._quick = -1
         self._plain = limits.zip64 and not compression and not directory.root and not directory.shift
         self._index: dict[str, bytes] = {}
+        #: The comment that the archive had, which stays.
+        self.comment = b""
 
     @classmethod
     def create(cls, file: OSFile, name: str, limits: Limits, compression: int, root: str = "") -> Writer:
@@ -103,7 +108,12 @@ class Writer(Archive):
         """Open the archive in `file` to append to it; NotAnArchiveError if it does not end as one."""
         length = file.size()
         end, raw = find_end(file, length)
-        return cls(file, name, Directory(file.label, raw, end, root), limits, compression, length, True)
+        if b'"jsonFirst"' in end.comment:  # what it says of the order has to stay true
+            limits = replace(limits, ozx=True)
+        writer = cls(file, name, Directory(file.label, raw, end, root), limits, compression, length, True)
+        writer.comment = end.comment
+        writer._closing += len(end.comment)
+        return writer
 
     # Changes -------------------------------------------------------------------------------------------------------
 
@@ -363,9 +373,12 @@ class Writer(Archive):
         try:
             if self._sync_failed:
                 self._write_again()
-            records = self._records()
+            records, comment = self._records(), self.comment
+            if self.limits.ozx:
+                comment = ozx.comment_of(self._root_document())
             directory = fmt.directory_of(records)
-            end = fmt.end_records(len(records), len(directory), self.stop - self._shift)
+            place = self.stop - self._shift
+            end = fmt.end_records(len(records), len(directory), place, comment, wide=self.limits.ozx)
             end_at = self.stop + len(directory)
             self.file.write((directory,), self.stop)
             # The length is final before the first sync, and what was reserved and is not needed goes back.
@@ -378,10 +391,17 @@ class Writer(Archive):
             self._settle_after_error()
 
     def _records(self) -> list[bytes]:
-        records = list(self.directory.index.values())
+        index = self.directory.index
+        records = list(map(index.__getitem__, ozx.json_first(index)) if self.limits.ozx else index.values())
         if records:
             records[0] = fmt.marked(records[0], self.directory.root)
         return records
+
+    def _root_document(self) -> bytes | None:
+        try:
+            return None if self.directory.root else self.get(ZARR_JSON)
+        except (KeyError, OSError, ValueTooLargeError):
+            return None
 
     def _sync(self) -> None:
         self._sync_failed = True
