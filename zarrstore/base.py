@@ -7,6 +7,7 @@ bytes, and are never overridden. What a backend overrides stands in `zarrstore.d
 
 from __future__ import annotations
 
+import importlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
@@ -117,6 +118,10 @@ class Store(Driver, MutableMapping[str, bytes]):
         return NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _repr_html_(self) -> str:
+        # The verbs stand above this layer, and a prompt that shows no HTML does not pay for them.
+        return str(importlib.import_module("zarrstore.tools.showing").html_of(self))
 
     def _place(self) -> object:
         """What makes two stores of this class equal; None if only identity does."""

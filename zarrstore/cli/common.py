@@ -23,9 +23,10 @@ from zarrstore.errors import StoreNotFoundError
 from zarrstore.keys import normalize_path
 from zarrstore.optional import require
 from zarrstore.registry import holds_hierarchy, open_store
+from zarrstore.shown import human_bytes, printable
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of
-from zarrstore.tools.progress import Progress, human_bytes
+from zarrstore.tools.progress import Progress
 
 __all__ = [
     "check_hierarchy",
@@ -208,11 +209,6 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], number
         # Text, since a key may look like rich's markup.
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     console().print(table)
-
-
-def printable(text: str) -> str:
-    """Return a key with control characters escaped: a name must not move the cursor of a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def echo_err(line: str) -> None:

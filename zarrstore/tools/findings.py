@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from zarrstore.shown import Shown
+
 __all__ = ["KINDS", "Problem", "VerifyReport"]
 
 #: Every kind of problem, and what it means.
@@ -54,8 +56,8 @@ class Problem:
         return f"{self.key}: {self.kind}: {self.reason}"
 
 
-@dataclass(frozen=True)
-class VerifyReport:
+@dataclass(frozen=True, repr=False)
+class VerifyReport(Shown):
     """Every problem found, and what was looked at. True if there is no problem.
 
     Parameters
@@ -89,6 +91,20 @@ class VerifyReport:
 
     def __bool__(self) -> bool:
         return not self.problems
+
+    def _title(self) -> str:
+        return (
+            f"{self.n_arrays:,} arrays, {self.n_groups:,} groups, {self.n_chunks:,} of {self.n_expected:,} chunks, "
+            f"{self.n_decoded:,} decoded: {len(self.problems):,} problems"
+            f"{'' if self.fully_checked else f', {len(self.notes):,} notes'}"
+        )
+
+    def _headers(self) -> tuple[str, ...]:
+        return ("key", "kind", "reason")
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = [(one.key, one.kind, one.reason) for one in self.problems]
+        return rows + [("", "note", note) for note in self.notes]
 
     @property
     def fully_checked(self) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from zarrstore.shown import Shown
+
 __all__ = ["MigratedNode", "MigrationReport"]
 
 
@@ -39,8 +41,8 @@ class MigratedNode:
     keys: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class MigrationReport:
+@dataclass(frozen=True, repr=False)
+class MigrationReport(Shown):
     """All nodes of a migration, in the order of their paths.
 
     Parameters
@@ -63,6 +65,16 @@ class MigrationReport:
     target: int
     dry_run: bool
     nodes: tuple[MigratedNode, ...] = field(default_factory=tuple)
+
+    def _title(self) -> str:
+        counts = ", ".join(f"{count:,} {action}" for action, count in self.counts().items()) or "no nodes"
+        return f"version {self.source} to {self.target}{' (dry run)' if self.dry_run else ''}: {counts}"
+
+    def _headers(self) -> tuple[str, ...]:
+        return ("path", "kind", "action", "notes")
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        return [(node.path or "/", node.kind, node.action, "; ".join(node.notes)) for node in self.nodes]
 
     def __iter__(self) -> Iterator[MigratedNode]:
         return iter(self.nodes)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from zarrstore.optional import require
+from zarrstore.shown import human_bytes
 
 __all__ = ["Progress", "human_bytes", "reporter"]
 
@@ -96,18 +97,3 @@ def _bar(total: int, label: str) -> Iterator[Callable[[Progress], object]]:
             )
 
         yield report
-
-
-def human_bytes(nbytes: float) -> str:
-    """Return a number of bytes as people read it.
-
-    Examples
-    --------
-    >>> human_bytes(999), human_bytes(123456)
-    ('999 B', '120.6 KiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if nbytes < 1024:
-            return f"{nbytes:,.0f} {unit}" if unit == "B" else f"{nbytes:,.1f} {unit}"
-        nbytes /= 1024
-    return f"{nbytes:,.1f} TiB"

@@ -14,6 +14,7 @@ from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import agreement, consolidated, documents, v2, v3rules
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, walk
+from zarrstore.shown import Shown
 from zarrstore.spelling import spellings_of, stored_chunk_keys_of
 from zarrstore.targets import Target, opens
 from zarrstore.tools.nearby import absent
@@ -40,8 +41,8 @@ class Repair:
     value: bytes | None
 
 
-@dataclass(frozen=True)
-class RepairReport:
+@dataclass(frozen=True, repr=False)
+class RepairReport(Shown):
     """All that was repaired, or would be. True if anything was to be done.
 
     Parameters
@@ -60,6 +61,18 @@ class RepairReport:
 
     def __bool__(self) -> bool:
         return bool(self.repairs)
+
+    def _title(self) -> str:
+        return f"{len(self.repairs):,} documents {'would be' if self.dry_run else 'were'} changed"
+
+    def _headers(self) -> tuple[str, ...]:
+        return ("key", "action", "reason")
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = [
+            (one.key, "delete" if one.value is None else "write", one.reason) for one in self.repairs
+        ]
+        return rows + [("", "note", note) for note in self.notes]
 
     def __iter__(self) -> Iterator[Repair]:
         return iter(self.repairs)

@@ -13,6 +13,7 @@ from zarrstore.errors import ConflictError, MetadataError, ReadOnlyError, Unsupp
 from zarrstore.metadata import documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, walk
+from zarrstore.shown import Shown
 from zarrstore.spelling import Spellings, spellings_of, stored_chunk_keys_of
 from zarrstore.targets import Target, opens
 from zarrstore.tools.consolidate import consolidated_updates
@@ -42,8 +43,8 @@ class RespelledArray:
     n_chunks: int
 
 
-@dataclass(frozen=True)
-class RespellReport:
+@dataclass(frozen=True, repr=False)
+class RespellReport(Shown):
     """All arrays whose chunks are renamed. True if there is any.
 
     Parameters
@@ -62,6 +63,18 @@ class RespellReport:
 
     def __bool__(self) -> bool:
         return bool(self.arrays)
+
+    def _title(self) -> str:
+        return f"the chunks of {len(self.arrays):,} arrays {'would be' if self.dry_run else 'were'} renamed"
+
+    def _headers(self) -> tuple[str, ...]:
+        return ("path", "before", "after", "chunks")
+
+    def _rows(self) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = [
+            (one.path or "/", one.before, one.after, f"{one.n_chunks:,}") for one in self.arrays
+        ]
+        return rows + [("", "", "note", note) for note in self.notes]
 
     def __iter__(self) -> Iterator[RespelledArray]:
         return iter(self.arrays)

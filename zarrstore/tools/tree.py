@@ -12,16 +12,18 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.nodes import Node, walk
+from zarrstore.shown import STYLE, Shown, clip, escape, fold, human_bytes, printable
 from zarrstore.targets import Target, opens
 from zarrstore.tools.grid import MAX_QUESTIONS
+from zarrstore.tools.info import describe_node
 from zarrstore.tools.listing import listing_of, present
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.repeated import repeated_nodes
 
-__all__ = ["TreeNode", "Usage", "du", "tree"]
+__all__ = ["TreeNode", "Usage", "Usages", "du", "tree"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TreeNode:
     """An array or group with those below it; `str` draws it.
 
@@ -33,11 +35,15 @@ class TreeNode:
         Where it is.
     children : tuple of TreeNode
         In natural order.
+    facts : mapping
+        What ``tree(..., sizes=True)`` found of an array: `chunks_initialized`, `chunks_expected`, `nbytes` and
+        `nbytes_stored`.
     """
 
     node: Node | None
     path: str
     children: tuple[TreeNode, ...] = field(default_factory=tuple)
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
@@ -52,7 +58,38 @@ class TreeNode:
         parts = [name, shape, dtype if isinstance(dtype, str) else "structure"]
         if chunks:
             parts.append(f"in chunks of {_sizes(chunks)}")
-        return " ".join(parts)
+        return " ".join([*parts, *self._amounts()])
+
+    def _amounts(self) -> list[str]:
+        """Bytes, ratio and how much is written, where they are known."""
+        stored, written = self.facts.get("nbytes_stored", -1), self.facts.get("chunks_initialized", 0)
+        if stored < 0:
+            return []
+        parts = [f"· {human_bytes(stored)}"]
+        expected, nbytes = self.facts.get("chunks_expected"), self.facts.get("nbytes")
+        if expected:
+            parts.append(f"· {written / expected:.0%} written")
+        if expected and nbytes and stored:
+            parts.append(f"· ratio {nbytes * written / expected / stored:.1f}")
+        return parts
+
+    def __repr__(self) -> str:
+        return clip("\n".join(map(printable, str(self).split("\n"))))
+
+    def _repr_html_(self) -> str:
+        return f'<div style="{STYLE}">{self._html(0)}</div>'
+
+    def _html(self, level: int) -> str:
+        is_array = self.node is not None and self.node.kind == "array"
+        name = k.name(self.path) or "/"
+        rest = f'<span style="opacity:.7">{escape(self.label[len(name) :])}</span>' if is_array else ""
+        line = f"{'▦ ' if is_array else ''}<b>{escape(name)}</b>{rest}"
+        if not self.children:
+            return f'<div style="margin-left:1.2em">{line}</div>'
+        inside = "".join(child._html(level + 1) for child in self.children[:_CHILDREN])
+        if len(self.children) > _CHILDREN:
+            inside += f'<div style="margin-left:1.2em">… and {len(self.children) - _CHILDREN:,} more</div>'
+        return fold(line, inside, is_open=level < 2)
 
     def __str__(self) -> str:
         return "\n".join(self._lines("", ""))
@@ -77,6 +114,10 @@ class TreeNode:
         return described
 
 
+#: Children of one group that a notebook shows.
+_CHILDREN = 100
+
+
 def _v3_chunks(document: Mapping[str, Any]) -> Any:
     grid = document.get("chunk_grid")
     configuration = grid.get("configuration") if isinstance(grid, Mapping) else None
@@ -88,7 +129,9 @@ def _sizes(sizes: Any) -> str:
 
 
 @opens(store="r")
-def tree(store: Target, path: object = "", *, depth: int | None = None, consolidated: bool = True) -> TreeNode:
+def tree(
+    store: Target, path: object = "", *, depth: int | None = None, consolidated: bool = True, sizes: bool = False
+) -> TreeNode:
     """Return the arrays and groups at and below a path as a tree that prints itself.
 
     Parameters
@@ -101,6 +144,8 @@ def tree(store: Target, path: object = "", *, depth: int | None = None, consolid
         How many levels to show.
     consolidated : bool, default True
         Take the consolidated metadata at `path` for what is there, as readers do. False looks into each directory.
+    sizes : bool, default False
+        Look at the chunks of each array too: bytes, ratio and how much is written. Cost: one listing an array.
 
     Raises
     ------
@@ -125,10 +170,11 @@ def tree(store: Target, path: object = "", *, depth: int | None = None, consolid
         └── bar (20, 20) <i4 in chunks of (10, 10)
     """
     at = k.normalize_path(path)
-    nodes = repeated_nodes(as_store(store), at, depth) if consolidated else {}
-    nodes = nodes or {node.path: node for node in walk(store, at, depth=depth)}
+    adapted = as_store(store)
+    nodes = repeated_nodes(adapted, at, depth) if consolidated else {}
+    nodes = nodes or {node.path: node for node in walk(adapted, at, depth=depth)}
     if not nodes:
-        raise absent(as_store(store), at, "array or group")
+        raise absent(adapted, at, "array or group")
     children: dict[str, list[str]] = {}
     seen = {at}
     for directory in nodes:
@@ -139,7 +185,9 @@ def tree(store: Target, path: object = "", *, depth: int | None = None, consolid
 
     def subtree(directory: str) -> TreeNode:
         ordered = sorted(children.get(directory, ()), key=k.natural_order)
-        return TreeNode(nodes.get(directory), directory, tuple(map(subtree, ordered)))
+        node = nodes.get(directory)
+        facts = describe_node(adapted, directory) if sizes and node is not None and node.kind == "array" else {}
+        return TreeNode(node, directory, tuple(map(subtree, ordered)), facts)
 
     return subtree(at)
 
@@ -163,6 +211,24 @@ class Usage:
     nkeys: int
 
 
+class Usages(list[Usage], Shown):
+    """What lies at and below each directory: a list that shows itself as a table."""
+
+    def _title(self) -> str:
+        return f"{human_bytes(self[0].nbytes)} in {self[0].nkeys:,} keys" if self else "nothing"
+
+    def _headers(self) -> tuple[str, ...]:
+        return ("bytes", "", "keys", "path")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            (f"{one.nbytes:,}" if one.nbytes >= 0 else "?", human_bytes(one.nbytes), f"{one.nkeys:,}", one.path or "/")
+            for one in self
+        ]
+
+    __repr__ = Shown.__repr__
+
+
 @opens(store="r")
 def du(
     store: Target,
@@ -170,7 +236,7 @@ def du(
     *,
     depth: int | None = None,
     max_questions: int | None = MAX_QUESTIONS,
-) -> list[Usage]:
+) -> Usages:
     """Return the bytes and keys at and below a path and each directory below it, the largest first.
 
     Parameters
@@ -198,7 +264,11 @@ def du(
     Examples
     --------
     >>> du({"a/x": b"123", "a/b/y": b"4567", "c": b""})
-    [Usage(path='', nbytes=7, nkeys=3), Usage(path='a', nbytes=7, nkeys=2), Usage(path='a/b', nbytes=4, nkeys=1)]
+    7 B in 3 keys
+      bytes       keys  path
+      7      7 B  3     /
+      7      7 B  2     a
+      4      4 B  1     a/b
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
@@ -217,7 +287,7 @@ def du(
                 unknown.add(directory)
     usages = [Usage(here, -1 if here in unknown else nbytes[here], nkeys[here]) for here in nkeys]
     usages = usages or [Usage(at, 0, 0)]
-    return sorted(usages, key=lambda usage: (usage.path != at, -usage.nbytes, k.natural_order(usage.path)))
+    return Usages(sorted(usages, key=lambda usage: (usage.path != at, -usage.nbytes, k.natural_order(usage.path))))
 
 
 def _between(key: str, level: int, depth: int | None) -> Iterator[str]:

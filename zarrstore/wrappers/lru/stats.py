@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zarrstore.shown import Shown, human_bytes
+
 __all__ = ["CacheStats", "Counts"]
 
 
@@ -14,8 +16,8 @@ class Counts:
         self.misses = self.missing_hits = self.fetches = self.joined = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
+@dataclass(frozen=True, slots=True, repr=False)
+class CacheStats(Shown):
     """What an `LRUStoreCache` did and holds, at one moment.
 
     Parameters
@@ -54,3 +56,16 @@ class CacheStats:
     tier_size: int
     tier_evictions: int
     tier_errors: int
+
+    def _title(self) -> str:
+        asked = self.hits + self.misses
+        share = f"{self.hits / asked:.0%} of {asked:,} reads hit, " if asked else ""
+        limit = "no limit" if self.max_size is None else human_bytes(self.max_size)
+        return f"cache: {share}{human_bytes(self.size)} of {limit} held"
+
+    def _headers(self) -> tuple[str, ...]:
+        return ("counter", "value")
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        values = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return [(name, "no limit" if value is None else f"{value:,}") for name, value in values]
