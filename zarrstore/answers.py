@@ -20,6 +20,7 @@ __all__ = [
     "content_length",
     "content_range",
     "is_plain",
+    "md5_of",
     "problem_of_body",
     "redirect_target",
 ]
@@ -259,3 +260,23 @@ class ValueReader:
             if (part.start, part.stop) == (start, stop) and len(answer.body) == stop - start:
                 return answer.body
         return self.get(key)[cut]  # it is not plainly the part that was asked for
+
+
+_MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+
+
+def md5_of(etag: str) -> str:
+    """Return the digest that an ETag of S3 is, as a listing tells digests; the empty string if it is none.
+
+    Notes
+    -----
+    The ETag of an object that was sent in one part is its MD5. One of several parts has a dash; one that was encrypted
+    with a key of its own has the same form and is no MD5, and then equals no other.
+
+    Examples
+    --------
+    >>> md5_of('"d41d8cd98f00b204e9800998ecf8427e"'), md5_of('"d41d8cd98f00b204e9800998ecf8427e-2"')
+    ('md5:d41d8cd98f00b204e9800998ecf8427e', '')
+    """
+    found = _MD5.fullmatch(etag)
+    return f"md5:{found[1]}" if found else ""

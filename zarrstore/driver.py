@@ -125,16 +125,23 @@ class Entry(NamedTuple):
     identity : str
         Differs between two values that this key had at different times (an ETag, size and times of a file, a
         checksum); ``""`` if the listing tells none.
+    digest : str
+        A checksum of the value alone, which another store may know too: ``"md5:..."``, ``"crc32:..."`` or
+        ``"sha256:..."``, in hexadecimal digits; ``""`` if the listing tells none. Equal ones prove equal values.
+    modified : float, seconds since 1970
+        When it was set, by the clock of the store; -1 if the listing does not tell it.
 
     Examples
     --------
-    >>> Entry("a/0.0")
-    Entry(key='a/0.0', nbytes=-1, identity='')
+    >>> Entry("a/0.0")[:3]
+    ('a/0.0', -1, '')
     """
 
     key: str
     nbytes: int = -1
     identity: str = ""
+    digest: str = ""
+    modified: float = -1.0
 
 
 class Extent(NamedTuple):

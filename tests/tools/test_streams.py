@@ -17,6 +17,8 @@ ENTRIES = st.lists(
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=4),
         st.integers(-1, 5),
         st.text("ab\n", max_size=2),
+        st.sampled_from(["", "md5:0a"]),
+        st.sampled_from([-1.0, 0.0, 1790000000.123456]),
     )
 )
 

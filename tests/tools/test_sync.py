@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from zarrstore.base import Capabilities
 from zarrstore.cli.group import run
 from zarrstore.errors import StoreNotFoundError
 from zarrstore.testing import CountingStore, FailingStore, Recorder
+from zarrstore.tools.manifest import manifest_of
 
 SOURCE = {".zgroup": b"{}", "a/.zarray": b"{}", "a/0": b"new", "a/1": b"longer", "a/2": b"same"}
 DEST = {
@@ -176,3 +179,117 @@ def test_every_surplus_key_is_deleted_once_and_counted() -> None:
     deleted = [str(event) for event in recorder.events if "delete" in str(event)]
     assert [sum(key in event for event in deleted) for key in ("s/.zarray", "s/0", "s/1")] == [1, 1, 1]
     assert dict(dest) == SOURCE
+
+
+# What listings prove -----------------------------------------------------------------------------------------------
+
+
+class Remote(CountingStore):
+    """A store as an object service is: its listing tells sizes, MD5 and times; reads and writes are counted."""
+
+    def __init__(self, inner: dict[str, bytes], modified: float = 1000.0, digest: str = "md5") -> None:
+        super().__init__(inner)
+        self.capabilities = replace(self.capabilities, concurrent=True)
+        self.modified, self.algorithm = modified, digest
+
+    def _details(self, path: str) -> Any:
+        for entry in self.inner._details(path):
+            value = self.inner._get(entry.key)
+            digest = {"md5": f"md5:{hashlib.md5(value).hexdigest()}", "": ""}[self.algorithm]
+            yield entry._replace(digest=digest, modified=self.modified)
+
+
+def many(count: int) -> dict[str, bytes]:
+    return {"a/.zarray": b"{}", **{f"a/{n}": b"%08d" % n for n in range(count)}}
+
+
+def test_what_two_listings_prove_to_be_equal_is_neither_read_nor_written() -> None:
+    source, dest = Remote(many(3000)), Remote(many(3000))
+    assert copy_store(source, dest, if_exists="differ")[:2] == (0, 3001)
+    assert (source.reads, dest.reads, dest.writes) == (0, 0, 0)
+    source.inner["a/7"] = b"-" * 8
+    assert copy_store(source, dest, if_exists="differ").n_copied == 1
+    assert dest["a/7"] == b"-" * 8
+
+
+def test_a_checksum_of_one_side_spares_reading_that_side() -> None:
+    source, dest = CountingStore(DictStore(many(10))), Remote(many(10))
+    source.inner["a/3"] = b"changed!"
+    assert copy_store(source, dest, if_exists="differ")[:2] == (1, 10)
+    assert dest.reads == 0
+    assert dest["a/3"] == b"changed!"
+    source, dest = Remote(many(10)), CountingStore(DictStore(many(10)))
+    assert copy_store(source, dest, if_exists="differ", checksum=True)[:2] == (0, 11)
+    assert (source.reads, dest.writes) == (0, 0)
+
+
+def test_a_manifest_of_the_destination_spares_reading_it() -> None:
+    dest = CountingStore(DictStore(many(10)))
+    known = manifest_of(dest.inner)
+    source = DictStore(many(10))
+    source["a/3"] = b"changed!"
+    assert copy_store(source, dest, if_exists="differ", manifest=known)[:2] == (1, 10)
+    assert dest.reads == 0
+
+
+def test_time_is_the_last_resort_and_is_noted() -> None:
+    source, dest = Remote(many(10), 1000.0, ""), Remote(many(10), 2000.0, "")
+    source.inner["a/3"] = b"changed!"
+    result = copy_store(source, dest, if_exists="differ")
+    # The document is compared all the same: it hides or shows an array.
+    assert result[:2] == (0, 11)
+    assert [method for method in source.calls if method.startswith("_get")] == ["_get_many"]
+    assert "10 chunks were taken for unchanged by size and time" in result.notes[0]
+    result = copy_store(source, dest, if_exists="differ", checksum=True)
+    assert (result[:2], result.notes) == ((1, 10), [])
+    source.modified = 3000.0
+    source.inner["a/4"] = b"CHANGED!"
+    assert copy_store(source, dest, if_exists="differ")[:2] == (1, 10)
+
+
+def test_on_one_machine_time_proves_nothing(tmp_path: Path) -> None:
+    source, dest = DirectoryStore(tmp_path / "s"), DirectoryStore(tmp_path / "d")
+    source.update(many(3))
+    dest.update({**many(3), "a/1": b"differs!"})
+    result = copy_store(source, dest, if_exists="differ")
+    assert (result[:2], result.notes) == ((1, 3), [])
+
+
+def test_zips_tell_their_checksums(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s.zip", mode="w") as one, open_store(tmp_path / "d.zip", mode="w") as other:
+        one.update(many(5))
+        other.update({**many(5), "a/1": b"differs!"})
+        one.flush()
+        other.flush()
+        source, dest = CountingStore(one), CountingStore(other)
+        source._details, dest._details = one._details, other._details  # type: ignore[method-assign]
+        assert copy_store(source, dest, if_exists="differ", dry_run=True)[:2] == (1, 5)
+        assert (source.reads, dest.reads) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("includes", "excludes", "wanted"),
+    [
+        (["a"], [], {"a/.zarray", "a/0", "deep/a/0"}),
+        (["/a"], [], {"a/.zarray", "a/0"}),
+        (["/a/", "*.zarr"], [], {"a/.zarray", "a/0", "x.zarr/0", "deep/y.zarr"}),
+        (["**/0"], [], {"a/0", "deep/a/0", "x.zarr/0"}),
+        (["/d**/0"], [], {"deep/a/0"}),
+        (["[ab]/?"], [], {"a/0", "deep/a/0", "b/1"}),
+        ([], ["0", "*.zarr"], {"a/.zarray", "b/1", "ab"}),
+        (["a", "b"], [".z*"], {"a/0", "deep/a/0", "b/1"}),
+        (["[!a]/1"], [], {"b/1"}),
+    ],
+)
+def test_an_include_alone_means_only_those(includes: list[str], excludes: list[str], wanted: set[str]) -> None:
+    names = ("a/.zarray", "a/0", "ab", "b/1", "deep/a/0", "x.zarr/0", "deep/y.zarr")
+    dest: dict[str, bytes] = {}
+    source = {f"from/{name}": b"" for name in names}
+    copy_store(source, dest, "from", "to", include_globs=includes, exclude_globs=excludes)
+    assert dest.keys() == {f"to/{name}" for name in wanted}
+
+
+def test_keys_that_globs_leave_out_are_not_deleted() -> None:
+    dest = dict(DEST)
+    copy_store(SOURCE, dest, exclude_globs=["/b"], if_exists="differ", delete=True)
+    assert set(dest) == set(DEST)

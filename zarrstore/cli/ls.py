@@ -51,7 +51,7 @@ def command(
         )
     shown = [
         ("directory" if nbytes is None else "key", nbytes, key if recursive else k.name(key))
-        for key, nbytes, identity in (entry if not _is_directory(entry) else (entry.key, None, "") for entry in entries)
+        for key, nbytes in ((entry.key, None if _is_directory(entry) else entry.nbytes) for entry in entries)
     ]
     if as_json:
         print_json([{"name": name, "kind": kind, "nbytes": nbytes} for kind, nbytes, name in shown])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.answers import md5_of
 from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
@@ -311,8 +312,10 @@ def _is_out_of_range(exc: StoreReadError) -> bool:
 
 def _described(found: Mapping[str, Any]) -> Entry:
     """Return the entry of an object that obstore describes."""
-    identity = found.get("e_tag") or f"{found.get('last_modified')}-{found['size']}"
-    return Entry(found["path"], int(found["size"]), str(identity).strip('"'))
+    tag, time = str(found.get("e_tag") or ""), found.get("last_modified")
+    identity = tag or f"{time}-{found['size']}"
+    modified = -1.0 if time is None else time.timestamp()
+    return Entry(found["path"], int(found["size"]), identity.strip('"'), md5_of(tag), modified)
 
 
 def _is_refused(exc: Exception) -> bool:

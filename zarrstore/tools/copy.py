@@ -16,10 +16,17 @@ from zarrstore.base import Entry, Store
 from zarrstore.errors import ReadOnlyError, StoreNotFoundError, UnsupportedOperation, ZarrStoreError
 from zarrstore.targets import Target, opens
 from zarrstore.tools.copying import Copying, Transfer, both_travel
+from zarrstore.tools.globs import Globs
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
+from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import listing_of, require
+<<<<<<< HEAD
 from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
+=======
+from zarrstore.tools.manifest import read_manifest
+from zarrstore.tools.plan import Paths, Selection, make_plan
+>>>>>>> 719a8f6 (sync tells what differs by sizes, checksums and times of listings)
 from zarrstore.tools.progress import Progress, reporter
 
 __all__ = ["MEMORY", "CopyError", "CopyResult", "copy_store"]
@@ -46,7 +53,7 @@ class CopyResult(_Counts):
     errors : dict of str to str
         Source keys that could not be copied, and why.
     notes : list of str
-        What the listing of the source cannot tell, if it is not complete.
+        What the listing of the source cannot tell, if it is not complete; how many values were judged by time.
     n_deleted : int
         Keys that were deleted, with ``delete=True``.
 
@@ -109,6 +116,10 @@ def copy_store(
     memory: int = MEMORY,
     max_questions: int | None = MAX_QUESTIONS,
     delete: bool = False,
+    include_globs: Sequence[str] = (),
+    exclude_globs: Sequence[str] = (),
+    checksum: bool = False,
+    manifest: str | os.PathLike[str] | Mapping[str, str] | None = None,
 ) -> CopyResult:
     """Copy values as they are from any mapping to any mapping, documents last.
 
@@ -126,7 +137,9 @@ def copy_store(
         For the regular expressions.
     if_exists : {'raise', 'skip', 'replace', 'differ'}
         What to do with a key that is at the destination already. 'raise' looks before anything is written. 'differ'
-        replaces values that are not the same: told by their sizes, where both listings have them, else by reading both.
+        replaces values that are not the same: by size and checksum, where both listings have them (the ETag of S3, the
+        CRC of a zip); where one of the two stores is remote, by size and time (a chunk that was set at the destination
+        after it was last set at the source counts as unchanged, and `notes` says how many did); else by reading.
     dry_run : bool, default False
         Plan and report, and write nothing.
     log : callable, path, file or None
@@ -160,7 +173,14 @@ def copy_store(
         None sets no limit.
     delete : bool, default False
         When all is copied without an error, delete the keys below `dest_path` that the source does not have, documents
-        first. Keys that `excludes` leaves out stay.
+        first. Keys that `excludes` and the globs leave out stay.
+    include_globs, exclude_globs : sequence of str
+        Paths and globs relative to `source_path`, see `zarrstore.tools.globs.Globs`: includes alone mean only those.
+    checksum : bool, default False
+        With 'differ', time proves nothing: what checksums of listings do not tell is read.
+    manifest : path-like or mapping, optional
+        With 'differ', the SHA-256 of what is at the destination, as `write_manifest` writes it: the destination is then
+        not read.
 
     Returns
     -------
@@ -217,7 +237,8 @@ def copy_store(
     if not dest_store.capabilities.writable and not dry_run:
         raise ReadOnlyError("a copy", dest_store)
     paths = Paths(k.normalize_path(source_path), k.normalize_path(dest_path))
-    selection = Selection(excludes, includes, flags)
+    globs = Globs(include_globs, exclude_globs) if include_globs or exclude_globs else None
+    selection = Selection(excludes, includes, flags, globs, paths.source)
     is_key = require(src_store, paths.source)
     if is_key and not paths.dest:
         paths = Paths(paths.source, k.name(paths.source))
@@ -237,6 +258,7 @@ def copy_store(
                 "verify": verify,
                 "documents_first": documents_first,
                 "delete": delete,
+                **({"globs": [list(include_globs), list(exclude_globs)]} if globs is not None else {}),
             }
             copying.journal = stack.enter_context(Journal(resume, job))
         details = (
@@ -260,6 +282,8 @@ def copy_store(
                 write_line(f"note: {note}")
             if not listing.certain:
                 write_line(f"note: {listing.n_questions:,} chunks are asked for by name")
+        known = read_manifest(manifest) if isinstance(manifest, str | os.PathLike) else manifest
+        judge = Judge(src_store, dest_store, checksum=checksum, manifest=known)
         plan = stack.enter_context(
             closing(
                 make_plan(
@@ -273,9 +297,17 @@ def copy_store(
                     copying.skipped,
                     delete=delete,
                     memory=memory,
+                    judge=judge,
                 )
             )
         )
+        notes = list(listing.notes)
+        if judge.n_by_time:
+            notes.append(
+                f"{judge.n_by_time:,} chunks were taken for unchanged by size and time; checksum=True looks at all"
+            )
+            if write_line is not None:
+                write_line(f"note: {notes[-1]}")
         if plan.surplus and not plan and not copying.n_skipped:
             raise StoreNotFoundError(
                 src_store, "keys to copy: there is none, and delete=True would empty the destination"
@@ -297,7 +329,7 @@ def copy_store(
             copying.run(plan, transfer, documents_first)
         result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
         result.errors = copying.errors
-        result.notes = list(listing.notes)
+        result.notes = notes
         result.n_deleted = copying.n_deleted
         if write_line is not None:
             write_line(_summary(result, dry_run))

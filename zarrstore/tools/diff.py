@@ -93,7 +93,7 @@ def diff(
         both = [entry.key for entry in batch if not entry.identity]
         mine, yours = one.values(both), other.values(both)
         largest = 0
-        for name, _, kind in batch:
+        for name, _, kind, *_ in batch:
             if not kind:
                 value, counterpart = mine(name), yours(name)
                 kind = _kind(value, counterpart)

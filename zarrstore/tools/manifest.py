@@ -105,7 +105,7 @@ def values_of(
         with allowed(_MEMORY):
             found = adapted._get_many([entry.key for entry in batch])
         largest = 0
-        for key, _, _ in batch:
+        for key, *_ in batch:
             value = value_or_none(found, key)
             if value is not None:
                 largest = max(largest, len(value))

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from zarrstore import keys as k
-from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
 from zarrstore.errors import DestinationExistsError, UnsupportedOperation
-from zarrstore.tools.batches import Batches
+from zarrstore.tools.globs import Globs
 from zarrstore.tools.holding import document_order, is_document
 from zarrstore.tools.journal import Journal
+from zarrstore.tools.judging import Judge, plan_what_differs
 from zarrstore.tools.listing import Listing
 from zarrstore.tools.streams import Spool, merge, sort_entries
 
@@ -45,13 +45,18 @@ class Paths:
             return self.dest
         return k.check_key(k.replace_root(key, self.source, self.dest))
 
+    def relative(self, key: str) -> str:
+        """Return the name of a source key relative to the path that is copied."""
+        return key if not self.source or key == self.source else k.replace_root(key, self.source, "")
+
     def to_source(self, key: str) -> str:
         """Return the source key of a destination key."""
         return key if self.source == self.dest else k.replace_root(key, self.dest, self.source)
 
 
 class Selection:
-    """Which keys are copied: those in which no exclude is found, or in which an include is found too.
+    """Which keys are copied: those in which no exclude is found, or in which an include is found too; of these, those
+    that the globs take.
 
     Examples
     --------
@@ -65,19 +70,27 @@ class Selection:
         excludes: str | Sequence[str] | None = None,
         includes: str | Sequence[str] | None = None,
         flags: int = 0,
+        globs: Globs | None = None,
+        path: str = "",
     ) -> None:
         self.excludes = [re.compile(pattern, flags) for pattern in _patterns(excludes)]
         self.includes = [re.compile(pattern, flags) for pattern in _patterns(includes)]
+        self.globs = globs
+        self._lead = len(k.prefix(path))
 
     def takes(self, key: str) -> bool:
         """Tell whether a key is copied."""
+        if self.globs is not None and not self.globs.take(key[self._lead :]):
+            return False
         if not any(pattern.search(key) for pattern in self.excludes):
             return True
         return any(pattern.search(key) for pattern in self.includes)
 
     def filter(self, entries: Iterable[Entry]) -> Iterable[Entry]:
         """Return the entries that are copied."""
-        return filter(lambda entry: self.takes(entry.key), entries) if self.excludes else entries
+        if not self.excludes and self.globs is None:
+            return entries
+        return filter(lambda entry: self.takes(entry.key), entries)
 
 
 def _patterns(given: str | Sequence[str] | None) -> Sequence[str]:
@@ -141,7 +154,7 @@ class _State(NamedTuple):
 
     entry: Entry
     is_there: bool = False
-    dest_nbytes: int = -1
+    found: Entry | None = None  # what the listing of the destination tells
     done: str = ""
     kept: bool = False
 
@@ -158,6 +171,7 @@ def make_plan(
     *,
     delete: bool = False,
     memory: int = 128 << 20,
+    judge: Judge | None = None,
 ) -> Plan:
     """Decide what to copy.
 
@@ -169,6 +183,8 @@ def make_plan(
         Whether to plan what is at the destination and not at the source: keys that the selection leaves out stay.
     memory : int, bytes
         What the values that are compared may take together.
+    judge : Judge, optional
+        With `if_exists` 'differ', tells what listings prove.
 
     Raises
     ------
@@ -191,7 +207,7 @@ def make_plan(
         _plan_the_rest(plan, states, source, skipped)
         return plan
     if if_exists == "differ":
-        _plan_what_differs(plan, states, source, dest, paths, skipped, memory)
+        plan_what_differs(plan, states, source, dest, paths, skipped, memory, judge or Judge(source, dest))
         return plan
     for state in states:
         if not state.is_there or if_exists == "replace":
@@ -219,7 +235,7 @@ def _at_destination(
     there = sort_entries(entry._replace(key=paths.to_source(entry.key)) for entry in _entries_at(dest, paths, details))
     for state, found in merge(states, there, _key, lambda entry: entry.key):
         if state is not None and found is not None:
-            yield state._replace(is_there=True, dest_nbytes=found.nbytes)
+            yield state._replace(is_there=True, found=found)
         elif state is not None:
             yield state._replace(is_there=_has_alias(dest, paths.to_dest(state.entry.key), surplus is not None))
         elif found is not None and surplus is not None and selection.takes(found.key):
@@ -241,47 +257,6 @@ def _entries_at(dest: Store, paths: Paths, details: bool) -> Iterator[Entry]:
     yield from dest._details(paths.dest) if details else map(Entry, dest.keys_below(paths.dest))
     if paths.dest and paths.dest in dest:
         yield Entry(paths.dest)
-
-
-def _plan_what_differs(
-    plan: Plan,
-    states: Iterator[_State],
-    source: Store,
-    dest: Store,
-    paths: Paths,
-    skipped: Callable[[str], object],
-    memory: int,
-) -> None:
-    """Plan the keys whose values differ: by their sizes, where both listings tell them, else by their bytes."""
-
-    def unsure() -> Iterator[Entry]:
-        for state in states:
-            sizes = state.entry.nbytes, state.dest_nbytes
-            if not state.is_there or (-1 not in sizes and sizes[0] != sizes[1]):
-                plan.add(state.entry)
-            else:
-                yield state.entry
-
-    careful = source.capabilities.concurrent or dest.capabilities.concurrent
-    batches = Batches(memory // 2, memory // 2, careful)
-    for batch, _ in batches.cut(unsure()):
-        with allowed(max(1, memory // 2)):
-            mine = source._get_many([entry.key for entry in batch])
-            theirs = dest._get_many([paths.to_dest(entry.key) for entry in batch])
-        largest = 0
-        for entry in batch:
-            try:
-                value, other = mine[entry.key], theirs[paths.to_dest(entry.key)]
-            except Exception:
-                plan.add(entry)  # the copy meets the same error, and reports it
-                continue
-            largest = max(largest, len(value), len(other))
-            if value == other:
-                skipped(entry.key)
-            else:
-                plan.add(entry)
-            del value, other
-        batches.learn(largest)
 
 
 def _key(state: _State) -> str:

@@ -100,7 +100,7 @@ def sort_entries(entries: Iterable[Entry], limit: int = _LIMIT) -> Iterator[Entr
     Examples
     --------
     >>> [tuple(entry) for entry in sort_entries([Entry("b", 1), Entry("a", 1), Entry("b", 2)], limit=1)]
-    [('a', 1, ''), ('b', 2, '')]
+    [('a', 1, '', '', -1.0), ('b', 2, '', '', -1.0)]
     """
     source = iter(entries)
     first = _run(islice(source, limit))
@@ -165,11 +165,11 @@ def _closable(items: Iterable[Any]) -> Any:
     yield from items
 
 
-# A key holds no NUL, so NUL ends each of the three fields of an entry.
+# A key holds no NUL, so NUL ends each of the five fields of an entry.
 
 
 def _packed(entries: Iterable[Entry]) -> bytes:
-    return "".join(f"{key}\0{nbytes}\0{identity}\0" for key, nbytes, identity in entries).encode()
+    return "".join(f"{key}\0{size}\0{name}\0{digest}\0{time}\0" for key, size, name, digest, time in entries).encode()
 
 
 def _unpacked(file: IO[bytes], start: int, stop: int) -> Iterator[Entry]:
@@ -179,7 +179,8 @@ def _unpacked(file: IO[bytes], start: int, stop: int) -> Iterator[Entry]:
         block = file.read(min(_BLOCK, stop - start))
         start += len(block)
         *fields, rest = (rest + block).split(b"\0")
-        whole = len(fields) - len(fields) % 3
-        for at in range(0, whole, 3):
-            yield Entry(str(fields[at], "utf-8"), int(fields[at + 1]), str(fields[at + 2], "utf-8"))
+        whole = len(fields) - len(fields) % 5
+        for at in range(0, whole, 5):
+            key, size, name, digest, time = fields[at : at + 5]
+            yield Entry(str(key, "utf-8"), int(size), str(name, "utf-8"), str(digest, "utf-8"), float(time))
         rest = b"\0".join([*fields[whole:], rest])

@@ -128,7 +128,8 @@ class DirectoryReader(Store):
             raise KeyError(key)
         # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
         times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
-        return Entry(key, status.st_size, f"{status.st_ino:x}-{status.st_size:x}-{times}")
+        identity = f"{status.st_ino:x}-{status.st_size:x}-{times}"
+        return Entry(key, status.st_size, identity, modified=status.st_mtime)
 
     def _status(self, key: str) -> os.stat_result | None:
         """Return the status of the file that holds a value, None if there is none."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.answers import md5_of
 from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, UnsupportedOperation
 from zarrstore.stores.fsspec import filesystems
@@ -34,7 +35,9 @@ class Listing(Reading):
         for page in self._pages(path, k.prefix(path)):
             for item in page.get("Contents", ()):
                 if key := self._object_key(item):
-                    yield Entry(key, int(item["Size"]), str(item.get("ETag", "")).strip('"'))
+                    tag, time = str(item.get("ETag", "")), item.get("LastModified")
+                    modified = -1.0 if time is None else time.timestamp()
+                    yield Entry(key, int(item["Size"]), tag.strip('"'), md5_of(tag), modified)
 
     def _object_key(self, item: Mapping[str, Any]) -> str:
         assert isinstance(self._requests, S3Requests)

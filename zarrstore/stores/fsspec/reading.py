@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zarrstore.allowance import Found, allowance
-from zarrstore.answers import Answer
+from zarrstore.answers import Answer, md5_of
 from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.driver import Extent
@@ -74,7 +74,7 @@ class Reading(Place):
         if isinstance(self._requests, S3Requests):
             answer = self._ask("HEAD", key, {})
             size, etag = answer.headers.get("Content-Length"), answer.headers.get("Etag", "")
-            return Entry(key, -1 if size is None else int(size), etag.strip('"'))
+            return Entry(key, -1 if size is None else int(size), etag.strip('"'), md5_of(etag))
         if self._reader is not None:
             return super()._entry(key)
         return described(key, self._info(key))

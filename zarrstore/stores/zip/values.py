@@ -70,7 +70,7 @@ class ArchiveValues(HeldArchive):
         for key in self._keys(path):
             with suppress(KeyError):  # deleted meanwhile
                 entry = archive.entry(key)
-                yield Entry(key, entry.size, f"{entry.crc:08x}-{entry.size}")
+                yield Entry(key, entry.size, f"{entry.crc:08x}-{entry.size}", f"crc32:{entry.crc:08x}")
 
     def _extent(self, key: str) -> Extent | None:
         found = self._opened().stored_place(key)
