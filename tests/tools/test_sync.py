@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from zarrstore.cli.group import run
 from zarrstore.errors import StoreNotFoundError
 from zarrstore.testing import CountingStore, FailingStore, Recorder
 from zarrstore.tools.manifest import manifest_of
+from zarrstore.tools.throttle import ThrottledStore
 
 SOURCE = {".zgroup": b"{}", "a/.zarray": b"{}", "a/0": b"new", "a/1": b"longer", "a/2": b"same"}
 DEST = {
@@ -293,3 +295,25 @@ def test_keys_that_globs_leave_out_are_not_deleted() -> None:
     dest = dict(DEST)
     copy_store(SOURCE, dest, exclude_globs=["/b"], if_exists="differ", delete=True)
     assert set(dest) == set(DEST)
+
+
+def test_the_command_line_takes_globs_and_prints_what_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, dest = str(tmp_path / "s"), str(tmp_path / "d")
+    DirectoryStore(source).update({**SOURCE, "b/.zarray": b"{}", "b/0": b"1"})
+    assert run(["sync", source, dest, "--include", "/b", "--exclude", ".z*", "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert set(DirectoryStore(dest)) == {"b/0"}
+    assert run(["sync", source, dest, "--json-lines", "--retries", "2", "--bwlimit", "100", "--checksum"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {"action": "skip", "key": "b/0", "dest_key": "b/0"} in lines
+    assert {"action": "copy", "key": "a/0", "dest_key": "a/0"} in lines
+    assert (lines[-1]["action"], lines[-1]["copied"], lines[-1]["skipped"]) == ("end", 6, 1)
+
+
+def test_a_rate_holds_for_all_that_is_written() -> None:
+    waits: list[float] = []
+    dest = ThrottledStore({}, rate=100, sleep=waits.append, clock=lambda: 0.0)
+    copy_store({f"a/{n}": bytes(50) for n in range(10)}, dest)
+    assert max(waits) == 5.0

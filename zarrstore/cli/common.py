@@ -248,6 +248,39 @@ def confirm(question: str, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
+# Copies -------------------------------------------------------------------------------------------------------------
+
+
+def selection_options(command: F) -> F:
+    """``--include`` and ``--exclude``."""
+    exclude = click.option(
+        "--exclude", "excludes", multiple=True, metavar="GLOB", help="Leave out a path, or what a glob matches."
+    )
+    include = click.option(
+        "--include", "includes", multiple=True, metavar="GLOB", help="Take only this path, or what this glob matches."
+    )
+    return exclude(include(command))
+
+
+def transfer_options(command: F) -> F:
+    """How a copy goes on, and what it prints."""
+    for option in (
+        click.option("--checksum", is_flag=True, help="With 'differ': time proves nothing, look at checksums."),
+        click.option(
+            "--manifest",
+            type=click.Path(exists=True, dir_okay=False),
+            help="With 'differ': SHA-256 of DEST's values.",
+        ),
+        click.option("--retries", type=click.IntRange(min=0), default=0, help="Try what fails so often again."),
+        click.option("--bwlimit", type=click.FloatRange(min=0, min_open=True), metavar="MIB", help="MiB a second."),
+        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+        click.option("--json-lines", is_flag=True, help="Print one JSON object for each key, and one at the end."),
+        click.option("-v", "--verbose", is_flag=True, help="Print a line for each key."),
+    ):
+        command = option(command)
+    return command
+
+
 # Executors ----------------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
+from zarrstore.base import Store
 from zarrstore.cli.common import (
     dry_run_option,
     echo_err,
@@ -18,14 +21,18 @@ from zarrstore.cli.common import (
     printable,
     progress,
     questions_option,
+    selection_options,
     storage_options,
     target_argument,
+    transfer_options,
     with_executor,
 )
 from zarrstore.keys import normalize_path
 from zarrstore.tools.copy import MEMORY, copy_store
 from zarrstore.tools.listing import require
 from zarrstore.tools.plan import IfExists
+from zarrstore.tools.throttle import ThrottledStore
+from zarrstore.wrappers.retry import RetryStore
 
 
 @click.command()
@@ -33,8 +40,7 @@ from zarrstore.tools.plan import IfExists
 @target_argument("dest")
 @path_option("--source-path", "Copy what is at and below this path.")
 @path_option("--dest-path", "Copy it to this path.")
-@click.option("--exclude", "excludes", multiple=True, metavar="REGEX", help="Leave out keys in which this is found.")
-@click.option("--include", "includes", multiple=True, metavar="REGEX", help="But not those in which this is.")
+@selection_options
 @click.option(
     "--if-exists", type=click.Choice(["raise", "skip", "replace", "differ"]), default="raise", show_default=True
 )
@@ -43,8 +49,8 @@ from zarrstore.tools.plan import IfExists
     "--resume", metavar="JOURNAL", callback=not_empty, help="Go on where a copy with this journal was interrupted."
 )
 @click.option("--verify", is_flag=True, help="Read every value back and compare.")
+@transfer_options
 @click.option("--memory", type=click.IntRange(min=1), default=MEMORY >> 20, show_default=True, help="MiB for values.")
-@click.option("-v", "--verbose", is_flag=True, help="Print a line for each key.")
 @questions_option
 @executor_options
 @dry_run_option
@@ -65,6 +71,12 @@ def command(
     verify: bool,
     memory: int,
     verbose: bool,
+    quiet: bool,
+    json_lines: bool,
+    checksum: bool,
+    manifest: str | None,
+    retries: int,
+    bwlimit: float | None,
     max_questions: int,
     jobs: int | None,
     dask: str | None,
@@ -79,39 +91,70 @@ def command(
         echo_questions(src_store, source_path, max_questions)
         with opened_destination(dest, dry_run, storage_option) as dest_store, with_executor(jobs, dask) as executor:
             result = copy_store(
-                src_store,
-                dest_store,
+                RetryStore(src_store, retries + 1) if retries else src_store,
+                _limited(dest_store, retries, bwlimit),
                 source_path,
                 dest_path,
-                excludes=excludes,
-                includes=includes,
+                include_globs=includes,
+                exclude_globs=excludes,
+                checksum=checksum,
+                manifest=manifest,
                 if_exists=if_exists,
                 dry_run=dry_run,
-                log=(lambda line: click.echo(printable(line))) if verbose and not as_json else None,
+                log=_JsonLines() if json_lines else _echo if verbose and not as_json else None,
                 executor=executor,
                 resume=resume,
                 verify=verify,
-                progress=progress("copy"),
+                progress=None if quiet else progress("copy"),
                 errors="collect",
                 memory=memory << 20,
                 max_questions=max_questions,
                 delete=delete,
             )
     copied, skipped, nbytes = result
-    if as_json:
-        print_json(
-            {
-                "dry_run": dry_run,
-                "copied": copied,
-                "skipped": skipped,
-                "deleted": result.n_deleted,
-                "nbytes": nbytes,
-                "errors": result.errors,
-            }
-        )
+    facts = {
+        "dry_run": dry_run,
+        "copied": copied,
+        "skipped": skipped,
+        "deleted": result.n_deleted,
+        "nbytes": nbytes,
+        "errors": result.errors,
+        "notes": result.notes,
+    }
+    if json_lines:
+        click.echo(json.dumps({"action": "end", **facts}))
+    elif as_json:
+        print_json(facts)
     for key, reason in result.errors.items():
         echo_err(f"error {key}: {reason}")
+    if quiet:
+        ctx.exit(1 if result.errors else 0)
+    for note in result.notes:
+        if "by size and time" in note:
+            echo_err(f"note: {note.replace('checksum=True', '--checksum')}")
     verb = "would copy" if dry_run else "copied"
     deleted = f", {'would delete' if dry_run else 'deleted'} {result.n_deleted:,}" if delete else ""
     echo_err(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}{deleted}, errors {len(result.errors):,}")
     ctx.exit(1 if result.errors else 0)
+
+
+def _echo(line: str) -> None:
+    click.echo(printable(line))
+
+
+class _JsonLines:
+    """Takes each event of a copy as one line of JSON."""
+
+    def __call__(self, line: str) -> None:
+        """Pass over the lines of text, which the last object repeats."""
+
+    def event(self, action: str, key: str, dest_key: str, reason: str) -> None:
+        """Print one event."""
+        parts = {"action": action, "key": key, "dest_key": dest_key, "reason": reason}
+        click.echo(json.dumps({name: part for name, part in parts.items() if part}))
+
+
+def _limited(dest: Store, retries: int, bwlimit: float | None) -> Store:
+    """Return the destination with what it may take and how often a failure is tried again."""
+    store: Store = RetryStore(dest, retries + 1) if retries else dest
+    return store if bwlimit is None else ThrottledStore(store, bwlimit * (1 << 20))

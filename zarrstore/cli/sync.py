@@ -11,8 +11,10 @@ from zarrstore.cli.common import (
     json_option,
     path_option,
     questions_option,
+    selection_options,
     storage_options,
     target_argument,
+    transfer_options,
 )
 from zarrstore.tools.copy import MEMORY
 
@@ -22,11 +24,10 @@ from zarrstore.tools.copy import MEMORY
 @target_argument("dest")
 @path_option("--source-path", "Take what is at and below this path.")
 @path_option("--dest-path", "Bring it to this path.")
-@click.option("--exclude", "excludes", multiple=True, metavar="REGEX", help="Leave alone keys in which this is found.")
-@click.option("--include", "includes", multiple=True, metavar="REGEX", help="But not those in which this is.")
+@selection_options
 @click.option("--delete", is_flag=True, help="Delete in DEST what SOURCE does not have.")
 @click.option("--verify", is_flag=True, help="Read every value that was written back and compare.")
-@click.option("-v", "--verbose", is_flag=True, help="Print a line for each key.")
+@transfer_options
 @questions_option
 @executor_options
 @dry_run_option
@@ -34,5 +35,9 @@ from zarrstore.tools.copy import MEMORY
 @storage_options
 @click.pass_context
 def command(ctx: click.Context, /, **options: object) -> None:
-    """Make DEST equal to SOURCE, and write only what differs: by size where listings tell it, else by the bytes."""
+    """Make DEST equal to SOURCE, and write only what differs.
+
+    Told by sizes and checksums in listings (the ETag of S3, the CRC of a zip); where SOURCE or DEST is remote, by size
+    and time, with a note; else by the bytes.
+    """
     ctx.invoke(copy.command, if_exists="differ", resume=None, memory=MEMORY >> 20, **options)

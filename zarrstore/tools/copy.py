@@ -21,12 +21,8 @@ from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import listing_of, require
-<<<<<<< HEAD
-from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
-=======
 from zarrstore.tools.manifest import read_manifest
-from zarrstore.tools.plan import Paths, Selection, make_plan
->>>>>>> 719a8f6 (sync tells what differs by sizes, checksums and times of listings)
+from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
 
 __all__ = ["MEMORY", "CopyError", "CopyResult", "copy_store"]

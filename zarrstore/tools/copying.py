@@ -56,20 +56,20 @@ class Copying:
         """Count a key that is at the destination already."""
         self.n_skipped += 1
         if self.log is not None:
-            self.log(f"skip {self._described(key)}")
+            self._line("skip", key)
 
     def planned(self, key: str) -> None:
         """Count a key of a dry run."""
         self.n_copied += 1
         if self.log is not None:
-            self.log(f"copy {self._described(key)}")
+            self._line("copy", key)
 
     def failed(self, key: str, reason: str) -> None:
         """Count a key that was not copied."""
         self.errors[key] = reason
         self.holding.failed(key)
         if self.log is not None:
-            self.log(f"error {key}: {reason}")
+            self._line("error", key, reason)
 
     def take(self, result: BatchResult, entries: Iterable[Entry], flushed: bool) -> None:
         """Count a finished batch."""
@@ -80,7 +80,7 @@ class Copying:
         self.nbytes += result.nbytes
         if self.log is not None:
             for key in result.done:
-                self.log(f"copy {self._described(key)}")
+                self._line("copy", key)
         if self.journal is not None:
             self._unrecorded += [
                 (entry.key, version_of(entry, "" if entry.identity else result.done[entry.key]))
@@ -101,9 +101,17 @@ class Copying:
         self._unrecorded = []
         self._recorded_at = time.monotonic()
 
-    def _described(self, key: str) -> str:
-        dest_key = self.paths.to_dest(key)
-        return key if key == dest_key else f"{key} -> {dest_key}"
+    def _line(self, action: str, key: str, reason: str = "", dest_key: str = "") -> None:
+        """Give one event to the log: as text, or with its parts to a log that has a method `event`."""
+        assert self.log is not None
+        to_dest = dest_key or self.paths.to_dest(key)
+        event = getattr(self.log, "event", None)
+        if event is not None:
+            event(action, key, to_dest, reason)
+        elif action in ("error", "delete"):
+            self.log(f"error {key}: {reason}" if action == "error" else f"delete {to_dest}")
+        else:
+            self.log(f"{action} {key}" if key == to_dest else f"{action} {key} -> {to_dest}")
 
     def run(self, plan: Plan, transfer: Transfer, documents_first: bool) -> None:
         """Copy all, make it durable, and record it; if that is interrupted, what was written until then."""
@@ -125,7 +133,7 @@ class Copying:
         """Count a key that only the destination has."""
         self.n_deleted += 1
         if self.log is not None:
-            self.log(f"delete {dest_key}")
+            self._line("delete", "", dest_key=dest_key)
 
     def _delete(self, plan: Plan) -> None:
         """Delete what only the destination has: documents first, so that no reader takes a deleted chunk for a fill."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
@@ -13,10 +13,7 @@ from zarrstore.tools.batches import Batches
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.overlap import overlaps
 
-if TYPE_CHECKING:
-    from zarrstore.tools.plan import Paths, Plan, _State
-
-__all__ = ["Judge", "plan_what_differs"]
+__all__ = ["Candidate", "Judge", "sort_out"]
 
 _DIGESTS: Mapping[str, Callable[[bytes], str]] = {
     "md5": lambda value: hashlib.md5(value, usedforsecurity=False).hexdigest(),
@@ -89,17 +86,37 @@ class _Question(NamedTuple):
     side: str = ""
 
 
-def plan_what_differs(
-    plan: Plan,
-    states: Iterator[_State],
+class Candidate(NamedTuple):
+    """A value of the source, the key that it has at the destination, and what the listing there tells.
+
+    Parameters
+    ----------
+    entry : Entry
+        Of the source.
+    dest_key : str
+        At the destination.
+    name : str
+        Relative to the path that is copied.
+    found : Entry or None
+        At the destination; None if nothing is there.
+    """
+
+    entry: Entry
+    dest_key: str
+    name: str
+    found: Entry | None
+
+
+def sort_out(
+    candidates: Iterable[Candidate],
     source: Store,
     dest: Store,
-    paths: Paths,
-    skipped: Callable[[str], object],
-    memory: int,
     judge: Judge,
+    memory: int,
+    differs: Callable[[Entry], object],
+    equals: Callable[[str], object],
 ) -> None:
-    """Plan the keys whose values differ.
+    """Call `differs` with the entry of each value that has to be copied, and `equals` with the key of each other.
 
     Notes
     -----
@@ -108,21 +125,17 @@ def plan_what_differs(
     questions: dict[str, _Question] = {}
 
     def unsure() -> Iterator[Entry]:
-        for state in states:
-            if not state.is_there:
-                plan.add(state.entry)
-                continue
-            dest_key = paths.to_dest(state.entry.key)
-            found = judge.known(state.found or Entry(dest_key), paths.relative(state.entry.key))
-            verdict = judge.same(state.entry, found)
+        for entry, dest_key, name, there in candidates:
+            found = None if there is None else judge.known(there, name)
+            verdict = False if found is None else judge.same(entry, found)
             if verdict:
-                skipped(state.entry.key)
-            elif verdict is False:
-                plan.add(state.entry)
+                equals(entry.key)
+            elif verdict is False or found is None:
+                differs(entry)
             else:
-                side = "dest" if found.digest else "source" if state.entry.digest else ""
-                questions[state.entry.key] = _Question(state.entry, dest_key, found.digest or state.entry.digest, side)
-                yield state.entry
+                side = "dest" if found.digest else "source" if entry.digest else ""
+                questions[entry.key] = _Question(entry, dest_key, found.digest or entry.digest, side)
+                yield entry
 
     careful = source.capabilities.concurrent or dest.capabilities.concurrent
     batches = Batches(memory // 2, memory // 2, careful)
@@ -136,9 +149,9 @@ def plan_what_differs(
             is_same, size = _compared(one, mine, theirs)
             largest = max(largest, size)
             if is_same:
-                skipped(one.entry.key)
+                equals(one.entry.key)
             else:
-                plan.add(one.entry)
+                differs(one.entry)
         batches.learn(largest)
 
 

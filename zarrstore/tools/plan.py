@@ -14,7 +14,7 @@ from zarrstore.errors import DestinationExistsError, UnsupportedOperation
 from zarrstore.tools.globs import Globs
 from zarrstore.tools.holding import document_order, is_document
 from zarrstore.tools.journal import Journal
-from zarrstore.tools.judging import Judge, plan_what_differs
+from zarrstore.tools.judging import Candidate, Judge, sort_out
 from zarrstore.tools.listing import Listing
 from zarrstore.tools.streams import Spool, merge, sort_entries
 
@@ -207,7 +207,8 @@ def make_plan(
         _plan_the_rest(plan, states, source, skipped)
         return plan
     if if_exists == "differ":
-        plan_what_differs(plan, states, source, dest, paths, skipped, memory, judge or Judge(source, dest))
+        candidates = (_candidate(state, paths) for state in states)
+        sort_out(candidates, source, dest, judge or Judge(source, dest), memory, plan.add, skipped)
         return plan
     for state in states:
         if not state.is_there or if_exists == "replace":
@@ -257,6 +258,12 @@ def _entries_at(dest: Store, paths: Paths, details: bool) -> Iterator[Entry]:
     yield from dest._details(paths.dest) if details else map(Entry, dest.keys_below(paths.dest))
     if paths.dest and paths.dest in dest:
         yield Entry(paths.dest)
+
+
+def _candidate(state: _State, paths: Paths) -> Candidate:
+    dest_key = paths.to_dest(state.entry.key)
+    found = (state.found or Entry(dest_key)) if state.is_there else None
+    return Candidate(state.entry, dest_key, paths.relative(state.entry.key), found)
 
 
 def _key(state: _State) -> str:
