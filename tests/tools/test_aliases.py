@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import peers
 from zarrstore import (
     DictStore,
     DirectoryStore,
@@ -188,3 +189,58 @@ def test_a_listing_answers_for_all_keys_where_no_value_has_two_names() -> None:
     dest = Counted()
     copy_store(source("."), dest)
     assert dest.asked == 0
+
+
+# Deleted one by one, as zarr 2 deletes in any mapping -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separator", [".", "/"])
+@pytest.mark.parametrize("view", [V2View, N5View, V3View])
+def test_what_a_view_lists_can_be_deleted_key_by_key_in_that_order(view: Any, separator: str) -> None:
+    store = source(separator, "g/a") | source(separator, "b") | {"g/.zattrs": b'{"a": 1}', "b/.zattrs": b'{"a": 1}'}
+    if view is V2View:
+        consolidate_metadata(store)
+    inner: dict[str, bytes] = {}
+    if view is V3View:
+        inner.update(store)
+    else:
+        copy_store(store, view(inner))
+    shown = view(inner)
+    for key in list(shown):
+        del shown[key]
+    assert (sorted(shown), inner) == ([], {})
+
+
+def test_zarr_2_overwrites_an_array_through_a_view(tmp_path: Path) -> None:
+    found = peers.run(
+        "zarr2",
+        """
+        import json, warnings, zarr, numcodecs, numpy as np
+        warnings.simplefilter("ignore")
+        from zarrstore import N5View, V2View
+        done = []
+        for inner in ({}, {}):
+            view = V2View(inner) if not done else N5View(inner)
+            for n in (5, 4):
+                array = zarr.create(shape=n, chunks=2, dtype="i4", store=view, path="g/v", overwrite=True, fill_value=0)
+                array[:] = n
+                array.attrs["n"] = n
+            done.append([array[:].tolist(), len(inner)])
+        # Objects of variable length, whose last chunk is not full, by zarr 2's own door.
+        for codec, values in (
+            (numcodecs.VLenBytes(), [b"a", b"bc", b"", b"d", b"\\xff"]),
+            (numcodecs.VLenUTF8(), ["a", "bc", "", "d", "\\u00e9"]),
+        ):
+            inner = {}
+            for fill in (None, 0):
+                array = zarr.create(
+                    shape=5, chunks=2, dtype=object, object_codec=codec, store=V2View(inner), path="v", overwrite=True,
+                    fill_value=fill,
+                )
+                array[:] = np.array(values, dtype=object)
+                again = zarr.open_array(V2View(inner), path="v", mode="r")
+                done.append([again[:].tolist() == values, again[-1:].tolist() == values[-1:], len(inner)])
+        print(json.dumps(done))
+        """,
+    )
+    assert found == [[[4] * 4, 5], [[4] * 4, 5]] + [[True, True, 5]] * 4

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from zarrstore import keys as k
 from zarrstore.errors import MetadataError
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ZATTRS",
     "ZGROUP",
     "ZMETADATA",
+    "deletion_order",
     "dumps",
     "loads",
     "refuse_constants",
@@ -60,6 +62,17 @@ class _Encoder(json.JSONEncoder):
         if isinstance(o, numbers.Real):
             return float(o)
         return super().default(o)
+
+
+def deletion_order(key: str) -> tuple[int, bool, str]:
+    """Return what documents are sorted by to be deleted one by one: the deepest first, the node's own after the others.
+
+    Examples
+    --------
+    >>> sorted([".zgroup", ".zmetadata", "a/.zarray", "a/.zattrs"], key=deletion_order)
+    ['a/.zattrs', 'a/.zarray', '.zmetadata', '.zgroup']
+    """
+    return -len(k.segments(key)), k.name(key) in (ZARRAY, ZGROUP, ZARR_JSON), key
 
 
 def dumps(document: Any) -> bytes:

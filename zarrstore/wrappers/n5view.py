@@ -218,24 +218,30 @@ class N5View(View):
 
     def _keys(self, path: str) -> Iterator[str]:
         inside = self._dataset_of(path) if path and k.name(path).isdecimal() else None
-        groups = set(k.parents(path))
         found = list(self.inner._keys(path if inside is None else inside))
+        shown = self._documents_among(found, path)
         for key in found:
-            if k.name(key) == n5.ATTRIBUTES:
-                node = k.parent(key)
-                for name in self._names(node, self._attributes(node)):
-                    if k.is_below(k.join(node, name), path):
-                        yield k.join(node, name)
-                groups.add(node)
-                for above in k.parents(node):
-                    if above not in groups:
-                        groups.add(above)
-                        if self._attributes(above) is None and k.is_below(k.join(above, ZGROUP), path):
-                            yield k.join(above, ZGROUP)
-        for key in found:
-            shown = None if k.name(key) == n5.ATTRIBUTES else self._shown_key(key)
-            if shown is not None and k.is_below(shown, path):
-                yield shown
+            name = None if k.name(key) == n5.ATTRIBUTES else self._shown_key(key)
+            if name is not None and k.is_below(name, path):
+                yield name
+        yield from sorted(shown, key=documents.deletion_order)
+
+    def _documents_among(self, keys: Iterable[str], path: str) -> list[str]:
+        """Return the documents shown below a path, and note the datasets: by these the names of blocks are shown."""
+        groups = set(k.parents(path))
+        shown = []
+        for key in keys:
+            if k.name(key) != n5.ATTRIBUTES:
+                continue
+            node = k.parent(key)
+            shown += [k.join(node, name) for name in self._names(node, self._attributes(node))]
+            groups.add(node)
+            for above in k.parents(node):
+                if above not in groups:
+                    groups.add(above)
+                    if self._attributes(above) is None:
+                        shown.append(k.join(above, ZGROUP))
+        return [key for key in shown if k.is_below(key, path)]
 
     def _listdir(self, path: str) -> Iterable[str]:
         attributes = self._attributes(path)

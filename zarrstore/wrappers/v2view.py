@@ -19,7 +19,7 @@ from zarrstore.errors import (
 )
 from zarrstore.metadata import documents, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
-from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
+from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA, deletion_order
 from zarrstore.targets import Target
 from zarrstore.wrappers._v2documents import document_of, names_of, with_attrs, with_document
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View, may_name_a_chunk
@@ -249,15 +249,13 @@ class V2View(View):
         nodes = self._nodes_among(keys)
         arrays = {at for at, node in nodes.items() if node["node_type"] == "array"}
         nameless = arrays - self._arrays.keys()  # nothing says how their chunks are named
-        for at, node in nodes.items():
-            for name in names_of(node):
-                if k.is_below(k.join(at, name), path):
-                    yield k.join(at, name)
         for key in keys:
             array = next((path for path in k.parents(key) if path in arrays), None)
             shown = self._foreign(key) if array is None or array in nameless else self._shown_key(key, array)
             if shown is not None and k.is_below(shown, path):
                 yield shown
+        documents_shown = (k.join(at, name) for at, node in nodes.items() for name in names_of(node))
+        yield from sorted((key for key in documents_shown if k.is_below(key, path)), key=deletion_order)
 
     def _foreign(self, key: str) -> str | None:
         return None if k.name(key) in _HIDDEN or is_chunk_name(k.name(key)) else key

@@ -13,7 +13,7 @@ from zarrstore.batch import LazyItems, batches
 from zarrstore.errors import InvalidKeyError, MetadataError, NotRepresentableError, UnsupportedOperation
 from zarrstore.metadata import documents, v2, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys
-from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP
+from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, deletion_order
 from zarrstore.spelling import chunk_keys_of
 from zarrstore.targets import Target
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, may_name_a_chunk
@@ -223,12 +223,10 @@ class V3View(Wrapper):
         for key in self.inner._keys(path):
             name = k.name(key)
             if name in (ZARRAY, ZGROUP):
-                node = k.join(k.parent(key), ZARR_JSON)
-                if node not in nodes:
-                    nodes.add(node)
-                    yield node
+                nodes.add(k.join(k.parent(key), ZARR_JSON))
             elif name not in DOCUMENTS:
                 yield key
+        yield from sorted(nodes, key=deletion_order)
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))
