@@ -3,7 +3,7 @@
 `StoreConformance` is a pytest class to inherit from; `check_against_dict` plays random histories; `CountingStore`,
 `SlowStore` and `FailingStore` wrap a store to count, delay and break it, `RoundsStore` to count as an object store
 would; a `Recorder` keeps the order of changes and
-flushes; `TREE` and `HOSTILE_KEYS` are the names that bite. Needs the extra ``test`` (pytest, hypothesis); the
+flushes; `TREE` and `HOSTILE_KEYS` are the names that bite. Needs the extra ``testing`` (pytest, hypothesis); the
 instruments and the trees need nothing.
 """
 

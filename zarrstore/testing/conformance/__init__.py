@@ -1,6 +1,7 @@
 """What every store must do, as a pytest class to inherit from.
 
-A store or mapping of your own goes through it in a few lines of a test file::
+A store or mapping of your own goes through it in a few lines of a test file, after ``pip install zarrstore[testing]``
+(which brings a pytest plugin, so that a failed assertion shows what was compared)::
 
     from mypackage import MyStore
 
