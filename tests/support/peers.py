@@ -106,9 +106,9 @@ PROGRAMS = {
     ),
     "nginx": Programs("the nginx web server", ("nginx",), ("nginx-light",)),
     "tools": Programs(
-        "strace, zip, unzip, tmux and the making of xfs",
-        ("strace", "zip", "unzip", "tmux", "mkfs.xfs"),
-        ("strace", "zip", "unzip", "tmux", "xfsprogs"),
+        "strace, zip, unzip, tmux, the making of xfs, and a C compiler",
+        ("strace", "zip", "unzip", "tmux", "mkfs.xfs", "cc"),
+        ("strace", "zip", "unzip", "tmux", "xfsprogs", "gcc", "libc6-dev"),
     ),
 }
 ALIASES = {"zarr34": ("z34",), "zarr3": ("z34",), "dbm": ("debian", "py313"), "all": (*INTERPRETERS, *PROGRAMS)}
