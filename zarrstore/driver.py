@@ -92,6 +92,8 @@ class Capabilities:
         Any number of threads may use one object; reads are whole, listings never raise.
     process_safe : bool
         Other processes may open the same place at the same time and see what this one writes.
+    case_sensitive : bool
+        Names that differ in case only are two. Otherwise the second of them is refused, or is the first.
     blocking : bool
         A call may wait for a disk or a network. The bridges to asynchronous worlds then use threads.
 
@@ -110,6 +112,7 @@ class Capabilities:
     durable_flush: bool = False
     thread_safe: bool = True
     process_safe: bool = False
+    case_sensitive: bool = True
     blocking: bool = True
 
 

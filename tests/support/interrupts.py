@@ -36,6 +36,11 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
         except KeyboardInterrupt:
             return True
+        except RuntimeError as exc:
+            # Python's own Condition releases a lock that an interrupt kept it from taking.
+            if isinstance(exc.__context__, KeyboardInterrupt):
+                return True
+            raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         return False

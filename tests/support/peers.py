@@ -110,6 +110,11 @@ PROGRAMS = {
         ("strace", "zip", "unzip", "tmux", "mkfs.xfs", "cc"),
         ("strace", "zip", "unzip", "tmux", "xfsprogs", "gcc", "libc6-dev"),
     ),
+    "exfat": Programs(
+        "exFAT through FUSE, which takes no heed of case",
+        ("mkfs.exfat", "mount.exfat-fuse", "losetup"),
+        ("exfatprogs", "exfat-fuse", "mount"),
+    ),
 }
 ALIASES = {"zarr34": ("z34",), "zarr3": ("z34",), "dbm": ("debian", "py313"), "all": (*INTERPRETERS, *PROGRAMS)}
 

@@ -202,7 +202,7 @@ class NestedDirectoryStore(DirectoryStore):
 
     def _exists(self, path: str) -> bool:
         # os.access: unlike os.stat, it raises nothing where the path is absent, which costs half.
-        return os.access(self._base + self._lower(path), os.F_OK)
+        return os.access(self._base + self._own_path(path), os.F_OK)
 
     def _is_value(self, path: str) -> bool:
         return self._exists(path) and self._status(path) is not None
@@ -237,7 +237,7 @@ class NestedDirectoryStore(DirectoryStore):
         """Write the nested file of a chunk, and remove its flat ones."""
         nested = _spellings[key].nested
         if self._unsynced is not None and any(map(self._exists, _flat(key))):
-            self._note_removal(self._lower(nested))  # the value of the chunk goes: the new one is synced first
+            self._note_removal(self._own_path(nested))  # the value of the chunk goes: the new one is synced first
         super()._write(nested, value)
         for flat in filter(self._exists, _flat(key)):
             with suppress(KeyError):
@@ -366,7 +366,7 @@ class NestedDirectoryStore(DirectoryStore):
     # Listing ------------------------------------------------------------------------------------------------------
 
     def _keys(self, path: str) -> Iterator[str]:
-        path = self._lower(path)
+        path = self._own_path(path)
         array = self._array_around(path)
         if array is not None and self._separator(array) == ".":
             return
@@ -402,7 +402,7 @@ class NestedDirectoryStore(DirectoryStore):
         return Store._count(self)
 
     def _listdir(self, path: str) -> Iterable[str]:
-        path = self._lower(path)
+        path = self._own_path(path)
         if self._is_hidden(path):
             return ()
         files, folders = self._scan(path)
@@ -420,7 +420,7 @@ class NestedDirectoryStore(DirectoryStore):
     # Trees --------------------------------------------------------------------------------------------------------
 
     def _rmdir(self, path: str) -> None:
-        if not self._is_hidden(self._lower(path)):
+        if not self._is_hidden(self._own_path(path)):
             self._forget()
             super()._rmdir(path)
             self._forget()

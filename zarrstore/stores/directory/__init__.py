@@ -20,6 +20,7 @@ from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.copying import copier
 from zarrstore.stores.directory.folders import Folders
 from zarrstore.stores.directory.irregular import irregular_entries
+from zarrstore.stores.directory.names import Names
 from zarrstore.stores.directory.reading import READ_FLAGS
 from zarrstore.stores.directory.tree import Tree
 from zarrstore.stores.directory.writing import ATTEMPTS, DirectoryWriter
@@ -68,6 +69,11 @@ class DirectoryStore(DirectoryWriter):
     is followed for a second at most. Setting a key at which a link to a file stands replaces the link (and one to a
     directory, if the store has not met a link within the root before). `rmdir` removes links, never what they lead to.
     Only regular files are values.
+
+    Where the file system does not keep all names apart, a key that it would take for another is absent and cannot be
+    set (InvalidKeyError): one that differs from a name that is there in case only, or in the spelling of an accent, and
+    on Windows also devices (``con``), ends in a dot or a space, and ``a:b``. `capabilities.case_sensitive` is False
+    there. This is looked at once, when the store is made or at its first set.
 
     Names of the ``.partial`` files that killed writers of zarr 2 leave (a dot and 32 hexadecimal digits before it) are
     no keys: they are absent, unlisted, and cannot be set.
@@ -120,6 +126,8 @@ class DirectoryStore(DirectoryWriter):
         self._read_flags = READ_FLAGS if follow_symlinks else READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
         self._stat = os.stat if follow_symlinks else os.lstat
         self._pread = direct.pread if direct_io else pread
+        self._names = Names(self.path)
+        self._adopt_names()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
@@ -160,7 +168,7 @@ class DirectoryStore(DirectoryWriter):
     # Trees --------------------------------------------------------------------------------------------------------
 
     def _rmdir(self, path: str) -> None:
-        path = self._lower(path)
+        path = self._own_path(path)
         self._note_removal(path)
         try:
             self._tree.remove(path)
@@ -171,7 +179,7 @@ class DirectoryStore(DirectoryWriter):
         self._sync_if_always()
 
     def _rename(self, source: str, destination: str) -> None:
-        source, destination = self._lower(source), self._lower(destination)
+        source, destination = self._own_path(source), self._own_key(destination)
         if self._unsynced is None:
             self._move(source, destination)
             return
@@ -223,13 +231,13 @@ class DirectoryStore(DirectoryWriter):
     # Life -------------------------------------------------------------------------------------------------------------
 
     def _extent(self, key: str) -> Extent | None:
-        return Extent(self._base + self._lower(self._stored_key(key)))
+        return Extent(self._base + self._own_path(self._stored_key(key)))
 
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
-        return irregular_entries(self._folders.root, self._lower(path), self._folders.follow)
+        return irregular_entries(self._folders.root, self._own_path(path), self._folders.follow)
 
     def _sweep(self, path: str, dry_run: bool) -> Iterable[str]:
-        names = list(self._tree.leftovers(self._lower(path)))
+        names = list(self._tree.leftovers(self._own_path(path)))
         for name in () if dry_run else names:
             with suppress(FileNotFoundError):
                 os.unlink(self._base + name)

@@ -14,6 +14,7 @@ from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.keys import judged, parent
 from zarrstore.stores._files import ABSENT, FIRST_READ, MAX_CALL, Pread, read_part, read_whole, with_file
 from zarrstore.stores.directory.folders import Folders, LeavesRootError
+from zarrstore.stores.directory.names import Names
 from zarrstore.stores.directory.tree import Tree
 
 __all__ = ["READ_FLAGS", "DirectoryReader"]
@@ -30,6 +31,9 @@ class DirectoryReader(Store):
 
     path: str
     normalize_keys: bool
+    #: Whether a key may be one that is kept under another name, or not at all.
+    _judges_names: bool
+    _names: Names
     _base: str
     _folders: Folders
     _tree: Tree
@@ -58,7 +62,7 @@ class DirectoryReader(Store):
 
     def _with_value(self, key: str, read: Callable[[int], T]) -> T:
         """Return what `read` returns for the open file of a value; KeyError only if there is none."""
-        if self.normalize_keys or key[-8:] == ".partial":
+        if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
         try:
             self._folders.check(parent(key))
@@ -80,11 +84,12 @@ class DirectoryReader(Store):
         return value
 
     def _own_key(self, key: str) -> str:
-        """Return the key under which this store keeps `key`; InvalidKeyError for the name of a leftover of zarr 2."""
+        """Return the key under which this store keeps `key`; InvalidKeyError if it keeps no such name."""
         if self.normalize_keys:
             key = judged[key.lower()]
         if k.is_partial(key):
             raise InvalidKeyError(key, "killed writers of zarr 2 leave files with such names")
+        self._names.check(key)
         return key
 
     def _retry_read(self, key: str, exc: OSError, read: Callable[[int], T]) -> T:
@@ -133,7 +138,7 @@ class DirectoryReader(Store):
 
     def _status(self, key: str) -> os.stat_result | None:
         """Return the status of the file that holds a value, None if there is none."""
-        if self.normalize_keys or key[-8:] == ".partial":
+        if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
         try:
             self._folders.check(parent(key))
@@ -150,8 +155,16 @@ class DirectoryReader(Store):
 
     # Listing ------------------------------------------------------------------------------------------------------
 
-    def _lower(self, path: str) -> str:
-        return path.lower() if self.normalize_keys else path
+    def _own_path(self, path: str) -> str:
+        """Return the directory for which this store takes `path`; one that never is where it keeps no such name."""
+        if not self._judges_names:
+            return path
+        path = path.lower() if self.normalize_keys else path
+        try:
+            self._names.check(path)
+        except InvalidKeyError:
+            return k.RESERVED
+        return path
 
     def _scan(self, path: str) -> tuple[list[str], list[str]]:
         """Return the names of the values and of the directories in a directory."""
@@ -162,7 +175,7 @@ class DirectoryReader(Store):
 
     def _walk(self, path: str) -> Iterator[tuple[str, list[str]]]:
         """Yield each directory at and below a path, with the names of its values."""
-        pending = [self._lower(path)]
+        pending = [self._own_path(path)]
         while pending:
             at = pending.pop()
             files, folders = self._scan(at)
@@ -186,5 +199,5 @@ class DirectoryReader(Store):
         return sum(len(files) for _, files in self._walk(""))
 
     def _listdir(self, path: str) -> Iterable[str]:
-        files, folders = self._scan(self._lower(path))
+        files, folders = self._scan(self._own_path(path))
         return files + folders

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 
 from zarrstore import keys as k
@@ -46,14 +47,26 @@ class DirectoryWriter(DirectoryReader):
         self._sync_if_always()
 
     def _write(self, key: str, value: bytes | memoryview) -> None:
-        if self.normalize_keys or key[-8:] == ".partial":
+        if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
         try:
             self._replace(key, value)
         except OSError as exc:
             self._retry_write(key, value, exc)
+        if self._names.folds is None:
+            self._learn_names(key)
         if self._unsynced is not None and len(self._unsynced.files) > MAX_UNSYNCED:
             self._flush()
+
+    def _learn_names(self, key: str) -> None:
+        self._names.learn(key)
+        self._adopt_names()
+
+    def _adopt_names(self) -> None:
+        """Have keys judged from now on if the place does not keep all of them apart."""
+        self._judges_names = self.normalize_keys or self._names.restricts
+        if self._judges_names and self.capabilities.case_sensitive:
+            self.capabilities = replace(self.capabilities, case_sensitive=False)
 
     def _replace(self, key: str, value: bytes | memoryview) -> None:
         """Write a new file and give it the name of the key, in one step."""
@@ -149,6 +162,9 @@ class DirectoryWriter(DirectoryReader):
             return PermissionError(errno.EPERM, f"cannot {verb} {key!r}: {reason}")
         if exc.errno == errno.ENAMETOOLONG:
             return InvalidKeyError(key, f"the file system of {self} takes no name so long")
+        refuses_name = exc.errno in (errno.EINVAL, errno.EILSEQ) or isinstance(exc, FileNotFoundError)
+        if verb == "set" and refuses_name and os.path.isdir(self.path):
+            return InvalidKeyError(key, f"the file system of {self} takes no such name")
         return OSError(exc.errno, f"cannot {verb} {key!r} in {self}: {exc.strerror or exc}")
 
     # Delete -------------------------------------------------------------------------------------------------------
@@ -160,7 +176,7 @@ class DirectoryWriter(DirectoryReader):
 
     def _unlink(self, key: str) -> Iterable[str]:
         """Remove the file of a value and return the directories that may be empty now."""
-        if self.normalize_keys or key[-8:] == ".partial":
+        if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
         # The status first: a FIFO, or a link that leaves the root, is no key and stays.
         if self._status(key) is None:

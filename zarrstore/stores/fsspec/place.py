@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from zarrstore import keys as k
@@ -67,7 +68,7 @@ class Place(Store):
         self._missing = (*ABSENT, *missing_is)
         self._traits = traits = traits_of(fs, mode)
         self._fs = self._adopted(fs)
-        self.capabilities = traits.capabilities
+        self.capabilities = replace(traits.capabilities, case_sensitive=not normalize_keys)
         self._rename_checks_source = traits.remote and traits.flat
         self._requests: S3Requests | WebRequests | None = None
         if traits.remote and traits.protocols <= S3 and hasattr(fs, "_call_s3"):

@@ -90,6 +90,18 @@ class NameTests(StoreMaking):
         store.delitems(list(expected))
         assert [key for key in expected if key in store] == []
 
+    def test_case_is_kept_apart_where_the_store_says_so(self, store: Store) -> None:
+        if not self._can_write(store):
+            return
+        store["name"] = b"1"
+        try:
+            store["NAME"] = b"2"
+        except InvalidKeyError:
+            are_two = False
+        else:
+            are_two = store["name"] == b"1"
+        assert are_two == store.capabilities.case_sensitive
+
     def test_odd_names_are_moved_and_removed_with_their_directory(self, store: Store) -> None:
         if not (self._can_write(store) and self._can_erase(store, "a") and self._can_list(store)):
             return
