@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 SCRIPT = """
 import itertools, json, resource, sys, tempfile, time
 from pathlib import Path
-from zarrstore import copy_store, diff, write_manifest
+from zarrstore import copy_store, diff, verify, write_manifest
 from zarrstore.base import Capabilities, Store
 from zarrstore.tools.manifest import compare_manifest
 from zarrstore.tools.tree import du
@@ -48,6 +48,33 @@ class Made(Store):
 
     def _delete(self, key):
         raise NotImplementedError
+
+
+class Arrays(Made):
+    '''Arrays of 100,000 chunks of a byte each.'''
+
+    def _keys(self, path):
+        for n in range(0, COUNT, 100_000):
+            if path in ('', f'a{n}'):
+                yield f'a{n}/.zarray'
+                yield from (f'a{n}/{i}' for i in range(min(COUNT - n, 100_000)))
+
+    def _listdir(self, path):
+        return ['.zarray'] if path else [f'a{n}' for n in range(0, COUNT, 100_000)]
+
+    def _contains(self, key):
+        return key.endswith(('.zarray', *'0123456789')) and '/' in key
+
+    def _get(self, key):
+        if not self._contains(key):
+            raise KeyError(key)
+        return DOCUMENT if key.endswith('.zarray') else b'1'
+
+
+DOCUMENT = json.dumps({
+    'zarr_format': 2, 'shape': [min(COUNT, 100_000)], 'chunks': [1], 'dtype': '|u1', 'compressor': None,
+    'fill_value': None, 'order': 'C', 'filters': None,
+}).encode()
 
 
 class Stop(BaseException):
@@ -86,6 +113,9 @@ elif what == 'diff':
 elif what == 'manifest':
     assert write_manifest(Made(COUNT), folder / 'sums') == COUNT + 1
     found, wanted = sum(1 for _ in compare_manifest(Made(COUNT), folder / 'sums')), 0
+elif what == 'verify':
+    report = verify(Arrays(COUNT))
+    found, wanted = (bool(report), report.n_decoded), (True, COUNT)
 elif what == 'du':
     found, wanted = du(Made(COUNT))[0].nkeys, COUNT + 1
 assert found == wanted, (found, wanted)
@@ -108,7 +138,7 @@ def run(what: str, count: int, tmp_path: Path) -> dict[str, float]:
     return found  # type: ignore[no-any-return]
 
 
-VERBS = ["copy", "resume", "diff", "manifest", "du"]
+VERBS = ["copy", "resume", "diff", "manifest", "verify", "du"]
 
 
 @pytest.mark.slow

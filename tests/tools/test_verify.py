@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from zarrstore import (
     verify,
     write_manifest,
 )
+from zarrstore.base import Entry
+from zarrstore.batch import AheadItems
 from zarrstore.metadata import chunking, v2
 from zarrstore.metadata.chunk import encode_chunk
 from zarrstore.testing import FailingStore
@@ -331,3 +335,60 @@ def test_a_document_of_version_3_that_cannot_be_read_is_a_problem(key: str) -> N
     migrate_2to3(inner, remove_v2=True)
     store = FailingStore(inner, OSError(5, "Input/output error"), methods=["_get", "_get_many"], keys=[key])
     assert (key, "unread") in {(problem.key, problem.kind) for problem in verify(store).problems}
+
+
+def test_values_under_way_keep_within_the_budget_of_all_threads_together() -> None:
+    size, count, memory = 10_000, 120, 100_000
+    held: set[str] = set()
+    most = 0
+    lock = threading.Lock()
+
+    class Far(DictStore):
+        """Values that are made when they are fetched, whose sizes no listing tells; counted until they are let go."""
+
+        capabilities = replace(DictStore.capabilities, concurrent=True)
+
+        def _details(self, path: str) -> Any:
+            return map(Entry, self._keys(path))
+
+        def _get_many(self, keys: Any) -> Any:
+            def fetch(wanted: Any) -> dict[str, bytes]:
+                nonlocal most
+                with lock:
+                    held.update(wanted)
+                    most = max(most, len(held))
+                return {key: super(Far, self)._get(key) for key in wanted}
+
+            class Items(AheadItems):
+                def __getitem__(self, key: str) -> bytes:
+                    value = super().__getitem__(key)
+                    with lock:
+                        held.discard(key)
+                    return value
+
+            return Items(fetch, keys)
+
+    store = Far()
+    init_array(store, shape=size * count, chunks=size, dtype="u1", compressor=None, path="a")
+    store.update({f"a/{n}": bytes(size) for n in range(count)})
+    with ThreadPoolExecutor(4) as pool:
+        report = verify(store, executor=pool, memory=memory)
+    assert report
+    assert report.n_decoded == count
+    # What is fetched, and one value more in each thread that it has not let go of.
+    assert most * size <= memory + size
+
+
+def test_the_spelling_of_chunks_is_seen_beside_any_number_of_them() -> None:
+    store: dict[str, Any] = {}
+    init_array(store, shape=(60, 60), chunks=(2, 2), dtype="u1", compressor=None, path="a", fill_value=None)
+    document = json.loads(store["a/.zarray"])
+    document.pop("dimension_separator", None)
+    store["a/.zarray"] = json.dumps(document).encode()
+    store.update({f"a/{i}/{j}": bytes(4) for i in range(30) for j in range(30) if (i, j) != (7, 7)})
+    report = verify(store)
+    assert [(problem.key, problem.kind) for problem in report.problems] == [
+        ("a/.zarray", "separator"),
+        ("a/7.7", "missing"),
+    ]
+    assert (report.n_chunks, report.n_decoded) == (899, 899)

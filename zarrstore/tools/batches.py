@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-
-from zarrstore.base import Entry
+from typing import Protocol, TypeVar
 
 __all__ = ["Batches"]
 
 #: Largest number of keys in a batch.
 _KEYS = 500
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+S = TypeVar("S", bound=_Sized)
 
 
 class Batches:
@@ -24,15 +31,19 @@ class Batches:
     unknown_is_large : bool
         Whether a batch holds all its values at once, so that values of unknown size need care: the first such batch
         has one key, and each next one at most four times as many.
+    max_keys : int
+        Largest number of keys in a batch.
 
     Examples
     --------
+    >>> from zarrstore.base import Entry
     >>> batches = Batches(memory=100, share=50, unknown_is_large=True)
     >>> [len(entries) for entries, _ in batches.cut([Entry("a", 30), Entry("b", 30), Entry("c", 20), Entry("d", 70)])]
     [1, 2, 1]
     """
 
-    def __init__(self, memory: int, share: int, unknown_is_large: bool) -> None:
+    def __init__(self, memory: int, share: int, unknown_is_large: bool, max_keys: int = _KEYS) -> None:
+        self._max_keys = max_keys
         self.memory = memory
         self.share = share
         self.careful = unknown_is_large
@@ -42,16 +53,16 @@ class Batches:
     def learn(self, largest: int) -> None:
         """Take in the size of the largest value of a batch."""
         self.largest = max(self.largest, largest)
-        self._unknown_keys = min(_KEYS, self._unknown_keys * 4)
+        self._unknown_keys = min(self._max_keys, self._unknown_keys * 4)
 
-    def _cost(self, entry: Entry) -> int:
+    def _cost(self, entry: _Sized) -> int:
         if entry.nbytes >= 0 or not self.careful:
             return max(0, entry.nbytes)
         return self.largest if self.largest >= 0 else self.memory
 
-    def cut(self, entries: Iterable[Entry]) -> Iterator[tuple[list[Entry], int]]:
+    def cut(self, entries: Iterable[S]) -> Iterator[tuple[list[S], int]]:
         """Yield batches, each with the number of bytes that it may hold."""
-        batch: list[Entry] = []
+        batch: list[S] = []
         cost = 0
         for entry in entries:
             more = self._cost(entry)
@@ -61,7 +72,7 @@ class Batches:
                 more = self._cost(entry)
             batch.append(entry)
             cost += more
-            if len(batch) >= (self._unknown_keys if self.careful and entry.nbytes < 0 else _KEYS):
+            if len(batch) >= (self._unknown_keys if self.careful and entry.nbytes < 0 else self._max_keys):
                 yield batch, cost
                 batch, cost = [], 0
         if batch:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["run_ordered", "window"]
+__all__ = ["Task", "run_ordered", "window"]
 
 
 def window(executor: Executor) -> int:
@@ -23,7 +23,15 @@ def window(executor: Executor) -> int:
     return 2 * (getattr(executor, "_max_workers", None) or 16)
 
 
-def run_ordered(executor: Executor, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+class Task(NamedTuple):
+    """A call, and the number of bytes that its values take while it runs."""
+
+    cost: int
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+
+def run_ordered(executor: Executor, tasks: Iterable[tuple[Any, ...]], memory: int | None = None) -> Iterator[Any]:
     """Yield the result of each task, in their order; a task whose worker died is done here.
 
     Parameters
@@ -31,7 +39,10 @@ def run_ordered(executor: Executor, tasks: Iterable[tuple[Any, ...]]) -> Iterato
     executor : concurrent.futures.Executor
         Threads, processes, or another machine's.
     tasks : iterable of tuple
-        A function and its arguments. Taken as workers become free, so it may be long. Each may be done twice.
+        A function and its arguments, or a `Task`. Taken as workers become free, so it may be long. Each may be done
+        twice.
+    memory : int, optional, bytes
+        What the tasks that run may take together, by their `cost`; one that takes more runs alone.
 
     Examples
     --------
@@ -40,22 +51,29 @@ def run_ordered(executor: Executor, tasks: Iterable[tuple[Any, ...]]) -> Iterato
     ...     list(run_ordered(executor, ((pow, 2, n) for n in range(5))))
     [1, 2, 4, 8, 16]
     """
-    running: deque[tuple[Future[Any] | None, tuple[Any, ...]]] = deque()
+    running: deque[tuple[Future[Any] | None, Task]] = deque()
     most = window(executor)
+    under_way = 0
 
     def result() -> Any:
-        future, (function, *args) = running.popleft()
+        nonlocal under_way
+        future, task = running.popleft()
+        under_way -= task.cost
         if future is not None:
             try:
                 return future.result()
             except BrokenExecutor:
                 pass
-        return function(*args)
+        return task.function(*task.arguments)
 
     try:
-        for task in tasks:
+        for given in tasks:
+            task = given if isinstance(given, Task) else Task(0, given[0], given[1:])
+            while running and memory is not None and under_way + task.cost > memory:
+                yield result()
+            under_way += task.cost
             try:
-                running.append((executor.submit(*task), task))
+                running.append((executor.submit(task.function, *task.arguments), task))
             except BrokenExecutor:
                 running.append((None, task))
             if len(running) >= most:

@@ -1,14 +1,14 @@
-"""What names and documents of a hierarchy show to be wrong; chunks are only counted here, and decoded elsewhere."""
+"""What names and documents of a hierarchy show to be wrong; chunks are named here, and decoded elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from itertools import groupby, islice
+from typing import Any, NamedTuple
 
 from zarrstore import keys as k
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import agreement, chunking, consolidated, documents, v2, v3, v3rules, v3types
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
@@ -16,8 +16,11 @@ from zarrstore.metadata.shards import ShardLayout, shard_layout
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
 from zarrstore.tools.findings import Problem, VerifyReport
+from zarrstore.tools.places import Places
+from zarrstore.tools.sortedkeys import SortedKeys
+from zarrstore.tools.streams import Spool
 
-__all__ = ["ChunkPlan", "Inspection"]
+__all__ = ["Inspection", "PlannedChunk"]
 
 #: Missing chunks that are named one by one, for each array.
 _MISSING_NAMED = 100
@@ -29,12 +32,12 @@ _READERS: dict[str, Callable[[bytes, str], object]] = {
 }
 
 
-@dataclass
-class ChunkPlan:
-    """Chunks of one array that are to be decoded, and what they are: plain ones or shards."""
+class PlannedChunk(NamedTuple):
+    """A chunk that is to be decoded, and what it is: a plain one or a shard."""
 
+    key: str
+    nbytes: int
     layout: v2.ArrayMeta | ShardLayout
-    keys: list[str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class _Description:
 
 @dataclass
 class Inspection:
-    """All that is found without decoding a chunk.
+    """All that is found without decoding a chunk: first `check_documents`, then `chunks` to its end, then `finish`.
 
     Parameters
     ----------
@@ -56,27 +59,27 @@ class Inspection:
         What is looked at.
     path : str
         The root of the hierarchy.
-    keys : list of str
-        All keys below it, sorted.
+    keys : SortedKeys
+        All keys below it.
     missing : {'unfilled', 'all', 'none'}
         See `verify`.
     """
 
     store: Store
     path: str
-    keys: list[str]
+    keys: SortedKeys
     missing: str
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    plans: list[ChunkPlan] = field(default_factory=list)
     n_arrays: int = 0
     n_groups: int = 0
     n_chunks: int = 0
     n_expected: int = 0
 
     def __post_init__(self) -> None:
-        self.present = dict.fromkeys(self.keys)
-        self.unclaimed = dict.fromkeys(self.keys)
+        self.present = set(self.keys.documents)
+        self.unclaimed = dict.fromkeys(self.keys.documents)
+        self.nodes: dict[str, Node] = {}
 
     def report(self) -> VerifyReport:
         """Return what was found so far."""
@@ -93,22 +96,46 @@ class Inspection:
         """Note that something is wrong."""
         self.problems.append(Problem(key, kind, reason))
 
-    def run(self) -> None:
-        """Look at every document and at the name of every key."""
-        nodes = {node.path: node for node in walk(self.store, self.path, on_error=self._directory_error)}
-        keys_by_array = _grouped(self.keys, [node.path for node in nodes.values() if node.kind == "array"])
-        for node in nodes.values():
+    def check_documents(self) -> None:
+        """Look at every document of a node."""
+        self.nodes = {node.path: node for node in walk(self.store, self.path, on_error=self._directory_error)}
+        for node in self.nodes.values():
             self._check_documents(node)
             if node.kind == "array":
                 self.n_arrays += 1
-                self._check_array(node, keys_by_array.get(node.path, []))
             else:
                 self.n_groups += 1
-            self._check_ancestors(node, nodes)
+            self._check_ancestors(node)
+
+    def chunks(self) -> Iterator[PlannedChunk]:
+        """Look at the name of every key, in their order; yield the chunks that can be decoded."""
+        found: set[str] = set()
+        # All keys below a path follow one another. An array's go to the topmost array above them.
+        for path, entries in groupby(self.keys, self._array_above):
+            if path is not None:
+                found.add(path)
+                yield from self._check_array(self.nodes[path], entries)
+                continue
+            for entry in entries:
+                if entry.key not in self.present:
+                    self._check_unclaimed(entry.key)
+        for node in self.nodes.values():
+            if node.kind == "array" and node.path not in found and self._array_above(Entry(node.key)) == node.path:
+                yield from self._check_array(node, ())
+
+    def _array_above(self, entry: Entry) -> str | None:
+        for path in k.parents(entry.key):
+            node = self.nodes.get(path)
+            if node is not None and node.kind == "array":
+                return path
+        return None
+
+    def finish(self) -> None:
+        """Look at what repeats the documents, and at the documents of no node."""
         self._check_zmetadata()
-        self._check_inline(nodes)
+        self._check_inline()
         for key in self.unclaimed:
-            self._check_unclaimed(key, nodes)
+            self._check_unclaimed(key)
 
     def _directory_error(self, path: str, error: Exception) -> None:
         if not any(problem.key == path and problem.kind == "unread" for problem in self.problems):
@@ -190,12 +217,15 @@ class Inspection:
             self.problem(key, "disagreement", difference)
 
     def _separator(self, path: str, meta: v2.ArrayMeta) -> str:
-        if meta.dimension_separator is None and spellings_of(self.store, path, meta).separators == {"/"}:
-            return "/"
+        if meta.dimension_separator is None:
+            names = self.keys.sample(path)
+            if spellings_of(self.store, path, meta, keys=names).separators == {"/"}:
+                return "/"
         return meta.separator if self.store._dimension_separator is None else meta.dimension_separator or ""
 
-    def _check_ancestors(self, node: Node, nodes: Mapping[str, Node]) -> None:
+    def _check_ancestors(self, node: Node) -> None:
         """A node with a group somewhere above needs one at every level between, or no reader walks to it."""
+        nodes = self.nodes
         above = [path for path in k.parents(node.path) if path == self.path or k.is_below(path, self.path)]
         groups = [path for path in above if path in nodes]
         for path in above[above.index(groups[0]) :] if groups else ():
@@ -208,49 +238,66 @@ class Inspection:
 
     # Arrays ---------------------------------------------------------------------------------------------------------
 
-    def _check_array(self, node: Node, keys: list[str]) -> None:
+    def _check_array(self, node: Node, entries: Iterable[Entry]) -> Iterator[PlannedChunk]:
         description = self._describe(node)
         if description is None:
-            for key in keys:
-                self._claim(key)  # nothing can be said of its chunks
+            for entry in entries:
+                self._claim(entry.key)  # nothing can be said of its chunks
             return
         meta, rule = description.meta, description.chunk_keys
-        chunks, misspelled = self._sort_chunks(node, keys, meta, rule)
-        if misspelled and not chunks and meta.dimension_separator is None and node.version == 2:
-            reason = f'it has no "dimension_separator", and its chunks are named as {misspelled[0]!r}; repair() adds it'
-            self.problem(node.key, "separator", reason)
-            chunks, misspelled = misspelled, []
-        for key in misspelled:
-            self.problem(key, "separator", f"{node.key!r} puts {rule.separator!r} between the numbers")
-        self.n_chunks += len(chunks)
-        self.n_expected += meta.n_chunks
-        self._check_missing(node, meta, rule, chunks)
+        layout = description.layout
         if any(step.get("id") == "pickle" for step in meta.filters or ()):
             self.notes.append(f"{node.key}: pickled objects, which are not decoded")
-        elif description.layout is not None:
-            self.plans.append(ChunkPlan(description.layout, chunks))
+            layout = None
+        chunks = Places(meta.grid_shape)
+        with Spool() as misspelled:
+            for entry in entries:
+                kind = self._kind(entry.key, node, meta, rule, chunks)
+                if kind == "misspelled":
+                    misspelled.add(entry)
+                elif kind == "chunk" and layout is not None:
+                    yield PlannedChunk(entry.key, entry.nbytes, layout)
+            as_chunks = self._check_spelling(node, meta, rule, chunks, misspelled)
+            if as_chunks and layout is not None:
+                for entry in misspelled:
+                    yield PlannedChunk(entry.key, entry.nbytes, layout)
+        self.n_chunks += chunks.count
+        self.n_expected += meta.n_chunks
+        self._check_missing(node, meta, rule, chunks)
 
-    def _sort_chunks(
-        self, node: Node, keys: list[str], meta: v2.ArrayMeta, rule: ChunkKeys
-    ) -> tuple[list[str], list[str]]:
-        """Return the keys of chunks, and those that are spelled with the other separator; report those outside."""
-        other = rule.respelled("/" if rule.separator == "." else ".")
-        chunks: list[str] = []
-        misspelled: list[str] = []
-        for key in keys:
-            if key not in self.unclaimed:
-                continue
-            coords = rule.loose_coords(key, node.path)
-            if coords is not None:
-                self._claim(key)
-                if rule.key(node.path, coords) == key and _is_inside(coords, meta.grid_shape):
-                    chunks.append(key)
-                else:
-                    self.problem(key, "outside", f"the grid of {node.path!r} has {meta.grid_shape} chunks")
-            elif rule.ndim > 1 and (coords := other.coords(key, node.path)) is not None:
-                self._claim(key)
-                misspelled.append(key)
-        return chunks, misspelled
+    def _kind(self, key: str, node: Node, meta: v2.ArrayMeta, rule: ChunkKeys, chunks: Places) -> str:
+        """Tell what a key below an array is, and report it if it is nothing."""
+        if key in self.present:
+            return "document"
+        coords = rule.loose_coords(key, node.path)
+        if coords is not None:
+            if rule.key(node.path, coords) == key and _is_inside(coords, meta.grid_shape):
+                chunks.add(coords)
+                return "chunk"
+            self.problem(key, "outside", f"the grid of {node.path!r} has {meta.grid_shape} chunks")
+            return "outside"
+        if rule.ndim > 1 and _other(rule).coords(key, node.path) is not None:
+            return "misspelled"
+        self._check_unclaimed(key)
+        return "foreign"
+
+    def _check_spelling(
+        self, node: Node, meta: v2.ArrayMeta, rule: ChunkKeys, chunks: Places, misspelled: Spool
+    ) -> bool:
+        """Report chunks that are named with the other separator; return whether they are the chunks of the array."""
+        if len(misspelled) and not chunks.count and meta.dimension_separator is None and node.version == 2:
+            first = next(iter(misspelled)).key
+            reason = f'it has no "dimension_separator", and its chunks are named as {first!r}; repair() adds it'
+            self.problem(node.key, "separator", reason)
+            for entry in misspelled:
+                coords = _other(rule).coords(entry.key, node.path)
+                assert coords is not None
+                # A name outside of the grid is counted too, and is no chunk that could be missing.
+                chunks.add(coords)
+            return True
+        for entry in misspelled:
+            self.problem(entry.key, "separator", f"{node.key!r} puts {rule.separator!r} between the numbers")
+        return False
 
     def _describe(self, node: Node) -> _Description | None:
         """Return what is known of an array; None where its document is damaged, which was reported."""
@@ -286,17 +333,16 @@ class Inspection:
             self.notes.append(f"{node.key}: its chunks are not decoded: {reason}")
         return _Description(meta, rule, layout)
 
-    def _check_missing(self, node: Node, meta: v2.ArrayMeta, rule: ChunkKeys, chunks: Sequence[str]) -> None:
-        absent = meta.n_chunks - len(chunks)
-        unfilled = meta.fill_value is None and bool(chunks) and node.version == 2
+    def _check_missing(self, node: Node, meta: v2.ArrayMeta, rule: ChunkKeys, chunks: Places) -> None:
+        absent = meta.n_chunks - chunks.count
+        unfilled = meta.fill_value is None and bool(chunks.count) and node.version == 2
         if absent <= 0 or self.missing == "none" or not (self.missing == "all" or unfilled):
             return
-        there = set(chunks)
-        names = (rule.key(node.path, coords) for coords in chunking.chunk_grid(meta.shape, meta.chunks))
         why = "the array has no fill value" if meta.fill_value is None else "all chunks are wanted"
+        grid = chunking.chunk_grid(meta.shape, meta.chunks)
         # A document may claim any number of chunks: the first are named, the rest counted.
-        for key in islice((key for key in names if key not in there), _MISSING_NAMED):
-            self.problem(key, "missing", why)
+        for coords in islice((coords for coords in grid if not chunks.has(coords)), _MISSING_NAMED):
+            self.problem(rule.key(node.path, coords), "missing", why)
         if absent > _MISSING_NAMED:
             self.problem(node.key, "missing", f"{absent - _MISSING_NAMED:,} more chunks")
 
@@ -306,7 +352,7 @@ class Inspection:
         for key in [key for key in self.unclaimed if k.name(key) == documents.ZMETADATA]:
             self._claim(key)
             at = k.parent(key)
-            wanted = [name for name in self.keys if k.is_below(name, at) and consolidated.is_repeated(name)]
+            wanted = [name for name in self.keys.documents if k.is_below(name, at) and consolidated.is_repeated(name)]
             try:
                 content = self.store[key]
                 found = {k.replace_root(name, at, ""): self._value_or_empty(name) for name in wanted}
@@ -322,8 +368,8 @@ class Inspection:
         except Exception:
             return b""  # what cannot be read is reported under its own key, and differs from any repetition
 
-    def _check_inline(self, nodes: Mapping[str, Node]) -> None:
-        for path in nodes:
+    def _check_inline(self) -> None:
+        for path in self.nodes:
             key = k.join(path, documents.ZARR_JSON)
             if key not in self.present:
                 continue
@@ -335,7 +381,9 @@ class Inspection:
                 continue
             if repeated is None:
                 continue
-            below = (name for name in self.keys if k.name(name) == documents.ZARR_JSON and k.is_below(name, path))
+            below = (
+                name for name in self.keys.documents if k.name(name) == documents.ZARR_JSON and k.is_below(name, path)
+            )
             found = {k.replace_root(k.parent(name), path, ""): self._parsed(name) for name in below if name != key}
             self._report_staleness(key, consolidated.compare_inline(repeated, found))
 
@@ -352,7 +400,8 @@ class Inspection:
 
     # The rest -------------------------------------------------------------------------------------------------------
 
-    def _check_unclaimed(self, key: str, nodes: Mapping[str, Node]) -> None:
+    def _check_unclaimed(self, key: str) -> None:
+        nodes = self.nodes
         above = [path for path in k.parents(key) if path in nodes]
         arrays = [path for path in above if nodes[path].kind == "array"]
         if k.name(key) in documents.DOCUMENTS and arrays:
@@ -373,13 +422,5 @@ def _is_inside(coords: tuple[int, ...], grid: tuple[int, ...]) -> bool:
     return all(i < n for i, n in zip(coords, grid, strict=True))
 
 
-def _grouped(keys: Iterable[str], arrays: Iterable[str]) -> dict[str, list[str]]:
-    """Return the keys below each array."""
-    roots = set(arrays)
-    grouped: dict[str, list[str]] = {}
-    for key in keys:
-        for path in k.parents(key):
-            if path in roots:
-                grouped.setdefault(path, []).append(key)
-                break
-    return grouped
+def _other(rule: ChunkKeys) -> ChunkKeys:
+    return rule.respelled("/" if rule.separator == "." else ".")

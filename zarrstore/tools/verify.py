@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from itertools import groupby
+from typing import Literal, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.base import Store
+from zarrstore.allowance import allowed
+from zarrstore.base import Entry, Store
 from zarrstore.metadata import v2
 from zarrstore.metadata.chunk import decode_chunk
 from zarrstore.metadata.shards import ShardLayout, shard_problems
 from zarrstore.targets import Target, opens
-from zarrstore.tools.executing import run_ordered
+from zarrstore.tools.batches import Batches
+from zarrstore.tools.executing import Task, run_ordered, window
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
 from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.inspection import ChunkPlan, Inspection
+from zarrstore.tools.inspection import Inspection, PlannedChunk
 from zarrstore.tools.listed import ListedStore
 from zarrstore.tools.listing import listing_of, present
-from zarrstore.tools.manifest import manifest_of, read_manifest
+from zarrstore.tools.manifest import compare_manifest
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlaps
 from zarrstore.tools.progress import Progress, reporter
+from zarrstore.tools.sortedkeys import SortedKeys
 
 __all__ = ["KINDS", "Problem", "VerifyReport", "verify"]
 
@@ -43,6 +47,7 @@ def verify(
     missing: Literal["unfilled", "all", "none"] = "unfilled",
     max_chunk_nbytes: int = 1 << 30,
     max_questions: int | None = MAX_QUESTIONS,
+    memory: int = 128 << 20,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> VerifyReport:
     """Look at every key of a hierarchy and return every problem, not the first.
@@ -70,6 +75,9 @@ def verify(
         A chunk that needs more when decoded is a problem instead of a danger.
     max_questions : int, optional
         Of a store that cannot be listed: the largest number of chunks that may be asked for by name.
+    memory : int, bytes, default 128 MiB
+        What the values under way may take together in all threads, besides what they decode to; one value more may be
+        held.
     progress : callable or True, optional
         Called with a `Progress` as chunks are decoded; True draws a bar (needs rich).
 
@@ -88,7 +96,8 @@ def verify(
     Notes
     -----
     Cost: one listing of all keys, one of each directory of groups, one read of each document, and of each chunk if
-    `decode`. Memory: the names of the keys, and a batch of 64 chunks a worker. Pickled objects are not decoded (a
+    `decode`. Memory: `memory`, the documents, and the problems, at any number of keys, of which more than 100,000 are
+    kept in a temporary file. Pickled objects are not decoded (a
     pickle can run any program) and noted. Source: the version 2 specification; what users ask for.
 
     Examples
@@ -109,48 +118,39 @@ def verify(
     at = k.normalize_path(path)
     unlisted: list[Problem] = []
     notes: tuple[str, ...] = ()
+    if memory < 1:
+        raise ValueError(f"memory is {memory}; at least one byte is needed")
     if adapted.capabilities.listable:
-        keys = _list_keys(adapted, at, unlisted)
+        entries = _entries(adapted, at, unlisted)
     else:
         listing = listing_of(adapted, at, max_questions=max_questions)
         notes = listing.notes
-        keys = sorted(entry.key for entry in present(adapted, listing))
-    looked_at: Store = adapted
-    if not unlisted and (not adapted.capabilities.listable or overlaps(adapted)):
-        # Known already: the names in every directory, and which keys are documents.
-        looked_at = ListedStore(adapted, keys)
-    if not keys and not unlisted:
-        raise absent(adapted, at)
-    inspection = Inspection(looked_at, at, keys, missing, problems=unlisted, notes=list(notes))
-    for key, reason in adapted._irregular(at):
-        inspection.problem(key, "irregular", reason)
-    for key, reason in adapted._departures(at):
-        inspection.problem(key, "departure", reason)
-    inspection.run()
-    work = list(_tasks_of(inspection.plans)) if decode else []
-    decoded = 0
-    total = sum(len(batch.keys) for task in work for batch in task)
-    # Where a batch waits for its values, others decode theirs meanwhile.
-    threads = max(4, os.cpu_count() or 1) if overlaps(adapted) else os.cpu_count() or 1
-    own = nullcontext(executor) if executor is not None else ThreadPoolExecutor(threads)
-    with own as chosen, reporter(progress, total, "verify") as report:
-        # A mapping that is not safe for threads is read by this thread alone.
-        in_threads = isinstance(chosen, ThreadPoolExecutor) and adapted.capabilities.thread_safe
-        travels = in_threads or (not isinstance(chosen, ThreadPoolExecutor) and adapted.capabilities.process_safe)
-        tasks: Iterable[tuple[Any, ...]]
-        if travels:
-            tasks = ((check_batches, adapted, task, max_chunk_nbytes) for task in work)
-        else:
-            tasks = ((check_values, _read_here(adapted, task), task, max_chunk_nbytes) for task in work)
-        for task, found in zip(work, run_ordered(chosen, tasks), strict=True):
-            inspection.problems += found
-            decoded += sum(len(batch.keys) for batch in task)
-            report(Progress(decoded, total, errors=0))
-    if manifest is not None:
-        inspection.problems += _manifest_problems(adapted if adapted.capabilities.listable else looked_at, at, manifest)
-    order = {key: n for n, key in enumerate(keys)}
-    inspection.problems.sort(key=lambda problem: (order.get(problem.key, len(order)), problem.key))
-    return replace(inspection.report(), n_decoded=decoded)
+        entries = present(adapted, listing)
+    with SortedKeys(entries) as keys:
+        if not len(keys) and not unlisted:
+            raise absent(adapted, at)
+        looked_at: Store = adapted
+        if not unlisted and (not adapted.capabilities.listable or overlaps(adapted)):
+            # Known already: the names in every directory, and which keys are documents.
+            looked_at = ListedStore(adapted, keys.documents)
+        inspection = Inspection(looked_at, at, keys, missing, problems=unlisted, notes=list(notes))
+        for key, reason in adapted._irregular(at):
+            inspection.problem(key, "irregular", reason)
+        for key, reason in adapted._departures(at):
+            inspection.problem(key, "departure", reason)
+        inspection.check_documents()
+        total = len(keys) - len(keys.documents) if decode else 0
+        decoding = _Decoding(adapted, executor, memory, max_chunk_nbytes)
+        with reporter(progress, total, "verify") as report:
+            for found, decoded in decoding.run(inspection.chunks(), decode):
+                inspection.problems += found
+                report(Progress(decoded, total, errors=0))
+        inspection.finish()
+        if manifest is not None:
+            inspection.problems += _manifest_problems(adapted, at, manifest, max_questions)
+        there = keys.among({problem.key for problem in inspection.problems})
+        inspection.problems.sort(key=lambda problem: (problem.key not in there, problem.key))
+        return replace(inspection.report(), n_decoded=decoding.n_decoded)
 
 
 @dataclass(frozen=True)
@@ -159,34 +159,73 @@ class _Batch:
     keys: Sequence[str]
 
 
-def _tasks_of(plans: Iterable[ChunkPlan]) -> Iterator[list[_Batch]]:
-    """Yield tasks of up to 64 chunks: of one array, or of several small ones, which are then read together."""
-    task: list[_Batch] = []
-    count = 0
-    for plan in plans:
-        for at in range(0, len(plan.keys), _BATCH):
-            batch = _Batch(plan.layout, plan.keys[at : at + _BATCH])
-            if count + len(batch.keys) > _BATCH:
-                yield task
-                task, count = [], 0
-            task.append(batch)
-            count += len(batch.keys)
-    if task:
-        yield task
+class _Decoding:
+    """Reads and decodes chunks wherever the executor is, within a budget of bytes."""
+
+    def __init__(self, store: Store, executor: Executor | None, memory: int, max_nbytes: int) -> None:
+        self._store = store
+        self._executor = executor
+        self._memory = memory
+        self._max_nbytes = max_nbytes
+        self.n_decoded = 0
+
+    def run(self, chunks: Iterator[PlannedChunk], decode: bool) -> Iterator[tuple[list[Problem], int]]:
+        """Yield the problems of some chunks, and how many were decoded so far."""
+        if not decode:
+            for _ in chunks:
+                pass
+            return
+        store = self._store
+        # Where a batch waits for its values, others decode theirs meanwhile.
+        threads = max(4, os.cpu_count() or 1) if overlaps(store) else os.cpu_count() or 1
+        own = nullcontext(self._executor) if self._executor is not None else ThreadPoolExecutor(threads)
+        with own as chosen:
+            # A mapping that is not safe for threads is read by this thread alone.
+            in_threads = isinstance(chosen, ThreadPoolExecutor) and store.capabilities.thread_safe
+            travels = in_threads or (not isinstance(chosen, ThreadPoolExecutor) and store.capabilities.process_safe)
+            share = max(1, self._memory // max(1, window(chosen) // 2))
+            batches = Batches(self._memory, share, store.capabilities.concurrent, max_keys=_BATCH)
+            tasks = (self._task(batch, cost, share, travels) for batch, cost in batches.cut(chunks))
+            for result in run_ordered(chosen, tasks, self._memory):
+                batches.learn(result.largest)
+                self.n_decoded += result.n_chunks
+                yield result.problems, self.n_decoded
+
+    def _task(self, batch: list[PlannedChunk], cost: int, share: int, travels: bool) -> Task:
+        arrays = groupby(batch, lambda chunk: id(chunk.layout))
+        task = [_Batch(found[0].layout, [chunk.key for chunk in found]) for found in (list(of) for _, of in arrays)]
+        if travels:
+            return Task(cost, check_batches, (self._store, task, self._max_nbytes, share))
+        return Task(cost, check_values, (_read_here(self._store, task, share), task, self._max_nbytes))
 
 
-def check_batches(store: Store, task: Sequence[_Batch], max_nbytes: int) -> list[Problem]:
-    """Read and decode some chunks; runs wherever the executor is."""
-    return check_values(_read(store, task), task, max_nbytes)
+class Checked(NamedTuple):
+    """What came of some chunks: their problems, their number, and the size of the largest in bytes."""
+
+    problems: list[Problem]
+    n_chunks: int
+    largest: int
 
 
-def check_values(values: Mapping[str, bytes | Exception], task: Sequence[_Batch], max_nbytes: int) -> list[Problem]:
+def check_batches(store: Store, task: Sequence[_Batch], max_nbytes: int, share: int) -> Checked:
+    """Read and decode some chunks, of which `share` bytes may be held unread; runs wherever the executor is."""
+    return check_values(_read(store, task, share), task, max_nbytes)
+
+
+def check_values(values: Mapping[str, bytes | Exception], task: Sequence[_Batch], max_nbytes: int) -> Checked:
     """Decode some chunks, read already or as they are asked for."""
-    return [problem for batch in task for problem in _check_array(values, batch, max_nbytes)]
+    problems: list[Problem] = []
+    largest = 0
+    for batch in task:
+        found, size = _check_array(values, batch, max_nbytes)
+        problems += found
+        largest = max(largest, size)
+    return Checked(problems, sum(len(batch.keys) for batch in task), largest)
 
 
-def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> list[Problem]:
+def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> tuple[list[Problem], int]:
     problems = []
+    largest = 0
     for key in batch.keys:
         try:
             data = values[key]
@@ -198,8 +237,11 @@ def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nby
         if isinstance(data, Exception):
             problems.append(Problem(key, "unread", str(data) or type(data).__name__))
             continue
+        largest = max(largest, len(data))
         problems += [Problem(key, "undecodable", reason) for reason in _chunk_reasons(data, batch.layout, max_nbytes)]
-    return problems
+        # The next value must not be read while this one is still held.
+        del data
+    return problems, largest
 
 
 def _chunk_reasons(data: bytes, layout: v2.ArrayMeta | ShardLayout, max_nbytes: int) -> list[str]:
@@ -212,8 +254,9 @@ def _chunk_reasons(data: bytes, layout: v2.ArrayMeta | ShardLayout, max_nbytes: 
     return []
 
 
-def _read(store: Store, task: Sequence[_Batch]) -> _Values:
-    return _Values(store, [key for batch in task for key in batch.keys])
+def _read(store: Store, task: Sequence[_Batch], share: int) -> _Values:
+    with allowed(share):
+        return _Values(store, [key for batch in task for key in batch.keys])
 
 
 class _Values(Mapping[str, bytes]):
@@ -245,10 +288,10 @@ class _Values(Mapping[str, bytes]):
         return len(self.keys_)
 
 
-def _read_here(store: Store, task: Sequence[_Batch]) -> dict[str, bytes | Exception]:
+def _read_here(store: Store, task: Sequence[_Batch], share: int) -> dict[str, bytes | Exception]:
     """Read the chunks of a task in this thread, for a store that no other may touch."""
     values: dict[str, bytes | Exception] = {}
-    found = _read(store, task)
+    found = _read(store, task, share)
     for key in found.keys_:
         try:
             values[key] = found[key]
@@ -259,14 +302,15 @@ def _read_here(store: Store, task: Sequence[_Batch]) -> dict[str, bytes | Except
     return values
 
 
-def _list_keys(store: Store, path: str, problems: list[Problem]) -> list[str]:
-    """Return all keys below a path, sorted; a directory that cannot be read becomes a problem."""
+def _entries(store: Store, path: str, problems: list[Problem]) -> Iterator[Entry]:
+    """Yield all keys below a path, perhaps twice; a directory that cannot be read becomes a problem."""
     try:
-        return sorted(store.keys_below(path))
+        # A listing over a network tells sizes; of files, each would be a question.
+        yield from store._details(path) if overlaps(store) else map(Entry, store.keys_below(path))
+        return
     except OSError:
         pass
     # Directory by directory, to name the one that fails and to see the others.
-    keys: list[str] = []
     waiting = [path]
     while waiting:
         at = waiting.pop()
@@ -278,22 +322,19 @@ def _list_keys(store: Store, path: str, problems: list[Problem]) -> list[str]:
         for name in names:
             key = k.join(at, name)
             if key in store:
-                keys.append(key)
+                yield Entry(key)
             else:
                 waiting.append(key)
-    return sorted(keys)
 
 
 def _manifest_problems(
-    store: Store, path: str, manifest: str | os.PathLike[str] | Mapping[str, str]
+    store: Store, path: str, manifest: str | os.PathLike[str] | Mapping[str, str], max_questions: int | None
 ) -> Iterator[Problem]:
-    wanted = manifest if isinstance(manifest, Mapping) else read_manifest(manifest)
-    found = manifest_of(store, path)
-    for name in sorted({*wanted, *found}):
+    for name, wanted, found in compare_manifest(store, manifest, path, max_questions=max_questions):
         key = k.join(path, name)
-        if name not in found:
+        if found is None:
             yield Problem(key, "manifest", "it is in the manifest, and not there")
-        elif name not in wanted:
+        elif wanted is None:
             yield Problem(key, "manifest", "it is there, and not in the manifest")
-        elif wanted[name] != found[name]:
-            yield Problem(key, "manifest", f"its SHA-256 is {found[name]}, and the manifest says {wanted[name]}")
+        else:
+            yield Problem(key, "manifest", f"its SHA-256 is {found}, and the manifest says {wanted}")
