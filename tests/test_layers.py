@@ -58,8 +58,8 @@ ROOMS = {
         WRAPPERS, rf"{CONTRACT}|{WRAPPERS}", "a wrapper goes round any store, so it knows no concrete one"
     ),
     "verbs": Room(
-        r"nodes|ops|hierarchy|kinds|registry|remotefile|tools(\..*)?|testing(\..*)?",
-        rf"{CONTRACT}|{WRAPPERS}|nodes|ops|hierarchy|kinds|registry|remotefile|tools(\..*)?|testing(\..*)?",
+        r"nodes|ops|hierarchy|kinds|pipelines|registry|remotefile|tools(\..*)?|testing(\..*)?",
+        rf"{CONTRACT}|{WRAPPERS}|nodes|ops|hierarchy|kinds|pipelines|registry|remotefile|tools(\..*)?|testing(\..*)?",
         "a verb works over any mapping and knows no concrete store; the registry knows classes by dotted names",
     ),
     # bridges.xarray and bridges.filesystem are what xarray and fsspec call with a path, as a user calls open_store.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from zarrstore import remotefile
+from zarrstore import pipelines, remotefile
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, StoreNotFoundError, UnsupportedOperation
@@ -100,6 +100,7 @@ def open_store(
     any of these four, ending in a file            a zip archive, read by ranges; LMDB, SQLite, DBM through a local
                                                    copy in the cache folder (``$ZARRSTORE_CACHE``); ReferenceStore
                                                    (a folder of Parquet by ``.parq`` or ``.parquet``); to read only
+    ``A|zip:path|zarr3:`` and other pipelines      what they name, see `zarrstore.pipelines`
     mapping                                        itself, as a Store; ReadOnlyStore if it cannot be written
     zarr 3 store, Icechunk session, obstore        the bridge over it
     store, OpenDAL operator, UPath
@@ -123,6 +124,8 @@ def open_store(
     opening = _Opening(mode, force, options)
     if isinstance(target, str) and not target:
         raise ValueError("cannot open an empty path; '.' is the current directory")
+    if pipelines.is_pipeline(target):
+        return pipelines.open_pipeline(str(target), mode, storage_options, options, open_store)
     foreign = _foreign_place(target)
     if foreign is not None:
         return opening.foreign(*foreign, storage_options)
