@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import array
 import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support import roster
+from zarrstore import as_store
 from zarrstore.values import as_buffer, as_bytes, nbytes
 
 GRID = np.arange(24, dtype="<i2").reshape(2, 3, 4)
@@ -103,3 +106,20 @@ def test_a_contiguous_buffer_is_not_copied(value: object) -> None:
 def test_what_is_no_buffer_is_refused_as_a_view_too(value: object) -> None:
     with pytest.raises(TypeError, match="cannot store"):
         as_buffer(value)
+
+
+@pytest.mark.parametrize("name", roster.STORES)
+def test_a_part_of_a_missing_value_is_missing_however_small(name: str, tmp_path: Path) -> None:
+    store = as_store(roster.STORES[name](tmp_path))
+    store["a"] = b"value"
+    for missing in (
+        lambda: store.getrange("b", 0, 0),
+        lambda: store.getrange("b", 3, 3),
+        lambda: store.getrange("b", 5, 2),
+        lambda: store.getranges("b", [(0, 0)]),
+        lambda: store.getsuffix("b", 0),
+    ):
+        with pytest.raises(KeyError):
+            missing()
+    assert (store.getrange("a", 2, 2), store.getsuffix("a", 0), store.getranges("a", [(1, 1)])) == (b"", b"", [b""])
+    store.close()

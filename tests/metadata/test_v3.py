@@ -199,6 +199,8 @@ def test_what_version_2_cannot_say_is_a_problem_and_no_error(changes, problem):
 
 def test_a_member_that_need_not_be_understood_is_left_out():
     assert v3.array_v3_to_v2(changed(extra={"must_understand": False})).problems == []
+    for extra in ({}, {"must_understand": True}, {"must_understand": 0}, None, False):
+        assert len(v3.array_v3_to_v2(changed(extra=extra)).problems) == 1, extra
 
 
 @pytest.mark.parametrize(

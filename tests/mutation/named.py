@@ -214,7 +214,7 @@ NAMED = (
         '        first = _offset("start", start)\n        last = None if stop is None else _offset("stop", stop)\n',
         '        first = _offset("start", start)\n        last = None if stop is None else _offset("stop", stop)\n'
         '        if first == last:\n            return b""\n',
-        "tests/stores/test_zip.py tests/stores/test_nested.py",
+        "tests/test_values.py",
     ),
     Named(
         "the short way of zip is not rolled back",

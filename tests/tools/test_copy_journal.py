@@ -13,7 +13,7 @@ import pytest
 
 from zarrstore import CopyError, DictStore, DirectoryStore, PrefixStore, ReadOnlyStore, copy_store
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError
-from zarrstore.testing import Recorder
+from zarrstore.testing import FailingStore, Recorder
 from zarrstore.tools import copying
 from zarrstore.tools.journal import Journal, place_name
 
@@ -443,3 +443,15 @@ def test_a_journal_that_somebody_deleted_meanwhile_is_no_error(tmp_path: Path) -
         journal.begin([])
         (tmp_path / "journal").unlink()
         journal.remove()
+
+
+def test_a_key_whose_write_failed_is_not_recorded(source: Any, tmp_path: Path) -> None:
+    dest = DictStore()
+    failing = FailingStore(dest, OSError(5, "Input/output error"), methods=["_set", "_set_many"], keys=["a/0007"])
+    dest["a/0007"] = b"old"  # what is recorded and there would not be copied again
+    result = copy_store(source, failing, resume=tmp_path / "journal", if_exists="replace", errors="collect")
+    assert set(result.errors) == {"a/0007", "a/.zarray"}
+    assert b"a/0007" not in (tmp_path / "journal").read_bytes()
+    failing.methods = frozenset()
+    assert copy_store(source, failing, resume=tmp_path / "journal", if_exists="replace")[:2] == (2, 1199)
+    assert dict(dest) == dict(source)

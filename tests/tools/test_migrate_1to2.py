@@ -14,7 +14,7 @@ import pytest
 
 from zarrstore import DictStore, migrate_1to2, read_array
 from zarrstore.errors import MetadataError, ReadOnlyError
-from zarrstore.testing import FailingStore
+from zarrstore.testing import FailingStore, Recorder
 
 DATA = Path(__file__).parent.parent / "data" / "v1"
 FIXTURES = json.loads((DATA / "manifest.json").read_text())["fixtures"]
@@ -139,6 +139,14 @@ def test_a_failure_at_any_write_leaves_an_array_that_the_next_run_finishes(point
         assert "meta" in inner or ".zarray" in inner
         migrate_1to2(inner)
     assert dict(inner) == whole
+
+
+def test_version_1_goes_only_when_version_2_is_durable() -> None:
+    recorder = Recorder()
+    migrate_1to2(recorder.watch(DictStore(load("i4_attrs")), "store"))
+    actions = [event[1] for event in recorder.order() if event[1] != "close"]
+    assert actions.index("flush") < min(n for n, action in enumerate(actions) if "delete" in action)
+    assert max(n for n, action in enumerate(actions) if "set" in action) < actions.index("flush")
 
 
 def test_stopped_between_its_deletions_it_keeps_the_attributes() -> None:

@@ -66,7 +66,9 @@ def test_consolidated_metadata_of_version_3_repeats_documents_of_version_3_only(
     store = inline({"a": "array", "b": "group"})
     store |= {"a/.zarray": b"{}", "a/.zattrs": b"{}", "a/c/0": b"1"}
     move(store, "a", "b/a")
-    assert set(json.loads(store["zarr.json"])["consolidated_metadata"]["metadata"]) == {"b", "b/a"}
+    repeated = json.loads(store["zarr.json"])["consolidated_metadata"]["metadata"]
+    assert repeated.keys() == {"b", "b/a"}
+    assert repeated["b/a"] == json.loads(store["b/a/zarr.json"])
 
 
 def test_a_document_whose_consolidated_metadata_is_null_has_none() -> None:

@@ -112,12 +112,20 @@ def test_verify_finds_nothing_wrong_with_what_old_releases_wrote(release: str, n
         assert report.n_chunks > 15
 
 
-def test_a_plain_store_over_a_nested_tree_is_migrated_as_what_it_is(tmp_path: Path) -> None:
-    for name in ("kept", "removed"):
-        source = old.copied(*NESTED, tmp_path / name) if (tmp_path / name).mkdir() is None else None
-        report = migrate_2to3(DirectoryStore(source), remove_v2=name == "removed")
-        assert any("'/' was taken" in note for node in report for note in node.notes)
-        assert wrong("self", (NESTED[0], "dir", source)) == []  # type: ignore[arg-type]
+def test_a_store_over_a_nested_tree_is_migrated_as_what_it_is(tmp_path: Path) -> None:
+    targets = []
+    for kind in (DirectoryStore, NestedDirectoryStore):
+        for name in ("kept", "removed", "removed by a second run"):
+            folder = tmp_path / kind.__name__ / name
+            folder.mkdir(parents=True)
+            source = old.copied(*NESTED, folder)
+            report = migrate_2to3(kind(source), remove_v2=name == "removed")
+            assert any("'/' was taken" in note for node in report for note in node.notes)
+            if name == "removed by a second run":
+                migrate_2to3(kind(source), remove_v2=True)
+            assert ("grid/.zarray" in kind(source)) is (name == "kept")
+            targets.append((NESTED[0], "dir", source))
+    assert wrong("self", *targets) == []
 
 
 def test_a_view_of_version_3_shows_the_values_of_a_nested_tree() -> None:

@@ -142,7 +142,7 @@ def migrate_2to3(
     if dest is not None:
         _copy_chunks(source, target, at, plan, overwrite, resume)
     removed = _removable(source, plan) if remove_v2 else []
-    writes = {step.key: step.data for step in plan.writing()}
+    writes = {step.key: step.data for step in plan.writing()} | _declarations(plan, removed)
     later = _repetitions(target, plan, writes, removed)
     writes.update((key, later.pop(key)) for key in list(later) if key in writes)
     _apply(target, writes, removed, later)
@@ -346,6 +346,21 @@ def _removable(store: Store, plan: _Plan) -> list[str]:
                 continue
             removable.append(key)
     return sorted(removable, key=_removal_order)
+
+
+def _declarations(plan: _Plan, removed: list[str]) -> dict[str, bytes]:
+    """Return the version 2 documents that must say how their chunks are spelled before they are deleted.
+
+    A NestedDirectoryStore shows nested chunks of a document that does not say so as flat, and gives them flat files,
+    which version 3 would not look for, when that document goes.
+    """
+    written = {}
+    for step in plan.steps:
+        encoding = (step.document or {}).get("chunk_key_encoding", {})
+        nested = isinstance(encoding, Mapping) and encoding.get("configuration", {}).get("separator") == "/"
+        if nested and step.node.key in removed and step.node.document.get("dimension_separator") is None:
+            written[step.node.key] = documents.dumps({**step.node.document, "dimension_separator": "/"})
+    return written
 
 
 def _is_repeated_in(store: Store, zattrs: str, step: _Step) -> bool:
