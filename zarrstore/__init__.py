@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.read import read_array as read_array
     from zarrstore.tools.references import write_references as write_references
     from zarrstore.tools.repair import repair as repair
+    from zarrstore.tools.report import write_report as write_report
     from zarrstore.tools.respell import respell as respell
     from zarrstore.tools.shard import migrate_to_shards as migrate_to_shards
     from zarrstore.tools.tree import du as du
@@ -158,6 +159,7 @@ _MODULES = {
     "tools.references": "write_references",
     "tools.migrate_icechunk": "migrate_to_icechunk",
     "tools.repair": "repair",
+    "tools.report": "write_report",
     "tools.respell": "respell",
     "tools.migration": "MigratedNode MigrationReport",
     "tools.pack": "pack unpack",

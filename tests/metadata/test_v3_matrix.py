@@ -20,6 +20,7 @@ from tests.metadata.test_v3_readers import translate
 from tests.support import peers
 from zarrstore.metadata import chunking, v2, v3
 from zarrstore.metadata.chunk import decode_chunk
+from zarrstore.metadata.readers import refusals
 
 MATRIX = Path(matrix.__file__)
 ZARRITA = peers.HOME / "zarrita"
@@ -69,9 +70,20 @@ def test_zarr_3_4(folder: Path, record_property: Any) -> None:
     check("zarr 3.4", statuses, 1.0, record_property)
 
 
+def check_refusals(folder: Path, reader: str, statuses: dict[str, str], perhaps: str = "nothing") -> None:
+    """What a report says that a reader refuses, it refuses, and nothing else; `perhaps` names a codec."""
+    held = {path.parent.name: json.loads(path.read_bytes()) for path in (folder / "v3.zarr").glob("*/zarr.json")}
+    predicted = {name for name in statuses if reader in refusals(held[name])}
+    refused = {name for name in _refused(statuses) if "empty iterator" not in statuses[name]}
+    unsure = {name for name in statuses if perhaps in json.dumps(held[name])}
+    assert refused - predicted - unsure == set()
+    assert {name for name in predicted if statuses[name] == "equal"} == set()
+
+
 def test_zarrs(folder: Path, record_property: Any) -> None:
     pytest.importorskip("zarrs", reason="needs zarrs: pip install zarrstore[test]")
     statuses = peers.run("self", MATRIX, "status", folder, "zarrs.ZarrsCodecPipeline", timeout=300)
+    check_refusals(folder, "zarrs", statuses, "fixedscaleoffset")  # which it reads of some types
     check("zarrs", statuses, 0.3, record_property)
 
 
@@ -95,6 +107,7 @@ def test_tensorstore(folder: Path, record_property: Any) -> None:
             statuses[name] = f"refused: {exc}"
             continue
         statuses[name] = "equal" if _same_values(np.asarray(found), wanted) else "wrong"
+    check_refusals(folder, "TensorStore", {name: text for name, text in statuses.items() if "NumPy" not in text})
     # It knows no filter of numcodecs, none of its lossy codecs, and has no NumPy type for raw bytes.
     check("tensorstore", statuses, 0.19, record_property)
 
@@ -116,6 +129,7 @@ def test_zarrita(folder: Path, record_property: Any) -> None:
         pytest.skip("needs zarrita: npm install --prefix .peers/zarrita zarrita @zarrita/storage")
     expected = expected_and_documents(folder)
     statuses = _zarrita(folder, "v3", expected)
+    check_refusals(folder, "zarrita", statuses)
     wrong = {name: expected[name] for name, status in statuses.items() if status == "wrong"}
     # Those are the ones of which the report of a migration says so, and no others; version 2 is read wrongly as well.
     assert wrong.keys() == {name for name in statuses if _is_named(folder, name, "zarrita")} - _refused(statuses)

@@ -30,6 +30,7 @@ from zarrstore.tools.migrate_1to3 import migrate_1to3
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migrate_icechunk import migrate_to_icechunk
 from zarrstore.tools.migration import MigrationReport
+from zarrstore.tools.report import FORMATS, documents_of, write_report
 from zarrstore.tools.shard import Shards
 from zarrstore.urls import without_secrets
 from zarrstore.wrappers.v2view import V2View
@@ -46,6 +47,13 @@ from zarrstore.wrappers.v2view import V2View
 )
 @click.option("--dest", metavar="TARGET", help="Copy the chunks there and write the documents there (2 to 3 only).")
 @click.option("--shards", metavar="auto|SIZE|SHAPE", help="With --dest, pack chunks into shards: auto, 16MiB, 512x512.")
+@click.option(
+    "--report",
+    "report_file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write what became of each node, who reads it and the checksums to FILE.json or FILE.html.",
+)
 @click.option("-m", "--message", help="With --to icechunk, of the commit.")
 @click.option("--overwrite", is_flag=True, help="Replace version 3 documents, and chunks at --dest, that differ.")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="FILE", help="With --dest, a journal to go on from.")
@@ -64,6 +72,7 @@ def command(
     shards: str | None,
     overwrite: bool,
     resume: str | None,
+    report_file: str | None,
     message: str | None,
     remove_v2: bool,
     dry_run: bool,
@@ -79,13 +88,15 @@ def command(
 
     zarrstore migrate old.lmdb s3://bucket/repo --to icechunk makes one commit of the whole, or none.
     """
+    if report_file is not None and not report_file.lower().endswith(FORMATS):
+        raise click.UsageError(f"--report {report_file!r}: it is written as {' or '.join(FORMATS)}")
     if version == "icechunk":
         if remove_v2 or resume is not None:
             raise click.UsageError("--remove-v2 and --resume are not for --to icechunk: it is one commit, or none")
         place, at = (path, "") if dest is None else (dest, path)
         if not place:
             raise click.UsageError("say where the repository is: zarrstore migrate TARGET REPOSITORY --to icechunk")
-        report = _to_icechunk(target, place, at, shards, overwrite, message, dry_run, storage_option)
+        report = _to_icechunk(target, place, at, shards, overwrite, message, dry_run, storage_option, report_file)
         _show(report, as_json)
         ctx.exit(1 if report.counts().get("impossible") else 0)
     if message is not None:
@@ -100,11 +111,13 @@ def command(
         store = stack.enter_context(opened(target, "r" if dry_run or dest else "r+", storage_option))
         require(store, normalize_path(path))
         found = {node.version for node in walk(store, path)}
+        old = documents_of(store, path) if report_file is not None else {}
         if 1 in found and dest is not None:
             raise click.UsageError(f"{target} holds version 1, which is migrated in place first: leave out --dest")
         doomed = ["1"] * (1 in found) + ["2"] * (remove_v2 and (1 not in found or version == "3"))
         if doomed and not dry_run:
             confirm(f"Delete the version {' and '.join(doomed)} documents of {target}?", yes)
+        target_store = None
         if 1 in found and version != "3":
             report = migrate_1to2(store, path, dry_run=dry_run)
         elif 1 in found:
@@ -125,6 +138,9 @@ def command(
                 resume=None if dry_run else resume,
                 shards=None if shards is None else parse_shards(shards),
             )
+        if report_file is not None:
+            new = store if target_store is None else target_store
+            write_report(report, report_file, old, new, names=(target, dest or target))
     _show(report, as_json)
     ctx.exit(1 if report.counts().get("impossible") else 0)
 
@@ -138,6 +154,7 @@ def _to_icechunk(
     message: str | None,
     dry_run: bool,
     storage_option: tuple[str, ...],
+    report_file: str | None,
 ) -> MigrationReport:
     """Migrate into a repository, and print its history."""
     url = place if place.startswith("icechunk") else f"icechunk+{place}" if "://" in place else f"icechunk:{place}"
@@ -146,6 +163,8 @@ def _to_icechunk(
         require(store, normalize_path(path))
         if dry_run:
             plan, _ = migrate_to_icechunk(store, V2View({}), path, shards=packing, dry_run=True)
+            if report_file is not None:
+                write_report(plan, report_file, store, {}, names=(target, url))
             return plan
         with opened(url, "a", storage_option) as dest:
             text = message or f"{target} migrated by zarrstore {zarrstore.__version__}"
@@ -153,6 +172,8 @@ def _to_icechunk(
             report, _ = migrate_to_icechunk(
                 store, dest, path, message=text, metadata=facts, shards=packing, overwrite=overwrite
             )
+            if report_file is not None:
+                write_report(report, report_file, store, dest.inner, names=(target, url))  # type: ignore[attr-defined]
             for one in dest.history():  # type: ignore[attr-defined]
                 echo_err(f"{one.id} {one.written_at:%Y-%m-%d %H:%M:%S} {one.message}")
     return report

@@ -1,4 +1,4 @@
-"""Readers of version 3 that are known to give wrong values for what the specification allows, and of which arrays."""
+"""Readers of version 3: which arrays they are known to refuse, and for which they give wrong values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,85 @@ from typing import Any
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import dtypes
 
-__all__ = ["misreadings"]
+__all__ = ["READERS", "misreadings", "refusals"]
+
+
+#: Readers that are looked at, with the releases that were tried; what GDAL reads is taken from its manual.
+READERS = {
+    "zarr 3.1": "3.1.6",
+    "zarr 3.4": "3.4",
+    "TensorStore": "0.1.86",
+    "zarrs": "0.2.3, as zarr's codec pipeline",
+    "zarrita": "0.7.5",
+    "GDAL": "3.13",
+}
+
+_NUMBERS = frozenset({"bool", "float32", "float64", *(f"{sign}int{8 << n}" for sign in ("", "u") for n in range(4))})
+_MORE_NUMBERS = _NUMBERS | {"float16", "complex64", "complex128"}
+_TYPES = {
+    "TensorStore": _MORE_NUMBERS | {"raw_bytes"},
+    "zarrs": _MORE_NUMBERS,
+    "zarrita": _NUMBERS | {"string"},
+    "GDAL": _MORE_NUMBERS,
+}
+#: The codecs that the specification itself describes.
+_CODECS = frozenset({"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"})
+_MORE_CODECS = {
+    "TensorStore": _CODECS,
+    "zarrs": _CODECS | {"numcodecs.bz2", "numcodecs.fixedscaleoffset", "numcodecs.shuffle", "numcodecs.zlib"},
+    "zarrita": _CODECS
+    | {"vlen-utf8", *(f"numcodecs.{name}" for name in ("bitround", "delta", "lz4", "shuffle", "zlib"))},
+    "GDAL": _CODECS,
+}
+
+
+def refusals(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the readers of `READERS` that do not read an array of version 3, each with the reason.
+
+    Parameters
+    ----------
+    document : mapping
+        The ``zarr.json`` of an array.
+
+    Notes
+    -----
+    Source: as `misreadings`; for GDAL, the manual of its driver. A reader that is not named may still refuse what no
+    run has tried.
+
+    Examples
+    --------
+    >>> document = {"data_type": "float16", "codecs": [{"name": "bytes"}, {"name": "numcodecs.lzma"}]}
+    >>> refusals(document)["zarrita"], sorted(refusals(document))
+    ("it has no data type 'float16'", ['GDAL', 'TensorStore', 'zarrita', 'zarrs'])
+    """
+    data_type = _name(document.get("data_type"))
+    codecs = list(map(_name, _all_codecs(document.get("codecs"))))
+    found: dict[str, str] = {}
+    if data_type in ("structured", "struct") and "sharding_indexed" in codecs:
+        found["zarr 3.1"] = "it reads no shards of structured items"
+    for reader, types in _TYPES.items():
+        unknown = next((name for name in codecs if name not in _MORE_CODECS[reader]), None)
+        if data_type not in types:
+            found[reader] = f"it has no data type {data_type!r}"
+        elif unknown is not None:
+            found[reader] = f"it has no codec {unknown!r}"
+    if {"name": "numcodecs.zlib", "configuration": {"level": -1}} in _all_codecs(document.get("codecs")):
+        found.setdefault("zarrs", "it takes no level -1 of 'numcodecs.zlib'")
+    return found
+
+
+def _name(member: Any) -> str:
+    return str(member.get("name")) if isinstance(member, Mapping) else str(member)
+
+
+def _all_codecs(codecs: Any) -> Iterator[Any]:
+    """Yield codecs, and those within shards."""
+    for codec in codecs if isinstance(codecs, list) else ():
+        yield codec
+        configuration = codec.get("configuration") if isinstance(codec, Mapping) else None
+        if isinstance(configuration, Mapping):
+            yield from _all_codecs(configuration.get("codecs"))
+            yield from _all_codecs(configuration.get("index_codecs"))
 
 
 def misreadings(document: Mapping[str, Any]) -> Iterator[str]:
