@@ -63,11 +63,13 @@ ROOMS = {
         "a verb works over any mapping and knows no concrete store; the registry knows classes by dotted names",
     ),
     # bridges.xarray and bridges.filesystem are what xarray and fsspec call with a path, as a user calls open_store.
-    "doors": Room(r"|__main__|cli(\..*)?|bridges\.(xarray|filesystem)", r".*", "a door opens to everything"),
+    "doors": Room(
+        r"|__main__|cli(\..*)?|server(\..*)?|bridges\.(xarray|filesystem)", r".*", "a door opens to everything"
+    ),
 }
 
 #: Third parties that may be imported at the head of a file: nobody meets these files by importing zarrstore.
-HEAD_IMPORTS = r"bridges\..*|testing\..*|cli\..*"
+HEAD_IMPORTS = r"bridges\..*|testing\..*|cli\..*|server\..*"
 #: Third parties that the lower layers may use at all, within functions.
 USES = {"metadata": {"numpy", "numcodecs", "google_crc32c"}}
 

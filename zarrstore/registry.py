@@ -93,6 +93,7 @@ def open_store(
     ``file://`` ``local://``                       as the path
     ``zip:// lmdb:// dbm:// sqlite:// dir://``     that store, whatever the suffix; ``nested://`` ``dict://`` too
     ``http://`` ``https://``                       HTTPStore; FSStore with `storage_options`
+    ``zarrstore+http://`` ``zarrstore+https://``   HTTPStore of what ``zarrstore serve`` serves: it can be listed
     ``obstore+URL`` ``opendal+SCHEME://``          ObstoreStore, OpenDALStore
     ``icechunk://PATH`` ``icechunk+s3://``         IcechunkStore, whose `close` commits (``message=``)
     ``zarr3:TARGET``                               what zarr 3 makes of a path, a zip file or a URL, under its own keys
@@ -384,6 +385,8 @@ def remote_store(url: str, storage_options: Mapping[str, Any], options: Mapping[
     if "::" not in url and scheme in KINDS["http"].schemes and not storage_options:
         return KINDS["http"].make(url, **options)  # type: ignore[no-any-return]
     bridge, plus, inner_scheme = scheme.partition("+")
+    if plus and bridge == "zarrstore":
+        return KINDS["http"].make(f"{inner_scheme}://{rest}", listing=True, **storage_options, **options)  # type: ignore[no-any-return]
     if plus and bridge in ("obstore", "opendal"):
         return KINDS[bridge].make(f"{inner_scheme}://{rest}", **storage_options, **options)  # type: ignore[no-any-return]
     return KINDS["fsspec"].make(url, **storage_options, **options)  # type: ignore[no-any-return]

@@ -43,6 +43,7 @@ VERBS = (
     "compact",
     "recover",
     "cache",
+    "serve",
     "completion",
 )
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from zarrstore import keys as k
 from zarrstore.allowance import Sizes, read_overlapped
 from zarrstore.answers import ValueReader
-from zarrstore.base import Capabilities
+from zarrstore.base import Capabilities, Entry
 from zarrstore.batch import AheadItems
 from zarrstore.driver import Extent
 from zarrstore.errors import MetadataError, UnsupportedOperation
@@ -46,6 +48,9 @@ class HTTPStore(RefuseWrites):
         Statuses besides 404 and 410 that mean absence: ``{403}`` for a service that answers so for what is not there.
     workers : int, default 32
         Requests in flight at a time in a batch.
+    listing : bool, default False
+        The server is ``zarrstore serve``, whose listing is complete: keys can be listed. `open_store` passes it for
+        ``zarrstore+http://`` and ``zarrstore+https://``.
 
     Raises
     ------
@@ -89,6 +94,7 @@ class HTTPStore(RefuseWrites):
         retries: int = 3,
         missing_is: Collection[int] = (),
         workers: int = 32,
+        listing: bool = False,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -99,6 +105,9 @@ class HTTPStore(RefuseWrites):
         self.retries = retries
         self.missing_is = frozenset(missing_is)
         self.workers = self._in_flight = workers
+        self.listing = listing
+        if listing:
+            self.capabilities = replace(type(self).capabilities, listable=True)
         self._value_sizes = Sizes()
         self._names: dict[str, bool] | None = None
         # One for all batches that run at the same time.
@@ -125,7 +134,7 @@ class HTTPStore(RefuseWrites):
         return self.url
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("url", "headers", "timeout", "retries", "missing_is", "workers")
+        names = ("url", "headers", "timeout", "retries", "missing_is", "workers", "listing")
         return {name: getattr(self, name) for name in names} | {"user": tuple(self._user)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -202,10 +211,37 @@ class HTTPStore(RefuseWrites):
     def _unlistable(self, way_out: str) -> UnsupportedOperation:
         return UnsupportedOperation("be listed", self, f"a web server has no listing that can be relied on; {way_out}")
 
+    def _details(self, path: str) -> Iterable[Entry]:
+        if not self.listing:
+            return super()._details(path)
+        return self._listed(path)
+
+    def _listed(self, path: str) -> list[Entry]:
+        """Return all keys below a path, as `zarrstore serve` lists them."""
+        try:
+            answer = self._client.ask_listing(path)
+        except KeyError:
+            return []
+        if answer.status in (404, 410):
+            return []
+        lines = (answer.body or b"").splitlines()
+        try:
+            head, *rows, foot = map(json.loads, lines)
+            if answer.status != 200 or head.get("zarrstore") != "list" or foot.get("keys") != len(rows):
+                raise ValueError
+            return [Entry(k.check_key(key), int(nbytes)) for key, nbytes in rows if k.is_below(key, path)]
+        except (ValueError, TypeError, AttributeError):
+            reason = f"the answer to ?list, with status {answer.status}, is no whole listing of zarrstore serve"
+            raise self._client.error(path, reason) from None
+
     def _keys(self, path: str) -> Iterable[str]:
+        if self.listing:
+            return [entry.key for entry in self._listed(path)]
         raise self._unlistable("consolidated metadata names the documents, and listdir of a group gives them")
 
     def _listdir(self, path: str) -> Iterable[str]:
+        if self.listing:
+            return k.children(self._keys(path), path)
         known = self._documents()
         if path in known:
             return ()

@@ -121,6 +121,12 @@ class Client:
             raise KeyError(key)
         return answer
 
+    def ask_listing(self, path: str) -> Answer:
+        """Return the answer to ``PATH/?list``, which `zarrstore serve` gives."""
+        place = quote(f"{path}/" if path else "", safe="/")
+        url = self._lead + place + (f"{self._query}&list" if self._query else "?list")
+        return self._persistent("GET", path, url, {"Accept-Encoding": "identity", **self._headers})
+
     def error(self, key: str, reason: str, *, permanent: bool = True) -> StoreReadError:
         """Return the error about a key that cannot be read."""
         return StoreReadError(key, self._shown, without_secrets(reason), permanent=permanent)

@@ -1,0 +1,159 @@
+"""Stores on the web, for reading: one application of ASGI over any stores."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs, unquote_to_bytes
+
+from zarrstore import keys as k
+from zarrstore.adapt import as_store
+from zarrstore.base import Store
+from zarrstore.errors import NotRepresentableError, ZarrStoreError
+from zarrstore.server import pages
+from zarrstore.server.consolidation import Consolidation
+from zarrstore.server.replies import Reply, reply_with_value
+
+__all__ = ["Application", "make_app"]
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_EXPOSED = "content-length, content-range, accept-ranges, etag, content-encoding"
+_CORS = {"access-control-allow-origin": "*", "access-control-expose-headers": _EXPOSED}
+_SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_PREFLIGHT = {
+    "access-control-allow-methods": "GET, HEAD, OPTIONS",
+    "access-control-allow-headers": "range, if-none-match, if-range, authorization, cache-control, pragma",
+    "access-control-max-age": "86400",
+}
+
+
+def make_app(stores: Mapping[str, Any] | Any, *, token: str | None = None, consolidate: bool = True) -> Application:
+    """Return an ASGI application that serves stores for reading.
+
+    Parameters
+    ----------
+    stores : store, or mapping of str to store
+        One store is served at ``/``; several, each below its name.
+    token : str, optional
+        Without it in ``Authorization: Bearer TOKEN`` or ``?token=TOKEN``, all is refused with 401.
+    consolidate : bool, default True
+        Make consolidated metadata where there is none.
+
+    Notes
+    -----
+    GET and HEAD of a key, with ranges (one or several), suffixes, ETag, If-None-Match and If-Range; gzip for documents
+    only. ``PATH/`` is a page for people, ``PATH/?list`` all keys below a path with their sizes, as ``HTTPStore`` reads
+    them. A path is a key or it is absent: nothing outside a store can be named. Any page of a browser may read what is
+    served (CORS): on a machine with a browser, use `token` for what is not public.
+    """
+    named = stores if isinstance(stores, Mapping) and not isinstance(stores, Store) else {"": stores}
+    return Application({name: as_store(store) for name, store in named.items()}, token, consolidate)
+
+
+class Application:
+    """Answers requests for the values of some stores; see `make_app`."""
+
+    def __init__(self, stores: Mapping[str, Store], token: str | None, consolidate: bool) -> None:
+        self.stores = stores
+        self._token = token
+        self._consolidations = {name: Consolidation(store) for name, store in stores.items()} if consolidate else {}
+        # What waits for a network or for other threads must not hold the loop; a local file is read faster in place.
+        self._inline = {name: not store.capabilities.concurrent for name, store in stores.items()}
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        reply = await self._reply(scope)
+        headers = {**reply.headers, **_CORS, **_SAFE}
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
+
+    async def _reply(self, scope: MutableMapping[str, Any]) -> Reply:
+        method = scope["method"]
+        if method == "OPTIONS":
+            return Reply(204, dict(_PREFLIGHT))
+        if method not in ("GET", "HEAD"):
+            return _text(405, "what is served can be read only", allow="GET, HEAD, OPTIONS")
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        query = (
+            parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True) if scope["query_string"] else {}
+        )
+        if self._token is not None and not self._is_allowed(headers, query):
+            return _text(401, "a token is needed", **{"www-authenticate": "Bearer"})
+        try:
+            path = unquote_to_bytes(scope.get("raw_path") or scope["path"].encode()).decode()
+        except UnicodeDecodeError:
+            return _text(404, "nothing is there")
+        return await self._at(path.removeprefix("/"), method, headers, query)
+
+    def _is_allowed(self, headers: Mapping[str, str], query: Mapping[str, list[str]]) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        offered = [given] if kind.lower() == "bearer" else query.get("token", [])
+        return any(hmac.compare_digest(one.strip().encode(), str(self._token).encode()) for one in offered)
+
+    async def _at(self, path: str, method: str, headers: Mapping[str, str], query: Mapping[str, list[str]]) -> Reply:
+        name, rest = ("", path) if "" in self.stores else _parted(path)
+        if name not in self.stores:
+            is_root = not path and "" not in self.stores
+            return pages.index_of(sorted(self.stores)) if is_root else _text(404, "nothing is there")
+
+        def answer() -> Reply:
+            return self._answer(name, rest, method, headers, query)
+
+        try:
+            if self._inline[name] and rest and not rest.endswith("/"):
+                return answer()
+            return await asyncio.to_thread(answer)
+        except NotRepresentableError as exc:
+            return _text(404, str(exc))
+        except KeyError:
+            return _text(404, "nothing is there")
+        except (ZarrStoreError, OSError, ValueError) as exc:
+            # Not 404: a reader would take it for a chunk that was never written.
+            return _text(502, f"the store cannot be read: {type(exc).__name__}")
+
+    def _answer(
+        self, name: str, path: str, method: str, headers: Mapping[str, str], query: Mapping[str, list[str]]
+    ) -> Reply:
+        store = self.stores[name]
+        if not path or path.endswith("/"):
+            place = path.removesuffix("/")
+            if place and not k.is_key(place):
+                raise KeyError(path)
+            if "list" in query:
+                return pages.listing(store, place)
+            if "picture" in query:
+                return pages.picture(store, place, query["picture"][0])
+            return pages.page(store, place)
+        if not k.is_key(path):
+            raise KeyError(path)
+        consolidation = self._consolidations.get(name)
+        document = None if consolidation is None else consolidation.document(path)
+        return reply_with_value(store, path, method, headers, document)
+
+
+def _parted(path: str) -> tuple[str, str]:
+    name, _, rest = path.partition("/")
+    return name, rest
+
+
+def _text(status: int, sentence: str, **headers: str) -> Reply:
+    body = json.dumps({"error": sentence}).encode() + b"\n"
+    return Reply(status, {"content-type": "application/json", "content-length": str(len(body)), **headers}, body)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
