@@ -8,16 +8,20 @@ pytest.importorskip("icechunk", reason="needs icechunk: pip install zarrstore[ic
 pytest.importorskip("zarr.abc.store", reason="needs zarr 3: pip install zarrstore[zarr3]")
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import icechunk
 import zarr
 
 from tests.bridges.legacy import ARRAYS, DATA, NOT_ZARR_3, expected, same
 from tests.support import peers
+from zarrstore import CopyError, copy_store, migrate_2to3, read_array
 from zarrstore.bridges.icechunk import IcechunkSession, IcechunkStore, Snapshot
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import v2
 from zarrstore.stores.directory import DirectoryStore
+from zarrstore.testing import FailingStore
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -273,3 +277,48 @@ class TestIcechunkSession:
         store.commit("first")
         for reader in (IcechunkSession(repository.readonly_session("main")), IcechunkStore(repository, read_only=True)):
             assert dict(pickle.loads(pickle.dumps(reader))) == dict(reader)
+
+
+# Verbs ----------------------------------------------------------------------------------------------------------------
+
+
+def _native(repository):
+    return zarr.open_group(repository.readonly_session(branch="main").store, mode="r")
+
+
+@pytest.mark.parametrize("executor", [False, True])
+def test_a_hierarchy_of_version_2_is_copied_into_a_repository_and_out_again(repository, legacy, executor, tmp_path):
+    store = IcechunkStore(repository)
+    with ThreadPoolExecutor(4) if executor else nullcontext() as pool:
+        result = copy_store(legacy, store, executor=pool, resume=tmp_path / "journal")
+    assert (result[:2], result.errors) == ((len(legacy), 0), {})
+    store.commit("copied")
+    group = _native(repository)
+    wanted = [name for name in ARRAYS if name not in NOT_ZARR_3]
+    assert [name for name in wanted if not same(group[name][...], expected(name))] == []
+    out = DirectoryStore(tmp_path / "out")
+    copy_store(IcechunkStore(repository, read_only=True), out, verify=True)
+    assert [name for name in wanted if not same(read_array(out, name), expected(name))] == []
+    assert sorted(key for key in out if ".z" not in key) == sorted(key for key in legacy if ".z" not in key)
+
+
+def test_a_copy_that_fails_leaves_no_array_without_its_chunks(repository, legacy):
+    store = IcechunkStore(repository)
+    source = FailingStore(
+        legacy, OSError(5, "Input/output error"), methods=["_get", "_get_many"], keys=["ocean/deep/raw/0"]
+    )
+    result = copy_store(source, store, errors="collect")
+    assert result.errors["ocean/deep/raw/.zarray"].startswith(("deleted again", "not all below it"))
+    assert "ocean/deep/raw/0" in result.errors
+    assert "never_written/.zarray" not in result.errors
+    with pytest.raises(CopyError, match="ocean/deep/raw/"):
+        copy_store(source, store, if_exists="replace")
+
+
+def test_a_migration_that_keeps_the_names_of_version_2_is_refused_and_a_copy_into_the_store_is_not(repository, legacy):
+    dest = IcechunkSession(repository.writable_session("main"))
+    with pytest.raises(CopyError, match="Icechunk holds documents, and chunks within arrays"):
+        migrate_2to3(legacy, dest)
+    assert list(dest) == []
+    copy_store(legacy, IcechunkStore(dest.session))
+    assert "ocean/deep/raw/zarr.json" in dest

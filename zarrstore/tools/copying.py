@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 from zarrstore.base import Entry, Store
+from zarrstore.errors import UnsupportedOperation
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.executing import window
 from zarrstore.tools.holding import Holding, is_document
@@ -175,10 +176,13 @@ class Copying:
             if entry.key in self.errors or not self.holding.holds(entry.key):
                 continue
             reason = "deleted again, since not all below it could be copied"
-            if self.dest.capabilities.erasable:
+            try:
+                if not self.dest.capabilities.erasable:
+                    raise UnsupportedOperation("delete keys", self.dest)
                 self.dest.delitems([self.paths.to_dest(entry.key)])
                 self.n_copied -= 1
-            else:
+            except UnsupportedOperation:
+                # Icechunk too: it deletes no node below which something is, and whoever commits decides.
                 reason = "not all below it could be copied, and the destination cannot delete it again"
             self.failed(entry.key, reason)
 
