@@ -33,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="small sizes, about a minute")
+    parser.add_argument("--rounds", type=int, default=99, help="at most so many turns, on a machine that is busy")
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     parser.add_argument("--compare", nargs="?", type=Path, const=RESULTS, help="an earlier run; the one committed")
     parser.add_argument("--plot", action="store_true", help="draw the pictures from the run that is committed")
@@ -45,14 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     before = report.load(options.compare) if options.compare else {}
     results: dict[str, Any] = {}
-    for scenario, case, found in run(options.scenario or SCENARIOS, options.quick):
+    output = options.output or (None if options.quick or options.scenario else RESULTS)
+    for scenario, case, found in run(options.scenario or SCENARIOS, options.quick, options.rounds):
         if scenario not in results:
             print(scenario, flush=True)
         results.setdefault(scenario, {})[case.name] = found
         print(report.line(case.name, found), flush=True)
-    output = options.output or (None if options.quick or options.scenario else RESULTS)
-    if output is not None:
-        report.save(output, machine(), results)
+        if output is not None:  # after each case: what was measured is not lost
+            report.save(output, machine(), results)
     slower = report.compare(before, results)
     for text in slower:
         print(text)

@@ -50,15 +50,11 @@ class Bare:
 
     def __getitem__(self, key: str) -> bytes:
         fd = os.open(self.root + key, os.O_RDONLY)
-        size = 70_000
-        parts = []
-        while part := os.read(fd, size):
-            parts.append(part)
-            if len(part) < size:
-                break
-            size = 1 << 26
+        value = os.read(fd, 70_000)
+        if len(value) == 70_000:
+            value = os.pread(fd, os.fstat(fd).st_size, 0)
         os.close(fd)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return value
 
     def __contains__(self, key: object) -> bool:
         try:

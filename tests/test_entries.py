@@ -5,7 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zarrstore import DictStore, DirectoryStore, FilterStore, PrefixStore, ReadOnlyStore
+import pytest
+
+from zarrstore import (
+    ConsolidatedStore,
+    DictStore,
+    DirectoryStore,
+    FilterStore,
+    OpenDALStore,
+    OverlayStore,
+    PrefixStore,
+    ReadOnlyStore,
+    SplitStore,
+    consolidate_metadata,
+    init_array,
+)
 from zarrstore.base import Entry
 from zarrstore.testing import CountingStore
 
@@ -38,3 +52,44 @@ def test_a_wrapper_of_keys_passes_entries_on_and_one_of_listings_does_not(tmp_pa
     (entry,) = inner._details("")
     assert list(PrefixStore(ReadOnlyStore(inner), "p")._details("")) == [entry._replace(key="a")]
     assert [found.key for found in FilterStore(inner)._details("")] == ["p/a"]
+
+
+def test_wrappers_of_two_stores_tell_what_their_listings_tell_and_ask_for_no_key(tmp_path: Path) -> None:
+    lower, upper = DirectoryStore(tmp_path / "lower"), DirectoryStore(tmp_path / "upper")
+    init_array(lower, shape=4, chunks=2, dtype="u1", path="a")
+    lower.update({"a/0": b"12", "a/1": b"34"})
+    overlay = OverlayStore(CountingStore(lower), CountingStore(upper))
+    (was,) = (entry for entry in OverlayStore(lower, upper)._details("") if entry.key == "a/0")
+    del overlay["a/1"]
+    overlay["a/0"] = b"123"
+    found = {entry.key: entry for entry in OverlayStore(lower, upper)._details("a")}
+    assert {key: entry.nbytes for key, entry in found.items()} == {"a/0": 3, "a/.zarray": lower.getsize("a/.zarray")}
+    assert found["a/0"].identity not in ("", was.identity)
+    assert found["a/0"] == OverlayStore(lower, upper)._entry("a/0")
+
+    upper = DirectoryStore(tmp_path / "chunks")
+    upper["a/0"] = b"123"
+    split = SplitStore(lower, upper)
+    assert {entry.key: entry.nbytes for entry in split._details("")} == {
+        "a/0": 3,
+        **{key: lower.getsize(key) for key in lower if key.endswith((".zarray", ".zgroup"))},
+    }
+    consolidate_metadata(lower)
+    consolidated = ConsolidatedStore(lower)
+    sizes = {entry.key: entry.nbytes for entry in consolidated._details("")}
+    assert sizes == {key: len(value) for key, value in consolidated.items()}
+    assert min(sizes.values()) > 0
+    for store in (overlay, SplitStore(CountingStore(lower), CountingStore(upper))):
+        counted = [store.inner, store.upper if isinstance(store, OverlayStore) else store.chunks]
+        for inner in counted:
+            inner.reset()
+        list(store._details(""))
+        assert set(counted[0].calls) | set(counted[1].calls) <= {"_details", "_keys"}
+
+
+def test_opendal_tells_the_sizes_of_its_listing(tmp_path: Path) -> None:
+    opendal = pytest.importorskip("opendal")
+    store = OpenDALStore(opendal.Operator("fs", root=str(tmp_path)))
+    store.update({"a/0": b"123", "a/b/1": b"12345", "empty": b""})
+    # A size of 0 may mean that the listing tells none.
+    assert {entry.key: entry.nbytes for entry in store._details("")} == {"a/0": 3, "a/b/1": 5, "empty": -1}

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
+from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
 from zarrstore.spans import ATTEMPTS, read_suffix
@@ -148,14 +149,14 @@ class OpenDALStore(Objects):
 
     # Listing -------------------------------------------------------------------------------------------------------
 
-    def _entries(self, path: str, recursive: bool) -> Iterator[tuple[str, bool]]:
-        """Yield the keys and directories that OpenDAL lists below a directory, and whether each is a value."""
+    def _entries(self, path: str, recursive: bool) -> Iterator[tuple[str, bool, Any]]:
+        """Yield the keys and directories that OpenDAL lists, whether each is a value, and its metadata."""
         entries = iter(self._listed(path, lambda: self.operator.list(k.prefix(path) or "/", recursive=recursive)))
         while entry := self._listed(path, lambda: next(entries, ())):
             # Directories end in a slash, and the one that was asked for is among them.
             at = entry.path.removesuffix("/")
             if k.is_below(at, path) and k.is_key(at) and not _TRIMMED.search(at):
-                yield at, at == entry.path
+                yield at, at == entry.path, entry.metadata
 
     def _listed(self, path: str, act: Callable[[], Any]) -> Any:
         """Return what a listing gives, nothing if nothing is there."""
@@ -165,11 +166,17 @@ class OpenDALStore(Objects):
             return ()
 
     def _keys(self, path: str) -> Iterator[str]:
-        return (key for key, is_value in self._entries(path, recursive=True) if is_value)
+        return (key for key, is_value, _ in self._entries(path, recursive=True) if is_value)
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        for key, is_value, metadata in self._entries(path, recursive=True):
+            if is_value:
+                # A service whose listing tells no size leaves 0 there.
+                yield Entry(key, int(metadata.content_length or 0) or -1, metadata.etag or "")
 
     def _children(self, path: str) -> Iterator[tuple[str, bool]]:
         names: dict[str, bool] = {}
-        for at, is_value in self._entries(path, recursive=False):
+        for at, is_value, _ in self._entries(path, recursive=False):
             name = k.child(at, path) or ""
             names[name] = is_value or names.get(name, False)
         return iter(names.items())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.allowance import allowed
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.batch import LazyItems
 from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
@@ -152,6 +153,12 @@ class ConsolidatedStore(Wrapper):
         for key in self.inner._keys(path):
             if not self._is_document(key):
                 yield key
+
+    def _details(self, path: str) -> Iterable[Entry]:
+        if not self.inner.capabilities.listable:
+            return map(Entry, self._keys(path))  # raises, and tells the way out
+        repeated = (Entry(key, len(data)) for key, data in self._documents.items() if k.is_below(key, path))
+        return chain(repeated, (entry for entry in self.inner._details(path) if not self._is_document(entry.key)))
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from zarrstore import keys as k
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.errors import ConflictError, InvalidKeyError
 from zarrstore.targets import Target, store_of
@@ -213,6 +213,22 @@ class OverlayStore(Wrapper):
         for key in self.inner._keys(path):
             if key not in above and not self._marks.hides(key) and not self._is_mark(key):
                 yield key
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        above = set()
+        for entry in self.upper._details(path):
+            if not self._is_mark(entry.key):
+                above.add(entry.key)
+                yield _told_apart(entry, "upper")
+        if self._marks.hides_below(path):
+            return
+        for entry in self.inner._details(path):
+            if entry.key not in above and not self._marks.hides(entry.key) and not self._is_mark(entry.key):
+                yield _told_apart(entry, "lower")
+
+    def _entry(self, key: str) -> Entry:
+        holder = self._holder(key)
+        return _told_apart(holder._entry(key), "upper" if holder is self.upper else "lower")
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))
@@ -424,3 +440,8 @@ class OverlayStore(Wrapper):
         self._read_marks()
         self._lower_names.clear()
         self._lower_values.clear()
+
+
+def _told_apart(entry: Entry, side: str) -> Entry:
+    """Return an entry whose identity is that of no value of the other store."""
+    return entry._replace(identity=f"{side} {entry.identity}") if entry.identity else entry

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from zarrstore import keys as k
 from zarrstore.allowance import allowed
-from zarrstore.base import Store
+from zarrstore.base import Entry, Store
 from zarrstore.batch import LazyItems
 from zarrstore.errors import ConflictError, UnsupportedOperation
 from zarrstore.metadata.documents import DOCUMENTS
@@ -120,6 +120,12 @@ class SplitStore(Wrapper):
             for key in store._keys(path):
                 if self._is_document(key) is wants_documents:
                     yield key
+
+    def _details(self, path: str) -> Iterator[Entry]:
+        for store, wants_documents in ((self.inner, True), (self.chunks, False)):
+            for entry in store._details(path):
+                if self._is_document(entry.key) is wants_documents:
+                    yield entry
 
     def _count(self) -> int:
         # Not the sum of two counts: each may hold what is the other's.
