@@ -57,14 +57,13 @@ def test_the_methods_of_the_store_are_called_and_the_store_is_not_wrapped():
     assert calls["remove"]["_rmdir"] == 1
 
 
-@pytest.mark.alone
-def test_a_hundred_chunks_over_a_slow_store_are_one_batch_and_ten_times_faster():
-    plain, ours, batches = run("""
-        import json, time, zarr
+def test_a_hundred_chunks_are_one_batch_of_a_store_and_a_hundred_reads_of_a_plain_mapping():
+    plain, ours = run("""
+        import json, zarr
         import zarrstore.bridges.zarr2
         from collections.abc import MutableMapping
         from zarrstore import DictStore
-        from zarrstore.testing import CountingStore, SlowStore
+        from zarrstore.testing import CountingStore
 
         class Plain(MutableMapping):
             "A mapping, and no more: what zarr 2 makes of it is a KVStore."
@@ -79,18 +78,16 @@ def test_a_hundred_chunks_over_a_slow_store_are_one_batch_and_ten_times_faster()
         held = DictStore()
         zarr.create(shape=100, chunks=1, dtype="i4", store=held)[:] = 7
         counted = CountingStore(held)
-        seconds = []
-        for store in (Plain(SlowStore(counted, 0.02)), SlowStore(counted, 0.02)):
+        calls = []
+        for store in (Plain(counted), counted):
             array = zarr.open_array(store, mode="r")
             counted.reset()
-            begun = time.perf_counter()
             assert array[:].tolist() == [7] * 100
-            seconds.append(time.perf_counter() - begun)
-        print(json.dumps([*seconds, dict(counted.calls)]))
+            calls.append(dict(counted.calls))
+        print(json.dumps(calls))
     """)
-    assert batches == {"_get_many": 1}
-    assert plain >= 2  # 100 times 20 ms
-    assert ours < plain / 10
+    assert plain["_get"] >= 100
+    assert ours == {"_get_many": 1}
 
 
 def test_the_18_arrays_of_zarr_2_18_come_out_of_six_of_our_stores(tmp_path):

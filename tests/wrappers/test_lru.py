@@ -205,15 +205,11 @@ def test_a_hit_does_not_wait_for_a_store_that_hangs():
     with in_thread(lambda: cache["cold"]), in_thread(lambda: "colder" in cache), in_thread(cache.listdir):
         for _ in range(4):  # one call was the warm one
             assert gate.waiting.acquire(timeout=20)
-        waited = []
-        for _ in range(100):
-            start = time.perf_counter()
-            assert (cache["warm"], "warm" in cache, cache.getrange("warm", 0, 1)) == (b"1", True, b"1")
-            assert dict(cache.getitems(["warm"])) == {"warm": b"1"}
-            waited.append(time.perf_counter() - start)
+        # They come back while the gate is shut, and nobody else has come to it.
+        assert (cache["warm"], "warm" in cache, cache.getrange("warm", 0, 1)) == (b"1", True, b"1")
+        assert dict(cache.getitems(["warm"])) == {"warm": b"1"}
+        assert not gate.waiting.acquire(blocking=False)
         gate.opened.set()
-    assert min(waited) < 0.005
-    assert sorted(waited)[len(waited) // 2] < 0.005
 
 
 def test_those_who_wait_get_the_error_of_the_reader_and_the_next_one_asks_again():
@@ -491,10 +487,15 @@ def test_a_batch_asks_a_foreign_mapping_by_its_own_getitems():
 
 
 def test_a_store_that_waits_and_has_no_batches_is_read_with_threads():
-    cache = LRUStoreCache(SlowStore(values(32), 0.02, concurrent=False), None)
-    start = time.perf_counter()
+    class Meeting(SlowStore):
+        met = threading.Barrier(4)
+
+        def _get(self, key):
+            self.met.wait(20)  # for three others, who read at the same time
+            return super()._get(key)
+
+    cache = LRUStoreCache(Meeting(values(32), 0, concurrent=False), None)
     assert dict(cache.getitems(list(values(32)))) == values(32)
-    assert time.perf_counter() - start < 0.02 * 32 / 2
     assert cache.capabilities.concurrent
 
 
@@ -822,8 +823,8 @@ def test_a_forked_child_keeps_what_is_held_and_waits_for_nobody():
         answers.put((cache["warm"], cache["cold"], cache["new"], cache.stats().size, cache._values.real_size()))
 
     with in_thread(lambda: cache["cold"]):
-        while gate.waiting.acquire(timeout=0.05):
-            pass
+        for _ in range(2):  # one call was the warm one
+            assert gate.waiting.acquire(timeout=20)
         with cache._fetcher.lock:  # as a thread may hold it that is not in the child
             process = fork.Process(target=child)
             process.start()
