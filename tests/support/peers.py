@@ -57,6 +57,17 @@ class Programs:
     packages: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Modules:
+    """Packages of npm, below ``node_modules`` of the peer's directory."""
+
+    what: str
+    packages: tuple[str, ...]
+
+
+MODULES = {
+    "zarrita": Modules("zarrita, which reads Zarr in browsers", ("zarrita", "@zarrita/storage", "esbuild")),
+}
 INTERPRETERS = {
     "zarr2": Interpreter(
         "zarr 2.18.7",
@@ -110,13 +121,19 @@ PROGRAMS = {
         ("strace", "zip", "unzip", "tmux", "mkfs.xfs", "cc"),
         ("strace", "zip", "unzip", "tmux", "xfsprogs", "gcc", "libc6-dev"),
     ),
+    "browser": Programs("a browser without a window, and Node.js", ("chromium", "node", "npm"), ("chromium", "nodejs")),
     "exfat": Programs(
         "exFAT through FUSE, which takes no heed of case",
         ("mkfs.exfat", "mount.exfat-fuse", "losetup"),
         ("exfatprogs", "exfat-fuse", "mount"),
     ),
 }
-ALIASES = {"zarr34": ("z34",), "zarr3": ("z34",), "dbm": ("debian", "py313"), "all": (*INTERPRETERS, *PROGRAMS)}
+ALIASES = {
+    "zarr34": ("z34",),
+    "zarr3": ("z34",),
+    "dbm": ("debian", "py313"),
+    "all": (*INTERPRETERS, *PROGRAMS, *MODULES),
+}
 
 
 # What tests call.
@@ -209,6 +226,9 @@ def lacking(name: str) -> str:
         return "; ".join(filter(None, map(lacking, ALIASES[name])))
     if name in INTERPRETERS:
         return _lacking_interpreter(name)
+    if name in MODULES:
+        missing = [one for one in MODULES[name].packages if not (HOME / name / "node_modules" / one).exists()]
+        return f"npm has not installed {', '.join(missing)}" if missing else ""
     commands = PROGRAMS[name].commands if name in PROGRAMS else (name,)
     missing = [command for command in commands if _which(command) is None]
     return f"no {', '.join(missing)} on this machine" if missing else ""
@@ -261,6 +281,7 @@ def install(names: Iterable[str]) -> list[str]:
     HOME.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
         notes = list(pool.map(_install_interpreter, [name for name in wanted if name in INTERPRETERS]))
+    notes += [_install_modules(name) for name in wanted if name in MODULES]
     lacking.cache_clear()
     return [note for note in notes if note] + [f"{name}: {why}" for name in wanted if (why := lacking(name))]
 
@@ -268,14 +289,16 @@ def install(names: Iterable[str]) -> list[str]:
 def _expand(names: Iterable[str]) -> Iterator[str]:
     for name in names:
         name = _group(name)
-        if name not in INTERPRETERS and name not in PROGRAMS and name not in ALIASES:
-            raise SystemExit(f"no peer {name!r}; there are {', '.join([*INTERPRETERS, *PROGRAMS, *ALIASES])}")
+        if not any(name in known for known in (INTERPRETERS, PROGRAMS, MODULES, ALIASES)):
+            raise SystemExit(f"no peer {name!r}; there are {', '.join([*INTERPRETERS, *PROGRAMS, *MODULES, *ALIASES])}")
         yield from ALIASES.get(name, (name,))
 
 
 def _packages(name: str) -> tuple[str, ...]:
     if name in PROGRAMS:
         return PROGRAMS[name].packages
+    if name in MODULES:
+        return ()
     peer = INTERPRETERS[name]
     return peer.packages if _can(peer.path, (*peer.modules, "ensurepip")) is False else ()
 
@@ -319,6 +342,16 @@ def _install_interpreter(name: str) -> str:
     return f"{name}: {done.stderr[-2000:]}" if done.returncode else ""
 
 
+def _install_modules(name: str) -> str:
+    (HOME / name).mkdir(exist_ok=True)
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(HOME / name), *MODULES[name].packages]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError as exc:
+        return f"{name}: {exc}"
+    return f"{name}: {done.stderr[-2000:]}" if done.returncode else ""
+
+
 def find_python(versions: Sequence[str]) -> str | None:
     """Return an interpreter of the first of these versions that this machine has."""
     for version in versions:
@@ -356,7 +389,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verbs.add_parser("path", help="the interpreter of one").add_argument("name", choices=sorted(INTERPRETERS))
     asked = parser.parse_args(arguments)
     if asked.verb == "list":
-        for name, peer in (INTERPRETERS | PROGRAMS).items():
+        for name, peer in (INTERPRETERS | PROGRAMS | MODULES).items():
             print(f"{name:8} {lacking(name) or 'here: ' + peer.what}")
         return 0
     if asked.verb == "path":
