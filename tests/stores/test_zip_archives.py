@@ -738,3 +738,49 @@ def test_the_adversarial_tree_survives_a_recovery(tmp_path):
     (tmp_path / "a.zip").write_bytes(content[:-100])
     ZipStore.recover(tmp_path / "a.zip")
     assert dict(ZipStore(tmp_path / "a.zip")) == expected
+
+
+def test_entries_carry_local_time_or_that_of_a_reproducible_build(tmp_path, monkeypatch):
+    import time
+
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        before = time.localtime(time.time() - 4)
+        ZipStore(tmp_path / "a.zip", mode="w").update({"a": b"1"})
+        with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+            found = archive.getinfo("a").date_time
+        assert tuple(before)[:6] <= found <= tuple(time.localtime(time.time() + 4))[:6]
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+        with ZipStore(tmp_path / "b.zip", mode="w") as store:
+            store["b"] = b"1"
+        with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+            assert archive.getinfo("b").date_time == (2001, 9, 9, 1, 46, 40)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_lzma_entries_say_that_their_end_is_marked(tmp_path):
+    with ZipStore(tmp_path / "a.zip", mode="w", compression=zipfile.ZIP_LZMA) as store:
+        store.update({"a": b"1" * 1000, "b": b"2" * 1000})
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert [info.flag_bits & 2 for info in archive.infolist()] == [2, 2]
+
+
+@pytest.mark.parametrize("damage", ["count", "signature"])
+def test_a_directory_that_does_not_list_what_it_counts_is_damaged(tmp_path, damage):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a", "b", "c"):
+            archive.writestr(name, name * 10)
+    data = bytearray(path.read_bytes())
+    end = data.rfind(b"PK\5\6")
+    if damage == "count":
+        data[end + 8 : end + 12] = b"\4\0\4\0"
+    else:
+        second = data.find(b"PK\1\2", data.find(b"PK\1\2") + 4)
+        data[second + 3] = 3
+    path.write_bytes(data)
+    with pytest.raises(DamagedStoreError):
+        dict(ZipStore(path, mode="r"))

@@ -24,6 +24,7 @@ from zarrstore.errors import (
     ValueTooLargeError,
 )
 from zarrstore.stores.zip import ZipStore
+from zarrstore.stores.zip.ranges import RangeFile, ValueRanges
 from zarrstore.testing import StoreConformance
 
 
@@ -232,3 +233,22 @@ def test_it_pickles_with_its_inner_store_and_closes_it(tmp_path):
     assert again["a"] == VALUES["a"]
     again.close()
     gc.collect()
+
+
+def test_an_empty_object_is_a_damaged_archive_whose_size_is_known():
+    source = ValueRanges(DictStore({"a.zip": b""}), "a.zip")
+    assert (source.size(), RangeFile(source).size()) == (0, 0)
+    assert RangeFile(source).label == "a.zip"
+
+
+def test_parts_to_the_end_are_asked_of_a_source_that_knows_no_batches():
+    class Source:
+        def size(self) -> int:
+            return 10
+
+        def getrange(self, start: int, stop: int) -> bytes:
+            return b"0123456789"[start:stop]
+
+    file = RangeFile(Source())
+    assert file.pread_many([(8, 20), (0, 2), (9, 10)]) == [b"89", b"01", b"9"]
+    assert "Source object" in file.label

@@ -423,3 +423,10 @@ def test_a_source_path_at_which_nothing_is_copies_nothing_and_says_so() -> None:
     with pytest.raises(KeyError, match="typo"):
         copy_store(HIERARCHY, {}, source_path="typo")
     assert copy_store({}, {})[:2] == (0, 0)
+
+
+def test_a_summary_counts_what_was_copied_deleted_and_failed() -> None:
+    lines: list[str] = []
+    source = FailingStore({"a": b"1", "b": b"2"}, OSError(5, "Input/output error"), methods=["_get"], keys=["a"])
+    copy_store(source, {}, errors="collect", log=lines.append)
+    assert lines[-1] == "all done: 1 copied, 0 skipped, 1 bytes copied, 1 errors"

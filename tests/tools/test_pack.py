@@ -268,3 +268,31 @@ def test_a_source_that_is_opened_by_name_is_closed_again(tmp_path: Path, monkeyp
     monkeypatch.setattr(Opened, "_close", lambda self: (closed.append(self.path), close(self))[1])
     pack(tmp_path / "d", tmp_path / "a.zip")
     assert closed == [str(tmp_path / "d")]
+
+
+def test_a_name_that_was_taken_is_free_again_after_a_failure_without_hard_links(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    def refuse(code: int) -> Callable[..., None]:
+        def call(*args: Any, **options: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        return call
+
+    monkeypatch.setattr(os, "link", refuse(errno.EPERM))
+    monkeypatch.setattr(os, "replace", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output"):
+        pack({"a": b"1"}, tmp_path / "a.zip")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_dead_process_left_meanwhile_does_not_stop_a_compaction(tmp_path: Path) -> None:
+    from zarrstore.stores.zip import rewrite
+
+    with ZipStore(tmp_path / "a.zip", mode="w") as store:
+        store.update({"a": b"1" * 100, "b": b"2"})
+        del store["a"]
+        Path(rewrite.temporary(str(tmp_path / "a.zip"))).write_bytes(b"left")
+        store.repack()
+        assert dict(store) == {"b": b"2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

@@ -392,3 +392,19 @@ def test_the_spelling_of_chunks_is_seen_beside_any_number_of_them() -> None:
         ("a/7.7", "missing"),
     ]
     assert (report.n_chunks, report.n_decoded) == (899, 899)
+
+
+def test_where_values_cannot_be_read_together_each_is_read_alone() -> None:
+    items: dict[str, bytes] = {}
+    init_array(items, shape=4, chunks=1, dtype="|u1", compressor=None, fill_value=0, path="a")
+    items |= {f"a/{n}": b"1" for n in range(4)}
+
+    class Alone(DictStore):
+        def _get_many(self, keys: Any) -> Any:
+            if any(key[-1].isdigit() for key in keys):
+                raise OSError(5, "Input/output error")
+            return super()._get_many(keys)
+
+    report = verify(Alone(items))
+    assert (report.problems, report.n_decoded) == ((), 4)
+    assert [problem.key for problem in verify(Alone({**items, "a/2": b"22"})).problems] == ["a/2"]
