@@ -34,6 +34,7 @@ from typing import Any
 
 __all__ = [
     "ClosedStoreError",
+    "ClusterError",
     "ConflictError",
     "ContainsArrayError",
     "ContainsGroupError",
@@ -361,3 +362,13 @@ class MissingDependencyError(ZarrStoreError, ImportError):
             package=package,
             extra=extra,
         )
+
+
+class ClusterError(ZarrStoreError, RuntimeError):
+    """Workers elsewhere cannot do the work. Fields: `reason`, `remedy`."""
+
+    reason: str
+    remedy: str
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"cannot work on this executor: {reason}; {remedy}", reason=reason, remedy=remedy)

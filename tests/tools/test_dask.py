@@ -11,6 +11,7 @@ import pytest
 
 from zarrstore import DirectoryStore, LMDBStore, copy_store, init_array, migrate_2to3, verify
 from zarrstore.tools.diff import diff
+from zarrstore.tools.executing import window
 
 distributed = pytest.importorskip("distributed", reason="needs dask: pip install zarrstore[dask]")
 
@@ -68,4 +69,15 @@ def test_a_store_of_one_process_keeps_the_work_here(client: Any, tmp_path: Path)
     source.setitems((f"a/{n}", str(n).encode()) for n in range(1200))
     with client.get_executor() as executor, LMDBStore(tmp_path / "dest.lmdb") as dest:
         assert copy_store(source, dest, executor=executor, verify=True)[:2] == (1200, 0)
+        assert list(diff(source, dest)) == []
+
+
+@pytest.mark.timeout(120)
+def test_processes_of_dask_copy_parts_by_themselves(client: Any, tmp_path: Path) -> None:
+    source, dest = DirectoryStore(tmp_path / "source"), DirectoryStore(tmp_path / "dest")
+    init_array(source, shape=600, chunks=1, dtype="u1", compressor=None, path="a")
+    source.setitems((f"a/{n}", b"1") for n in range(600))
+    with client.get_executor() as executor:
+        assert window(executor) == 4
+        assert copy_store(source, dest, executor=executor)[:2] == (602, 0)
         assert list(diff(source, dest)) == []

@@ -15,7 +15,9 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Entry, Store
 from zarrstore.errors import ReadOnlyError, StoreNotFoundError, UnsupportedOperation, ZarrStoreError
 from zarrstore.targets import Target, opens
+from zarrstore.tools.cluster import check_workers
 from zarrstore.tools.copying import Copying, Transfer, both_travel
+from zarrstore.tools.executing import threads_of
 from zarrstore.tools.globs import Globs
 from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
@@ -24,6 +26,7 @@ from zarrstore.tools.listing import listing_of, require
 from zarrstore.tools.manifest import read_manifest
 from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
+from zarrstore.tools.subtrees import SubtreeOptions, copy_subtrees
 
 __all__ = ["MEMORY", "CopyError", "CopyResult", "copy_store"]
 
@@ -143,7 +146,9 @@ def copy_store(
     executor : concurrent.futures.Executor, optional
         Where the batches run: threads, processes, ``dask.distributed.Client.get_executor()``, ``mpi4py.futures``,
         loky. Stores travel to it by pickle unless it is a ThreadPoolExecutor. If one of the two cannot be pickled or
-        may be used by one process only (`Capabilities.process_safe`), all work is done here.
+        may be used by one process only (`Capabilities.process_safe`), all work is done here. Of executors that are no
+        threads it is made sure first that their workers see the same stores; they then list, compare and copy parts of
+        the hierarchy by themselves, unless `resume`, `log`, `delete`, `manifest` or `documents_first` is given.
     workers : int, optional
         Number of threads if no executor is given. Not given, as many as the stores profit from: one, where both are
         on this machine.
@@ -197,6 +202,8 @@ def copy_store(
         the other. Nothing was written.
     DamagedStoreError, LockedStoreError
         `resume` is no journal of this copy, or another copy is using it. Nothing was written.
+    ClusterError
+        `executor` has no worker, one that lacks a package, or workers that see other stores; found within 60 seconds.
     CopyError
         Some keys failed. The documents of the nodes above them were held back, so that no reader takes a hole for
         fill values.
@@ -257,6 +264,17 @@ def copy_store(
                 **({"globs": [list(include_globs), list(exclude_globs)]} if globs is not None else {}),
             }
             copying.journal = stack.enter_context(Journal(resume, job))
+        elsewhere = executor is not None and not isinstance(executor, ThreadPoolExecutor)
+        elsewhere = elsewhere and not dry_run and both_travel(executor, src_store, dest_store)  # type: ignore[arg-type]
+        if executor is not None and elsewhere:
+            check_workers(executor, src_store, paths.source, dest_store, paths.dest)
+            plain = resume is None and write_line is None and manifest is None and not (delete or is_key)
+            if plain and not documents_first and _both_list(src_store, dest_store):
+                part_memory = max(1, memory // (threads_of(executor) or 16))
+                parts = SubtreeOptions(paths, selection, if_exists, verify, part_memory, checksum)
+                copying.report = stack.enter_context(reporter(progress, 0))
+                transfer = Transfer(copying, executor, memory, False, stop_early=True)
+                return _ended(copying, _time_notes(copy_subtrees(copying, executor, parts, transfer)), errors)
         details = (
             resume is not None
             or if_exists == "differ"
@@ -297,13 +315,10 @@ def copy_store(
                 )
             )
         )
-        notes = list(listing.notes)
-        if judge.n_by_time:
-            notes.append(
-                f"{judge.n_by_time:,} chunks were taken for unchanged by size and time; checksum=True looks at all"
-            )
-            if write_line is not None:
-                write_line(f"note: {notes[-1]}")
+        time_notes = _time_notes(judge.n_by_time)
+        if write_line is not None:
+            for note in time_notes:
+                write_line(f"note: {note}")
         if plan.surplus and not plan and not copying.n_skipped:
             raise StoreNotFoundError(
                 src_store, "keys to copy: there is none, and delete=True would empty the destination"
@@ -321,16 +336,35 @@ def copy_store(
             copying.total = len(plan)
             copying.report = stack.enter_context(reporter(progress, len(plan)))
             chosen = stack.enter_context(_executor(executor, workers, src_store, dest_store))
-            transfer = Transfer(copying, chosen, memory, not listing.certain)
+            transfer = Transfer(copying, chosen, memory, not listing.certain, stop_early=elsewhere)
             copying.run(plan, transfer, documents_first)
-        result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
-        result.errors = copying.errors
-        result.notes = notes
-        result.n_deleted = copying.n_deleted
         if write_line is not None:
-            write_line(_summary(result, dry_run))
-        if copying.journal is not None and not result.errors:
+            write_line(_summary(_result(copying, ()), dry_run))
+        if copying.journal is not None and not copying.errors:
             copying.journal.remove()
+    return _ended(copying, [*listing.notes, *time_notes], errors)
+
+
+def _both_list(*stores: Store) -> bool:
+    return all(store.capabilities.listable for store in stores)
+
+
+def _time_notes(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count:,} chunks were taken for unchanged by size and time; checksum=True looks at all"]
+
+
+def _result(copying: Copying, notes: Sequence[str]) -> CopyResult:
+    result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
+    result.errors = copying.errors
+    result.notes = list(notes)
+    result.n_deleted = copying.n_deleted
+    return result
+
+
+def _ended(copying: Copying, notes: Sequence[str], errors: str) -> CopyResult:
+    result = _result(copying, notes)
     if result.errors and errors == "raise":
         raise CopyError(result.errors, result)
     return result

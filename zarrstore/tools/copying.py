@@ -5,15 +5,24 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
 
 from zarrstore.base import Entry, Store
-from zarrstore.errors import UnsupportedOperation
+from zarrstore.errors import ClusterError, UnsupportedOperation
 from zarrstore.tools.batches import Batches
+from zarrstore.tools.cluster import GO_ON, failure, is_of_cluster
 from zarrstore.tools.executing import window
 from zarrstore.tools.holding import Holding, is_document
 from zarrstore.tools.journal import Journal
@@ -25,6 +34,8 @@ __all__ = ["Copying", "Transfer", "both_travel"]
 
 #: Keys in one call of a deletion.
 _DELETED_AT_ONCE = 1000
+#: Values that fail, with none that does not, before a copy on workers elsewhere gives up.
+_ALL_FAILED = 64
 #: Seconds between two points to which an interrupted copy can go back.
 _CHECKPOINT = 1.0
 
@@ -200,10 +211,15 @@ class Transfer:
         What the values under way may take together; one value more may be held.
     optional : bool
         Whether keys may be absent at the source.
+    stop_early : bool
+        Whether to raise ClusterError when the first 64 values all fail: what is wrong there is no single key.
     """
 
-    def __init__(self, copying: Copying, executor: Executor | None, memory: int, optional: bool) -> None:
+    def __init__(
+        self, copying: Copying, executor: Executor | None, memory: int, optional: bool, *, stop_early: bool = False
+    ) -> None:
         self._copying = copying
+        self._stop_early = stop_early
         self._executor = executor
         here = executor is None or isinstance(executor, ThreadPoolExecutor)
         source, dest = copying.source.capabilities, copying.dest.capabilities
@@ -275,11 +291,19 @@ class Transfer:
                 # Its workers are gone. What they may have written is written again.
                 self._do_here(batch)
                 continue
+            except (Exception, CancelledError) as exc:
+                if is_of_cluster(exc):
+                    raise failure(exc, GO_ON) from exc
+                raise
             self._take(result, batch, flushed=self._options.flush)
 
     def _take(self, result: BatchResult, batch: list[Entry], flushed: bool) -> None:
         self._batches.learn(result.largest)
         self._copying.take(result, batch, flushed)
+        errors = self._copying.errors
+        if self._stop_early and not self._copying.n_copied and len(errors) >= _ALL_FAILED:
+            key, reason = next(iter(errors.items()))
+            raise ClusterError(f"the first {len(errors):,} values all failed, as {key!r}: {reason}", GO_ON)
 
 
 def both_travel(executor: Executor, source: Store, dest: Store) -> bool:

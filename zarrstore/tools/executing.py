@@ -7,11 +7,33 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, NamedTuple
 
-__all__ = ["Task", "run_ordered", "window"]
+__all__ = ["Task", "run_ordered", "threads_of", "window"]
+
+
+def threads_of(executor: Executor) -> int | None:
+    """Return how many tasks an executor runs at a time; None if it does not tell.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> threads_of(ThreadPoolExecutor(3))
+    3
+    """
+    number = getattr(executor, "_max_workers", None)
+    if isinstance(number, int):
+        return number
+    # Of dask: its client knows the threads of the workers that there are now.
+    ask = getattr(getattr(executor, "_client", None), "nthreads", None)
+    if ask is None:
+        return None
+    try:
+        return int(sum(ask().values()))
+    except Exception:  # the scheduler does not answer, which the first task shows
+        return None
 
 
 def window(executor: Executor) -> int:
-    """Return how many tasks to keep in an executor's hands: enough that no worker waits.
+    """Return how many tasks to keep in an executor's hands: two for each of its threads, so that none waits.
 
     Examples
     --------
@@ -19,8 +41,7 @@ def window(executor: Executor) -> int:
     >>> window(ThreadPoolExecutor(3))
     6
     """
-    # Not all executors tell how many workers they have; dask's has a client that grows and shrinks.
-    return 2 * (getattr(executor, "_max_workers", None) or 16)
+    return 2 * (threads_of(executor) or 16)
 
 
 class Task(NamedTuple):

@@ -19,6 +19,7 @@ from zarrstore.metadata.chunk import decode_chunk
 from zarrstore.metadata.shards import ShardLayout, shard_problems
 from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
+from zarrstore.tools.cluster import check_workers
 from zarrstore.tools.executing import Task, run_ordered, window
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
 from zarrstore.tools.grid import MAX_QUESTIONS
@@ -116,6 +117,8 @@ def verify(
         raise ValueError(f"missing is {missing!r}; it is 'unfilled', 'all' or 'none'")
     adapted = as_store(store)
     at = k.normalize_path(path)
+    if executor is not None and not isinstance(executor, ThreadPoolExecutor) and adapted.capabilities.process_safe:
+        check_workers(executor, adapted, at, None)
     unlisted: list[Problem] = []
     notes: tuple[str, ...] = ()
     if memory < 1:

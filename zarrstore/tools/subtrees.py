@@ -1,0 +1,179 @@
+"""A copy that is planned where it is done: each worker lists, compares and copies a part of the hierarchy by itself."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, Executor
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from zarrstore import keys as k
+from zarrstore.base import Entry, Store
+from zarrstore.tools.cluster import GO_ON, failure, is_of_cluster
+from zarrstore.tools.copying import Copying, Transfer
+from zarrstore.tools.executing import Task, run_ordered, threads_of
+from zarrstore.tools.judging import Judge
+from zarrstore.tools.listing import Listing
+from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
+from zarrstore.tools.progress import Progress
+
+__all__ = ["Subtree", "SubtreeOptions", "SubtreeResult", "copy_subtree", "copy_subtrees", "subtrees"]
+
+#: A directory with more names than so many times the tasks that are wanted is dealt out key by key.
+_MOST_NAMES = 4
+#: Into how many tasks the keys of one directory are dealt at the most: each of them lists it.
+_MOST_PARTS = 256
+#: Errors of one task that are told one by one.
+_ERRORS = 1000
+
+
+class Subtree(NamedTuple):
+    """The keys at and below a path; of these, each `n`-th.
+
+    Parameters
+    ----------
+    path : str
+        At the source.
+    part, parts : int
+        Keys whose CRC-32 leaves `part` when it is divided by `parts`.
+    """
+
+    path: str
+    part: int = 0
+    parts: int = 1
+
+    def takes(self, key: str) -> bool:
+        """Tell whether a key is of this part."""
+        return self.parts == 1 or zlib.crc32(key.encode()) % self.parts == self.part
+
+
+class SubtreeOptions(NamedTuple):
+    """How each part is copied: see `copy_store`."""
+
+    paths: Paths
+    selection: Selection
+    if_exists: IfExists
+    verify: bool
+    memory: int
+    checksum: bool
+    plan_only: bool = False
+
+
+@dataclass
+class SubtreeResult:
+    """What became of a part: its documents are left to the caller."""
+
+    n_copied: int = 0
+    n_skipped: int = 0
+    nbytes: int = 0
+    n_by_time: int = 0
+    errors: dict[str, str] = field(default_factory=dict)
+    failed_places: list[str] = field(default_factory=list)
+    documents: list[Entry] = field(default_factory=list)
+
+
+def subtrees(store: Store, path: str, wanted: int) -> Iterator[Subtree]:
+    """Yield parts of what is at and below a path, about as many as are wanted or more.
+
+    Notes
+    -----
+    Cost: one listing of `path`, and of each directory in it if these are fewer than are wanted.
+
+    Examples
+    --------
+    >>> from zarrstore.adapt import as_store
+    >>> store = as_store({"a/x/0": b"", "a/y/0": b"", "b": b""})
+    >>> [part.path for part in subtrees(store, "", 3)]
+    ['a/x', 'a/y', 'b']
+    >>> list(subtrees(store, "a/x", 2))
+    [Subtree(path='a/x/0', part=0, parts=2), Subtree(path='a/x/0', part=1, parts=2)]
+    """
+    found, whole = [path], set[str]()
+    while len(found) < wanted and not whole.issuperset(found):
+        expanded: list[str] = []
+        for at in found:
+            names = [] if at in whole else store.listdir(at)
+            if 0 < len(names) <= _MOST_NAMES * wanted - len(expanded):
+                expanded += [k.join(at, name) for name in names]
+            else:
+                whole.add(at)
+                expanded.append(at)
+        found = expanded
+    parts = min(_MOST_PARTS, -(-wanted // len(found)))
+    for at in found:
+        for part in range(parts):
+            yield Subtree(at, part, parts)
+
+
+def copy_subtree(source: Store, dest: Store, subtree: Subtree, options: SubtreeOptions) -> SubtreeResult:
+    """Copy the chunks of one part, on a worker; nothing is written with `plan_only`.
+
+    Notes
+    -----
+    Cost: a listing of the part on both sides; one read and one write for each chunk that is copied.
+    """
+    paths = Paths(subtree.path, options.paths.to_dest(subtree.path) if subtree.path else options.paths.dest)
+    copying = Copying(source, dest, paths, None, options.verify)
+    judge = Judge(source, dest, checksum=options.checksum)
+    listing = Listing(entry for entry in _entries(source, subtree.path) if subtree.takes(entry.key))
+    arguments = (listing, source, dest, paths, options.selection, options.if_exists, None, copying.skipped)
+    result = SubtreeResult()
+    with closing(make_plan(*arguments, memory=options.memory, judge=judge)) as plan:
+        if not options.plan_only:
+            Transfer(copying, None, options.memory, False, stop_early=True).copy(plan.chunks)
+            result.documents = list(plan.documents)
+            dest.flush()
+    result.n_copied, result.n_skipped, result.nbytes = copying.n_copied, copying.n_skipped, copying.nbytes
+    result.n_by_time = judge.n_by_time
+    result.errors = dict(list(copying.errors.items())[:_ERRORS])
+    result.failed_places = list({k.parent(key): key for key in copying.errors}.values())
+    return result
+
+
+def _entries(store: Store, path: str) -> Iterator[Entry]:
+    yield from store._details(path)
+    if path and store._contains(path):
+        yield Entry(path)
+
+
+def copy_subtrees(copying: Copying, executor: Executor, options: SubtreeOptions, transfer: Transfer) -> int:
+    """Copy everything, documents last; return how many values were taken for unchanged by time.
+
+    Notes
+    -----
+    Of each chunk this process sees nothing; documents pass through its hands.
+    """
+    source, dest = copying.source, copying.dest
+    parts = list(subtrees(source, options.paths.source, 4 * (threads_of(executor) or 16)))
+
+    def run(options: SubtreeOptions) -> Iterator[SubtreeResult]:
+        try:
+            yield from run_ordered(executor, (Task(0, copy_subtree, (source, dest, part, options)) for part in parts))
+        except (Exception, CancelledError) as exc:
+            if is_of_cluster(exc):
+                raise failure(exc, GO_ON) from exc
+            raise
+
+    if options.if_exists == "raise":
+        # All look before the first writes.
+        for _ in run(options._replace(plan_only=True)):
+            pass
+        options = options._replace(if_exists="replace")
+    by_time = 0
+    with closing(Plan()) as plan:
+        for result in run(options):
+            copying.n_copied += result.n_copied
+            copying.n_skipped += result.n_skipped
+            copying.nbytes += result.nbytes
+            copying.errors |= result.errors
+            for key in result.failed_places:
+                copying.holding.failed(key)
+            by_time += result.n_by_time
+            for entry in result.documents:
+                plan.documents.add(entry)
+            copying.report(Progress(copying.n_copied, copying.n_copied, copying.nbytes, len(copying.errors)))
+        copying.total = copying.n_copied + len(plan)
+        copying.run(plan, transfer, False)
+    return by_time
