@@ -126,7 +126,7 @@ def dataset(attributes: Mapping[str, Any], key: str = ATTRIBUTES, separator: str
     ((4, 10), (2, 5), '>u2', None)
     """
     data_type = attributes["dataType"]
-    if data_type not in _DTYPES:
+    if not isinstance(data_type, str) or data_type not in _DTYPES:
         raise MetadataError(key, "dataType", f"is {data_type!r}; {', '.join(_DTYPES)} are known")
     compression = attributes.get("compression", {"type": attributes.get("compressionType", "raw")})
     if not isinstance(compression, Mapping) or not isinstance(compression.get("type"), str):

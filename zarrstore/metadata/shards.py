@@ -61,7 +61,7 @@ def shard_layout(document: Mapping[str, Any], key: str = documents.ZARR_JSON) ->
     True
     """
     codecs = document.get("codecs")
-    names = [codec.get("name") for codec in codecs if isinstance(codec, dict)] if isinstance(codecs, list) else []
+    names = _names(codecs)
     if "sharding_indexed" not in names:
         return None
     if names != ["sharding_indexed"]:
@@ -87,11 +87,19 @@ def shard_layout(document: Mapping[str, Any], key: str = documents.ZARR_JSON) ->
     return ShardLayout(v2.check_array(translation.document, key), endian, checksum, location)
 
 
-def _index_codecs(codecs: list[dict[str, Any]]) -> tuple[str, bool]:
-    names = [codec.get("name") for codec in codecs]
-    if names not in (["bytes"], ["bytes", "crc32c"]):
-        raise v3types.NotRepresentable(f"index with the codecs {', '.join(map(str, names))}")
-    return codecs[0].get("configuration", {}).get("endian", "little"), len(names) == 2
+def _names(codecs: Any) -> list[Any]:
+    return [codec.get("name") for codec in codecs if isinstance(codec, dict)] if isinstance(codecs, list) else []
+
+
+def _index_codecs(codecs: Any) -> tuple[str, bool]:
+    names = _names(codecs)
+    if names not in (["bytes"], ["bytes", "crc32c"]) or len(codecs) != len(names):
+        raise v3types.NotRepresentable(f"index with the codecs {', '.join(map(str, names)) or codecs!r}")
+    configuration = codecs[0].get("configuration", {})
+    endian = configuration.get("endian", "little") if isinstance(configuration, dict) else None
+    if endian not in ("little", "big"):
+        raise v3types.NotRepresentable(f"index with the byte order {endian!r}")
+    return endian, len(names) == 2
 
 
 def read_index(data: bytes, layout: ShardLayout) -> list[tuple[int, int] | None]:

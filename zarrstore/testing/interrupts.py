@@ -18,8 +18,16 @@ _CHECKED = frozenset({"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BAC
 
 
 @functools.cache
-def _instructions(code: CodeType) -> dict[int, str]:
-    return {one.offset: one.opname for one in dis.get_instructions(code)}
+def _checked(code: CodeType) -> dict[int, int]:
+    """Return, by the place of each instruction after which CPython looks, the handler of what is raised there."""
+    return {one.offset: _handler(code, one.offset) for one in dis.get_instructions(code) if one.opname in _CHECKED}
+
+
+@functools.cache
+def _handler(code: CodeType, offset: int) -> int:
+    """Return where an exception at an instruction goes on, -1 if it leaves the function."""
+    entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
+    return next((entry.target for entry in entries if entry.start <= offset < entry.end), -1)
 
 
 class _Interrupter:
@@ -29,22 +37,25 @@ class _Interrupter:
         self.left = at
         self.package = package + os.sep
         self.done = False
-        self.last: dict[FrameType, str | None] = {}
+        self.last: dict[FrameType, int] = {}
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self.package):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        self.last[frame] = "RESUME"
+        self.last[frame] = -1
         return self.step
 
     def step(self, frame: FrameType, event: str, arg: Any) -> Any:
         if event == "exception":
-            self.last[frame] = None  # a call that raised is not followed by a look
+            self.last[frame] = -1  # a call that raised is not followed by a look
         if self.done or event != "opcode":
             return self.step
-        before, self.last[frame] = self.last.get(frame), _instructions(frame.f_code).get(frame.f_lasti)
-        if before in _CHECKED:
+        code, before, at = frame.f_code, self.last.get(frame, -1), frame.f_lasti
+        self.last[frame] = at
+        # CPython raises at the instruction that it looks after, and this at the one that comes next: only where both
+        # have one handler is that the same.
+        if before in _checked(code) and _checked(code)[before] == _handler(code, at):
             self.left -= 1
             if self.left < 0:
                 self.done = True

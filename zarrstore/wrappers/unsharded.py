@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems
-from zarrstore.errors import StoreReadError, UnsupportedOperation
+from zarrstore.errors import MetadataError, StoreReadError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents, sharding
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.documents import ZARR_JSON
@@ -299,9 +299,11 @@ def _sharded(document: Mapping[str, Any], key: str) -> _Sharded | None:
         return None
     if layout is None:
         return None
+    chunk_keys = chunk_keys_of_v3(document, key)
     shape = tuple(document["shape"])
-    grid = sharding.Sharding(shape, layout.inner.chunks, layout.inner.shape)
-    return _Sharded(chunk_keys_of_v3(document, key), layout, grid)
+    if len(shape) != len(layout.inner.shape) or not all(type(n) is int and n >= 0 for n in shape):
+        raise MetadataError(key, "shape", f"is no list of {len(layout.inner.shape)} sizes")
+    return _Sharded(chunk_keys, layout, sharding.Sharding(shape, layout.inner.chunks, layout.inner.shape))
 
 
 def _unsharded(document: Mapping[str, Any], key: str) -> dict[str, Any] | None:

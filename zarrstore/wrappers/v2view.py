@@ -95,6 +95,8 @@ class V2View(View):
     def _judge(self, path: str, node: dict[str, Any]) -> dict[str, Any]:
         key = k.join(path, ZARR_JSON)
         self._arrays.pop(path, None)
+        if not isinstance(node.get("attributes") or {}, dict):
+            raise MetadataError(key, "attributes", "is no object")
         if v3.node_type(node, key) == "array":
             self._arrays[path] = chunk_keys_of_v3(node, key)
         return node

@@ -293,7 +293,11 @@ def _check(db: Any, path: str) -> None:
         return
     index = getattr(db, "_index", None) or {}
     size = os.path.getsize(path + ".dat")
-    for key, (position, length) in index.items():
+    for key, place in index.items():
+        # What stands there is read as Python's literals, whatever they are.
+        if not (isinstance(place, tuple) and len(place) == 2 and all(type(n) is int and n >= 0 for n in place)):
+            raise DamagedStoreError(path + ".dir", f"says of {as_key(key)!r} that it lies at {place!r:.100}")
+        position, length = place
         if position + length > size:
             raise DamagedStoreError(path + ".dat", f"ends before the value of {as_key(key)!r}")
     if not index and os.path.exists(path + ".bak"):

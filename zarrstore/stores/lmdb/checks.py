@@ -30,6 +30,9 @@ __all__ = ["MOST_ENTRIES", "check", "mark_unsynced", "mark_whole", "state_of", "
 #: Entries up to which every file is looked at that carries no mark. It takes about 15 microseconds for each.
 MOST_ENTRIES = 50_000
 
+#: More than the addresses of a process.
+_MOST_ADDRESSES = 1 << 47
+
 _WHOLE, _UNSYNCED = "user.zarrstore.whole", "user.zarrstore.unsynced"
 _AS_IT_IS = "check=False opens it as it is, which may end the process"
 
@@ -64,10 +67,10 @@ def _check_at_rest(path: str, wanted: bool) -> None:
             f"restore it from a copy; {_AS_IT_IS}",
         )
     try:
-        state = state_of(path)
-        if not (wanted or unsynced) and (state == _attribute(path, _WHOLE) or _entries(path) > MOST_ENTRIES):
+        state, problem = state_of(path), _map_problem(path)
+        if not (problem or wanted or unsynced) and (state == _attribute(path, _WHOLE) or _entries(path) > MOST_ENTRIES):
             return
-        problem = _first_problem(path)
+        problem = problem or _first_problem(path)
     except (struct.error, EOFError):
         problem = "it ends within its head"
     if problem:
@@ -179,6 +182,12 @@ def _boot() -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def _map_problem(path: str) -> str:
+    # LMDB maps as much as the newer head says.
+    size = max(read_metas(path), default=Meta(0, 0)).map_size
+    return f"its head asks for a map of {size:,} bytes" if size >= _MOST_ADDRESSES else ""
 
 
 def _entries(path: str) -> int:

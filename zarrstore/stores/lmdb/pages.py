@@ -22,10 +22,11 @@ _NO_ROOT = (1 << 64) - 1
 
 
 class Meta(NamedTuple):
-    """What one of the two heads of a file says: its transaction, and the number of entries."""
+    """What one of the two heads of a file says: its transaction, the number of entries, and the size of its map."""
 
     txnid: int
     entries: int
+    map_size: int = 0
 
 
 def read_metas(path: str) -> list[Meta]:
@@ -38,7 +39,8 @@ def read_metas(path: str) -> list[Meta]:
         page_size = _TREE.unpack(meta[4])[0]
         file.seek(page_size)
         metas = [meta, _META.unpack_from(file.read(_HEADER + _META.size), _HEADER)]
-    return [Meta(meta[7], _TREE.unpack(meta[5])[6]) for meta in metas]
+    # LMDB maps up to the last page at least.
+    return [Meta(meta[7], _TREE.unpack(meta[5])[6], max(meta[3], (meta[6] + 1) * page_size)) for meta in metas]
 
 
 def empty_file(page_size: int = min(mmap.PAGESIZE, 0x8000)) -> bytes:
