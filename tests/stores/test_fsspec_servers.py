@@ -141,6 +141,8 @@ def test_a_name_that_the_client_would_take_for_another_is_refused(server: str, r
         with pytest.raises(InvalidKeyError, match="does not keep it apart"):
             store[name] = b"2"
         assert (store.get(name), name in store) == (None, False)
+        store.rmdir(name)  # nothing is there, which is no error
+        assert (store.listdir(name), store.getsize(name)) == ([], 0)
         with pytest.raises(KeyError):
             del store[name]
     assert dict(store) == {"a": b"1"}

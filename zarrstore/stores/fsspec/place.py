@@ -104,16 +104,18 @@ class Place(Store):
         """Return where the value of a key, or a directory, is on the filesystem."""
         if not key:
             return str(self._root)
-        if self._traits.unsafe is not None and self._traits.unsafe.search(key):
+        if self._is_unsafe(key):
             raise InvalidKeyError(key, f"{self} does not keep it apart from other names")
         return self._lead + (key.lower() if self.normalize_keys else key)
 
     def _key(self, path: str) -> str:
         """Return the key of what is at a place of the filesystem; the empty string, below nothing, if it has none."""
         key = path[len(self._lead) :] if path.startswith(self._lead) else ""
-        if self._traits.unsafe is not None and self._traits.unsafe.search(key):
-            return ""
-        return key if k.is_key(key) else ""
+        return key if k.is_key(key) and not self._is_unsafe(key) else ""
+
+    def _is_unsafe(self, key: str) -> bool:
+        """Tell whether the filesystem would take a key for another, so that nothing can have it."""
+        return self._traits.unsafe is not None and self._traits.unsafe.search(key) is not None
 
     def _name(self, key: str) -> str:
         return key.lower() if self.normalize_keys else key

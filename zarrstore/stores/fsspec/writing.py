@@ -269,6 +269,8 @@ class Writing(Listing):
     def _rmdir(self, path: str) -> None:
         self._refuse_if_read_only(path)
         super()._rmdir(path)
+        if self._is_unsafe(path):
+            return  # nothing can be there
         if not (self._traits.careful or self._traits.flat) and not (path and self._contains(path)):
             for info in self._infos(path) if not path else [{"name": self._path(path), "type": "directory"}]:
                 if info["type"] == "directory":
