@@ -20,10 +20,10 @@ def test_a_wrapper_over_a_store_of_one_file_keeps_the_contract(outer, base, tmp_
 
 
 def _pairs():
-    """Every wrapper over every other and over itself; each fourth in every run, so that each wrapper meets some."""
+    """Every wrapper over every other and over itself; each eighth in every run, so that each wrapper meets some."""
     for i, outer in enumerate(WRAPPERS):
         for j, inner in enumerate(WRAPPERS):
-            marks = [] if (i + j) % 4 == 0 else [pytest.mark.slow]
+            marks = [] if (i + j) % 8 == 0 else [pytest.mark.slow]
             yield pytest.param(outer, inner, marks=marks, id=f"{outer} over {inner}")
 
 

@@ -107,6 +107,7 @@ class TestObjectStore(StoreConformance):
         return AsyncStoreMapping(ObjectStore(Memory()))
 
 
+@pytest.mark.slow  # what is logged costs more than what is tested
 class TestLoggingStore(StoreConformance):
     examples = 5
     checks_processes = False

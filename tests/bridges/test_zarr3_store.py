@@ -106,9 +106,16 @@ def hierarchies(make: Any, folder: Any, examples: int) -> None:
         store.close()
 
 
+#: Histories: a few in each run, more with the slow tests. One costs a fifth of a second in zarr.
+EXAMPLES = [6, pytest.param(20, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("name", MAKERS)
-def test_random_hierarchies_end_as_they_do_in_the_memory_store_of_zarr(name: str, tmp_path_factory: Any) -> None:
-    hierarchies(MAKERS[name], tmp_path_factory, 20)
+def test_random_hierarchies_end_as_they_do_in_the_memory_store_of_zarr(
+    name: str, examples: int, tmp_path_factory: Any
+) -> None:
+    hierarchies(MAKERS[name], tmp_path_factory, examples)
 
 
 @pytest.mark.nightly
@@ -118,14 +125,15 @@ def test_many_random_hierarchies_end_as_they_do_in_the_memory_store_of_zarr(name
     hierarchies(MAKERS[name], tmp_path_factory, 60)
 
 
+@pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("name", sorted(MAKERS.keys() - HIERARCHICAL))
-def test_random_keys_end_as_they_do_in_a_dict(name: str, tmp_path_factory: Any) -> None:
+def test_random_keys_end_as_they_do_in_a_dict(name: str, examples: int, tmp_path_factory: Any) -> None:
     made = []
 
     def machine() -> Any:
         made.append(as_store(MAKERS[name](tmp_path_factory.mktemp("machine"))))
         return ZarrStoreStateMachine(MappingStore(made[-1]))
 
-    run(machine, 20)
+    run(machine, examples)
     for store in made:
         store.close()
