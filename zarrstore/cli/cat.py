@@ -8,13 +8,13 @@ import sys
 import click
 
 from zarrstore import keys as k
-from zarrstore.cli.common import json_option, not_empty, opened, storage_options, target_argument
+from zarrstore.cli.common import complete_path, json_option, not_empty, opened, storage_options, target_argument
 from zarrstore.metadata import documents
 
 
 @click.command()
 @target_argument()
-@click.argument("key", callback=not_empty)
+@click.argument("key", callback=not_empty, shell_complete=complete_path)
 @json_option
 @storage_options
 def command(target: str, key: str, as_json: bool, storage_option: tuple[str, ...]) -> None:

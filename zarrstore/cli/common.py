@@ -10,12 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from click.shell_completion import CompletionItem
 
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
@@ -28,8 +26,12 @@ from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.listing import listing_of
 from zarrstore.tools.progress import Progress
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 __all__ = [
     "check_hierarchy",
+    "complete_path",
     "confirm",
     "console",
     "dry_run_option",
@@ -86,18 +88,44 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return what may follow within the store that was named before: the children of the directory typed so far.
+
+    Notes
+    -----
+    Cost: the store is opened, and one directory listed. What goes wrong completes nothing.
+    """
+    target = next((ctx.params[name] for name in ("target", "source", "archive") if ctx.params.get(name)), None)
+    if not isinstance(target, str) or "://" in target:
+        return []  # a bucket is not asked at each press of a key
+    folder, slash, begun = incomplete.rpartition("/")
+    try:
+        with open_store(target, mode="r") as store:
+            names = [name for name in store.listdir(folder) if name.startswith(begun)]
+            paths = [f"{folder}{slash}{name}" for name in names]
+            # A slash, to go on from there.
+            return [CompletionItem(path if path in store else f"{path}/") for path in paths if printable(path) == path]
+    except Exception:
+        return []
+
+
 def _path(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
     return not_empty(ctx, param, value) or ""
 
 
 def target_argument(name: str = "target") -> Callable[[F], F]:
     """A store on the command line."""
-    return click.argument(name, metavar=name.upper(), callback=not_empty)
+    # Named as a file, so that the shell completes it as one.
+    return click.argument(name, metavar=name.upper(), callback=not_empty, shell_complete=_files)
 
 
 def path_argument(name: str = "path", *, required: bool = False) -> Callable[[F], F]:
     """A path within a store; the root if it is not given."""
-    return click.argument(name, required=required, callback=_path)
+    return click.argument(name, required=required, callback=_path, shell_complete=complete_path)
 
 
 def path_option(name: str, text: str) -> Callable[[F], F]:
@@ -171,17 +199,10 @@ def _pairs(given: Sequence[str]) -> dict[str, Any]:
 
 def console() -> Console:
     """Return the console of stdout. Without a terminal its width is not limited, so that no cell is cut."""
-    terminal = _Console(highlight=False, soft_wrap=True)
-    if terminal.is_terminal:
-        return terminal
-    return _Console(highlight=False, soft_wrap=True, width=10_000, color_system=None)
+    # rich is loaded when something is drawn: it takes as long to import as all the rest.
+    from zarrstore.cli.drawing import console_of_stdout
 
-
-class _Console(Console):
-    """A console that leaves a closed pipe to `zarrstore.cli.group`; rich would exit with 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+    return console_of_stdout()
 
 
 def print_json(value: Any) -> None:
@@ -202,6 +223,9 @@ def _finite(value: Any) -> Any:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> None:
     """Print rows under headers; columns in `numbers` are flush right."""
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for n, header in enumerate(headers):
         table.add_column(header, justify="right" if n in numbers else "left", no_wrap=True, overflow="fold")

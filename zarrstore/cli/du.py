@@ -25,17 +25,24 @@ from zarrstore.tools.tree import du
 @target_argument()
 @path_argument()
 @click.option("-d", "--depth", type=click.IntRange(min=0), default=1, show_default=True, help="Levels to report.")
+@click.option("-s", "--summary", is_flag=True, help="Print the total only: --depth 0.")
 @questions_option
 @json_option
 @storage_options
 def command(
-    target: str, path: str, depth: int, max_questions: int, as_json: bool, storage_option: tuple[str, ...]
+    target: str,
+    path: str,
+    depth: int,
+    summary: bool,
+    max_questions: int,
+    as_json: bool,
+    storage_option: tuple[str, ...],
 ) -> None:
     """Bytes and keys at and below PATH and its directories, the largest first."""
     with opened(target, "r", storage_option) as store:
         require(store, normalize_path(path))
         echo_questions(store, path, max_questions)
-        usages = du(store, path, depth=depth, max_questions=max_questions)
+        usages = du(store, path, depth=0 if summary else depth, max_questions=max_questions)
     if as_json:
         print_json([{"path": usage.path, "nbytes": usage.nbytes, "nkeys": usage.nkeys} for usage in usages])
         return

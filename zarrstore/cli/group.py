@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 import click
 
 import zarrstore
+from zarrstore.cli.examples import EXAMPLES
+from zarrstore.tools.nearby import near_misses
 
 __all__ = ["VERBS", "cli", "run"]
 
@@ -24,7 +27,12 @@ VERBS = (
     "ls",
     "tree",
     "info",
+    "head",
+    "dump",
+    "attrs",
     "cat",
+    "get",
+    "find",
     "du",
     "copy",
     "sync",
@@ -36,6 +44,7 @@ VERBS = (
     "verify",
     "repair",
     "diff",
+    "put",
     "mv",
     "rm",
     "clean",
@@ -49,6 +58,8 @@ VERBS = (
 
 #: What an interrupted verb has left, and how to go on.
 _LEFT = {
+    "put": "the value is the old one or the new one; run it again",
+    "attrs": "the attributes are the old ones or the new ones; run it again",
     "copy": "what was copied is whole, and documents of arrays that are not were not written; go on with the same "
     "command and the same --resume JOURNAL, or without a journal with --if-exists skip",
     "sync": "what was copied is whole, and nothing was deleted before all was copied; run it again to go on",
@@ -91,7 +102,18 @@ class _Verbs(click.Group):
             return None
         module = importlib.import_module(f"zarrstore.cli.{cmd_name}")
         command: click.Command = module.command
+        if cmd_name in EXAMPLES and command.epilog is None:
+            command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[cmd_name])])
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not ctx.resilient_parsing and args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = near_misses(args[0], list(VERBS))
+            hint = f"did you mean {' or '.join(near)}?" if near else "zarrstore --help names the verbs"
+            raise click.UsageError(f"there is no verb {args[0]!r}: {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -125,7 +147,7 @@ def run(args: Sequence[str] | None = None) -> int:
     given = (["--debug"] if debug else []) + [arg for arg in given if arg != "--debug"]
     verb = next((arg for arg in given if arg in VERBS), "")
     with _sigterm_raises():
-        code = _code(lambda: cli.main(given, prog_name="zarrstore", standalone_mode=False), verb, debug)
+        code = _code(lambda: cli.main(given, prog_name="zarrstore", standalone_mode=False), verb, debug, given)
         # What is left in the buffer is written now: at exit, Python would make of a closed pipe an error of its own.
         try:
             sys.stdout.flush()
@@ -134,7 +156,7 @@ def run(args: Sequence[str] | None = None) -> int:
         return code
 
 
-def _code(main: Callable[[], Any], verb: str, debug: bool) -> int:
+def _code(main: Callable[[], Any], verb: str, debug: bool, given: Sequence[str] = ()) -> int:
     try:
         code = main()
         return code if isinstance(code, int) else 0
@@ -156,7 +178,11 @@ def _code(main: Callable[[], Any], verb: str, debug: bool) -> int:
     except Exception as exc:
         if debug:
             traceback.print_exc()
-        click.echo(f"zarrstore: {_sentence(exc)}", err=True)
+        if "--json" in given:
+            failure = {"schema_version": 1, "error": {"type": type(exc).__name__, "message": _sentence(exc)}}
+            click.echo(json.dumps(failure), err=True)
+        else:
+            click.echo(f"zarrstore: {_sentence(exc)}", err=True)
         return 3
 
 

@@ -20,6 +20,7 @@ from zarrstore.cli.common import (
     target_argument,
 )
 from zarrstore.errors import UnsupportedOperation
+from zarrstore.shown import human_bytes
 from zarrstore.tools.listing import keys_of, listing_of, present, require
 from zarrstore.tools.overlap import overlap
 
@@ -29,6 +30,10 @@ from zarrstore.tools.overlap import overlap
 @path_argument()
 @click.option("-l", "--long", "long", is_flag=True, help="Show kind and size.")
 @click.option("-r", "--recursive", is_flag=True, help="List every key below PATH.")
+@click.option("-h", "human", is_flag=True, help="With -l: sizes as people read them.")
+@click.option(
+    "--sort", type=click.Choice(["name", "size"]), default="name", show_default=True, help="size: largest first."
+)
 @questions_option
 @json_option
 @storage_options
@@ -37,6 +42,8 @@ def command(
     path: str,
     long: bool,
     recursive: bool,
+    human: bool,
+    sort: str,
     max_questions: int,
     as_json: bool,
     storage_option: tuple[str, ...],
@@ -47,16 +54,20 @@ def command(
         require(store, at)
         listed = _below if recursive else _children
         entries = sorted(
-            listed(store, at, long or as_json, max_questions), key=lambda entry: k.natural_order(entry.key)
+            listed(store, at, long or as_json or sort == "size", max_questions),
+            key=lambda entry: k.natural_order(entry.key),
         )
     shown = [
         ("directory" if nbytes is None else "key", nbytes, key if recursive else k.name(key))
         for key, nbytes in ((entry.key, None if _is_directory(entry) else entry.nbytes) for entry in entries)
     ]
+    if sort == "size":
+        shown.sort(key=lambda row: -(row[1] or 0))
     if as_json:
         print_json([{"name": name, "kind": kind, "nbytes": nbytes} for kind, nbytes, name in shown])
     elif long:
-        cells = [(kind, "" if nbytes is None else f"{nbytes:,}", name) for kind, nbytes, name in shown]
+        written = human_bytes if human else "{:,}".format
+        cells = [(kind, "" if nbytes is None else written(nbytes), name) for kind, nbytes, name in shown]
         print_table(("kind", "bytes", "name"), cells, numbers=(1,))
     else:
         for kind, _, name in shown:

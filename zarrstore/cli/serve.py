@@ -34,12 +34,7 @@ def command(
     consolidate: bool,
     storage_option: tuple[str, ...],
 ) -> None:
-    """Let browsers and programs read TARGETs by HTTP: one at /, several each below its name. Nothing can be written.
-
-    \b
-    zarrstore serve data.zarr
-    zarrstore serve old.lmdb --as v3 --port 9000
-    """
+    """Let browsers and programs read TARGETs by HTTP: one at /, several each below its name. Nothing can be written."""
     uvicorn = require("uvicorn", extra="serve", feature="zarrstore serve")
     from zarrstore.server import make_app
 

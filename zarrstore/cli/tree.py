@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import click
-from rich.text import Text
-from rich.tree import Tree
 
 from zarrstore.cli.common import (
     console,
@@ -17,6 +18,9 @@ from zarrstore.cli.common import (
     target_argument,
 )
 from zarrstore.tools.tree import TreeNode, tree
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
 
 
 @click.command()
@@ -37,14 +41,16 @@ def command(
     if as_json:
         print_json(root.as_dict())
         return
-    out = console()
-    if out.is_terminal:
-        out.print(_drawn(root))
+    if sys.stdout.isatty():
+        console().print(_drawn(root))
     else:
         click.echo("\n".join(map(printable, str(root).splitlines())))
 
 
 def _drawn(node: TreeNode) -> Tree:
+    from rich.text import Text
+    from rich.tree import Tree
+
     is_array = node.node is not None and node.node.kind == "array"
     name, _, rest = printable(node.label).partition(" ") if is_array else (printable(node.label), "", "")
     label = Text(name, style="bold" if is_array else "bold blue")

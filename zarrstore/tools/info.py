@@ -155,7 +155,14 @@ def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, An
         count += 1
         nbytes += max(0, entry.nbytes)
         unknown = unknown or entry.nbytes < 0
-    return {"chunks_initialized": count, **facts, "nbytes_stored": -1 if unknown else nbytes}
+    described = {"chunks_initialized": count, **facts, "nbytes_stored": -1 if unknown else nbytes}
+    expected, whole = facts.get("chunks_expected"), facts.get("nbytes")
+    if expected:
+        described["written_share"] = round(count / expected, 4)
+        if whole and nbytes and not unknown:
+            # Of what is written: an array of which half is missing does not compress twice as well.
+            described["ratio"] = round(whole * count / expected / nbytes, 3)
+    return described
 
 
 def _rule(store: Store, node: Node, keys: Iterable[str] | None) -> ChunkKeys:
