@@ -113,3 +113,40 @@ def test_listings_of_the_command_line_ask_for_no_key(
         assert run(arguments) == 0
         assert sum(proxy.counts.values()) <= most, (arguments, proxy.requests)
     assert "a/49" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_zip_of_100000_entries_opens_in_three_requests_and_a_chunk_is_one(
+    s3_counted: Any, bucket: str, nginx: Any, tmp_path: Any
+) -> None:
+    from tests.support.servers.proxy import Proxy
+    from zarrstore import ZipStore, open_store
+
+    count = 100_000
+    with ZipStore(tmp_path / "big.zip", mode="w") as archive:
+        init_array(archive, shape=count, chunks=1, dtype="u1", compressor=None, fill_value=0)
+        archive.setitems((str(n), bytes([n % 251])) for n in range(count))
+    server, proxy = s3_counted
+    client = server.client()
+    client.put_object(Bucket=bucket, Key="zips/big.zip", Body=(tmp_path / "big.zip").read_bytes())
+    client.close()
+    web = nginx(tmp_path)
+    with Proxy(web.url) as web_proxy:
+        for url, options, at in (
+            (f"s3://{bucket}/zips/big.zip", server.storage_options(), proxy),
+            (f"{web_proxy.url}/big.zip", None, web_proxy),
+        ):
+            at.reset()
+            with open_store(url, mode="r", storage_options=options) as store:
+                assert len(store) == count + 1
+                assert len(at.requests) <= 3, at.requests
+                at.reset()
+                assert (store["777"], store["99999"]) == (bytes([777 % 251]), bytes([99999 % 251]))
+                assert len(at.requests) == 2
+                at.reset()
+                zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3: pip install zarrstore[zarr3]")
+                from zarrstore.bridges.zarr3 import MappingStore
+
+                array = zarr.open_array(MappingStore(store), mode="r", zarr_format=2)
+                assert array[778] == 778 % 251
+                assert len(at.requests) <= 3  # .zarray, perhaps .zattrs, and the chunk

@@ -125,7 +125,7 @@ def test_every_key_arrives_through_a_service_that_says_slow_down(count: int) -> 
     service = simulate(count, threads=8, refused=0.02)
     assert all(service.written)
     # One request a key, those that were refused, and what a refused batch writes again.
-    assert service.requests - service.refusals <= 2 * count
+    assert service.requests - service.refusals <= 2.5 * count
     assert service.refusals >= 0.01 * count
     assert service.late_chunks == 0
     assert set(service.inner) == {"a/.zarray"}
