@@ -33,7 +33,7 @@ _TYPES = {
 _CODECS = frozenset({"blosc", "bytes", "crc32c", "gzip", "sharding_indexed", "transpose", "zstd"})
 _MORE_CODECS = {
     "TensorStore": _CODECS,
-    "zarrs": _CODECS | {"numcodecs.bz2", "numcodecs.fixedscaleoffset", "numcodecs.shuffle", "numcodecs.zlib"},
+    "zarrs": _CODECS | {f"numcodecs.{name}" for name in ("bz2", "fixedscaleoffset", "pcodec", "shuffle", "zlib")},
     "zarrita": _CODECS
     | {"vlen-utf8", *(f"numcodecs.{name}" for name in ("bitround", "delta", "lz4", "shuffle", "zlib"))},
     "GDAL": _CODECS,
