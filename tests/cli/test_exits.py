@@ -301,7 +301,7 @@ def test_an_interrupted_copy_says_what_is_left_and_goes_on(cli: Cli, number: int
 def test_every_verb_that_changes_something_says_what_an_interruption_left() -> None:
     from zarrstore.cli.group import _LEFT
 
-    looking = {"ls", "tree", "info", "head", "dump", "cat", "get", "find", "du"}
+    looking = {"ls", "tree", "info", "head", "dump", "map", "cat", "get", "find", "du"}
     looking |= {"verify", "diff", "serve", "completion"}
     assert set(_LEFT) == set(VERBS) - looking
 

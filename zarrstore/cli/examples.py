@@ -10,6 +10,10 @@ EXAMPLES = {
     "info": ("zarrstore info data.zip", "zarrstore info data.zarr ocean/temperature"),
     "cat": ("zarrstore cat data.zarr ocean/.zattrs --json",),
     "du": ("zarrstore du data.zarr", "zarrstore du -s s3://bucket/data.zarr ocean"),
+    "map": (
+        "zarrstore map data.zarr ocean/temperature",
+        "zarrstore map data.zarr ocean/temperature --decode -o map.png",
+    ),
     "copy": ("zarrstore copy data.zarr data.zip", "zarrstore copy s3://bucket/data.zarr here.db --resume copy.journal"),
     "sync": ("zarrstore sync data.zarr s3://bucket/data.zarr --delete --dry-run",),
     "pack": ("zarrstore pack data.zarr data.zip --verify",),

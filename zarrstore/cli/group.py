@@ -29,6 +29,7 @@ VERBS = (
     "info",
     "head",
     "dump",
+    "map",
     "attrs",
     "cat",
     "get",
