@@ -83,7 +83,7 @@ NAMED = (
     Named(
         "the journal is deleted in spite of errors",
         "tools.copy",
-        "if copying.journal is not None and not result.errors:",
+        "if copying.journal is not None and not copying.errors:",
         "if copying.journal is not None:",
         _JOURNAL,
     ),
