@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.errors import Flaky
+from hypothesis.stateful import run_state_machine_as_test
 
 from tests.support import roster, shared
-from zarrstore.testing import check_against_dict
+from zarrstore import DictStore
+from zarrstore.keys import parents
+from zarrstore.testing import check_against_dict, stateful
 
 NAMES = ("a", "b", "ab", "0", "1", ".zarray")
 #: Whose copies are of another place, or none; and those whose threads do not survive a fork, or that refuse the child.
@@ -71,3 +78,65 @@ def test_many_disturbed_histories_end_as_in_a_dict(name, tmp_path):
 def test_disturbed_histories_of_stacks_of_three_end_as_in_a_dict(seed, tmp_path):
     name, make = shared.stack_of_three(seed)
     play(name.split(" over "), make, None, tmp_path, 15, seed=seed)
+
+
+# Bugs that the machine is to find ------------------------------------------------------------------------------------
+
+
+class Racy(DictStore):
+    """Loses what two threads add at once."""
+
+    def _set(self, key, value):
+        items = dict(self.root)
+        time.sleep(0.0005)
+        items[key] = bytes(value)
+        self.root.clear()
+        self.root.update(items)
+
+
+class Forgetful(DictStore):
+    """Pickles without its values."""
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "root": {}}
+
+
+class Owned(DictStore):
+    """Shows nothing to a child."""
+
+    def __init__(self):
+        super().__init__()
+        self.owner = os.getpid()
+
+    def _keys(self, path):
+        return super()._keys(path) if os.getpid() == self.owner else []
+
+
+class Fragile(DictStore):
+    """Deletes the old value before it sets the new one, and lets interrupts come between."""
+
+    def _set(self, key, value):
+        self.root.pop(key, None)
+        for _ in range(20):
+            list(parents(f"{key}/x"))
+        super()._set(key, value)
+
+
+PLANTED = {"threads": Racy, "pickle": Forgetful, "fork": Owned, "interrupt": Fragile}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disturbance", PLANTED)
+def test_a_bug_planted_for_each_disturbance_is_found(disturbance):
+    machine = stateful._machine(PLANTED[disturbance], ("a",), None, [disturbance])
+    limits = settings(
+        max_examples=150,
+        stateful_step_count=15,
+        phases=[Phase.generate],  # found is enough: the shortest history is not asked for
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    with pytest.raises((AssertionError, Flaky)):
+        run_state_machine_as_test(machine, settings=limits)

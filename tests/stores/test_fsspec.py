@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support import peers
-from zarrstore import init_array
+from zarrstore import init_array, open_store
 from zarrstore.adapt import as_store
 from zarrstore.errors import (
     ConflictError,
@@ -22,6 +22,7 @@ from zarrstore.errors import (
     ReadOnlyError,
     StoreNotFoundError,
     StoreReadError,
+    UnsupportedOperation,
 )
 from zarrstore.stores.fsspec import FSStore
 from zarrstore.testing import StoreConformance, tree
@@ -515,3 +516,72 @@ def test_the_second_pass_through_the_cache_makes_no_request(plain_map):
         assert dict(cache.getitems([*items, "a/none"])) == items
         assert [cache[key] for key in items] == list(items.values())
         assert spent(proxy) == {}
+
+
+# Chains that keep copies ---------------------------------------------------------------------------------------------
+
+KEPT = {"a/0": b"0123456789", "a/1": b"", "b/.zgroup": b"{}"}
+
+
+def targets(tmp_path, http_server):
+    """Return URLs of places that hold `KEPT`: in memory, on the disk, behind a web server."""
+    memory = FSStore(f"memory://{uuid.uuid4().hex}")
+    files = FSStore(str(tmp_path / "files"))
+    for store in (memory, files):
+        store.setitems(KEPT)
+    return {"memory": memory.url, "file": (tmp_path / "files").as_uri(), "http": http_server(tmp_path / "files")}
+
+
+#: fsspec's blocks need files that tell their block size, which those in memory do not, and a size, which a web server
+#: of its own pages need not tell.
+CHAINS = [(chain, place) for chain in ("simplecache", "filecache") for place in ("memory", "file", "http")]
+CHAINS.append(("blockcache", "file"))
+
+
+@pytest.mark.parametrize("chain, place", CHAINS)
+@pytest.mark.parametrize("opening", [FSStore, open_store])
+def test_a_chain_that_keeps_copies_reads_all_and_says_that_it_writes_nothing(
+    chain, place, opening, tmp_path, http_server
+):
+    url = targets(tmp_path, http_server)[place]
+    options = {chain: {"cache_storage": str(tmp_path / "copies")}}
+    mode = {"mode": "r"} if opening is open_store else {}
+    with opening(f"{chain}::{url}", **mode, **options) as store:
+        for _ in range(2):  # the second from the copies
+            assert {key: store[key] for key in KEPT} == KEPT
+            assert dict(store.getitems([*KEPT, "none"])) == KEPT
+            assert (store.getrange("a/0", 2, 5), store.getrange("a/0", 8, 99), store.getsuffix("a/0", 3)) == (
+                b"234",
+                b"89",
+                b"789",
+            )
+            assert ("a/0" in store, "none" in store, store.get("none")) == (True, False, None)
+            # A web server answers for a directory with a page, and its size may be unknown once it is kept.
+            if place != "http":
+                assert ("a" in store, store.getsize("a/0")) == (False, 10)
+        assert store.capabilities.listable == (place != "http")
+        if store.capabilities.listable:
+            assert (sorted(store), len(store), store.listdir("a")) == (sorted(KEPT), 3, ["0", "1"])
+        assert not store.capabilities.writable
+        assert not store.capabilities.erasable
+        for write in (
+            lambda: store.__setitem__("a/0", b"new"),
+            lambda: store.setitems({"c": b"new"}),
+            lambda: store.__delitem__("a/0"),
+            lambda: store.delitems(["a/0"]),
+            lambda: store.rmdir("a"),
+            lambda: store.rename("a", "c"),
+            lambda: store.clear(),
+        ):
+            with pytest.raises((ReadOnlyError, UnsupportedOperation)):
+                write()
+    assert (tmp_path / "files" / "a" / "0").read_bytes() == KEPT["a/0"]
+
+
+def test_blocks_kept_of_files_in_memory_are_refused_in_words_and_never_wrong(tmp_path):
+    memory = FSStore(f"memory://{uuid.uuid4().hex}")
+    memory.setitems(KEPT)
+    with FSStore(f"blockcache::{memory.url}", blockcache={"cache_storage": str(tmp_path / "copies")}) as store:
+        with pytest.raises(StoreReadError, match="blocksize"):
+            store["a/0"]
+        assert sorted(store) == sorted(KEPT)
