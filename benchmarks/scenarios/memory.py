@@ -31,6 +31,8 @@ def _measure(store: Any, step: str, n: int, beside: int) -> dict[str, Any]:
     value = b"x" * 100
     for i in range(beside):
         store[f"all/a{i // 100}/{i % 100}"] = value
+    if step == "subtree":
+        store.rmdir("foo")  # the first builds the index of DictStore
     if step in ("get", "in"):
         for key in keys:
             store[key] = value
