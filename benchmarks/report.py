@@ -120,7 +120,7 @@ def _picture(file: Path, title: str, cases: dict[str, Any], field: str) -> Path:
     axes.set_title(title, fontsize=10)
     axes.margins(x=0.12)
     if len(drawn) > 1:
-        axes.legend(fontsize=7, ncols=2)
+        figure.legend(fontsize=7, ncols=5, loc="outside lower center")
     figure.savefig(file, metadata={"Date": None})
     plt.close(figure)
     return file

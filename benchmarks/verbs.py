@@ -11,6 +11,7 @@ import zarrstore
 from benchmarks.timing import peak_mib, timed
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems
+from zarrstore.tools.manifest import digests_of
 
 _DOCUMENT = (
     b'{"zarr_format": 2, "shape": [%d], "chunks": [1], "dtype": "|u1", "compressor": null, "fill_value": 0,'
@@ -143,7 +144,7 @@ def _of_large(verb: str, count: int, mib: int, threads: int) -> Any:
         "getitems": getitems,
         "diff": lambda: sum(1 for _ in zarrstore.diff(source, Large(count, mib << 20))),
         "prefetch": lambda: zarrstore.LRUStoreCache(source, max_size=0, cache=Empty()).prefetch(keys),
-        "manifest": lambda: sum(1 for _ in zarrstore.tools.manifest.digests_of(source)),
+        "manifest": lambda: sum(1 for _ in digests_of(source)),
     }[verb]
 
 
