@@ -70,7 +70,7 @@ def over_obstore(server: liar.Liar, kind: str) -> Any:
 @functools.cache
 def s3_filesystem(url: str) -> Any:
     s3fs = pytest.importorskip("s3fs")
-    config = {"retries": {"max_attempts": 0}, "read_timeout": TIMEOUT, "connect_timeout": 2}
+    config = {"retries": {"max_attempts": 0}, "read_timeout": 4 * TIMEOUT, "connect_timeout": 2}
     client = {"endpoint_url": url, "region_name": "us-east-1"}
     fs = s3fs.S3FileSystem(anon=True, client_kwargs=client, config_kwargs=config, skip_instance_cache=True)
     fs.retries = 1
