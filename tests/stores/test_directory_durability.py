@@ -140,6 +140,27 @@ def test_a_failed_sync_before_a_move_moves_nothing(store, monkeypatch):
     assert dict(store) == {"b/k": b"1", "fresh/k": b"2"}
 
 
+def test_a_disk_that_cannot_be_read_is_no_absent_source_of_a_rename(tmp_path, monkeypatch):
+    store = DirectoryStore(tmp_path)
+    store.update({"a/k": b"1"})
+    lstat, move = os.lstat, store._tree.move
+
+    def fail(path, *args, **kwargs):
+        if str(path).endswith("/a"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lstat(path, *args, **kwargs)
+
+    def moved(source, destination):
+        monkeypatch.setattr(os, "lstat", fail)
+        move(source, destination)
+
+    monkeypatch.setattr(store._tree, "move", moved)
+    with pytest.raises(OSError, match="cannot rename 'a' in"):
+        store.rename("a", "b/c")
+    monkeypatch.undo()
+    assert dict(store) == {"a/k": b"1"}
+
+
 def test_a_value_that_the_system_copies_is_synced_before_it_replaces_another(tmp_path, synced):
     source, dest = (DirectoryStore(tmp_path / name, durability="flush") for name in "sd")
     source.update({"k": b"2", "l": b"2"})

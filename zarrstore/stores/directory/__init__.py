@@ -14,7 +14,7 @@ from zarrstore.driver import Driver, Extent
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY
-from zarrstore.stores._files import pread
+from zarrstore.stores._files import ABSENT, pread
 from zarrstore.stores._sync import SyncError, Unsynced
 from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.copying import copier
@@ -214,7 +214,11 @@ class DirectoryStore(DirectoryWriter):
         self._tree.prune(parent(source))
 
     def _make_way_for_move(self, source: str, destination: str, exc: OSError, attempt: int) -> None:
-        if not os.path.lexists(self._base + source):
+        try:
+            os.lstat(self._base + source)  # not lexists: to that, a disk that cannot be read is an absent source
+        except OSError as absent:
+            if absent.errno not in ABSENT:
+                raise
             self._tree.prune(parent(destination))
             raise KeyError(source) from exc
         if isinstance(exc, FileNotFoundError) and attempt < ATTEMPTS - 1:
