@@ -92,7 +92,8 @@ class ZipStore(ArchiveValues):
 
     Pickling: by path. A writer is flushed, and its copy reads the archive as it was at that flush, also when the writer
     goes on. A write to the copy raises LockedStoreError until the writer has closed; then the copy becomes the writer,
-    and has all that was written. A copy of a reader, or of a closed store, reads.
+    and has all that was written. A copy of a closed store is one as of its close, and only reads if another has written
+    since. A copy of a reader reads.
 
     Reading: the CRC is checked, except by `getrange` of stored entries. What other tools write is read: Zip64, data
     descriptors, bytes before the archive, names in UTF-8 without its flag (all others are in code page 437). Of entries
