@@ -309,3 +309,17 @@ def test_a_nested_tree_is_opened_as_what_it_is_whether_its_documents_say_so_or_n
             if not name.startswith("n5__"):
                 np.testing.assert_array_equal(read_array(store, name.replace("__", "/")), expected[name])
     assert inside(open_store(V2.parent / "old" / release / "dir.zarr", mode="r")) is DirectoryStore
+
+
+@pytest.mark.filterwarnings("ignore:DBMStore:RuntimeWarning")
+@pytest.mark.parametrize("mode", ["a", "w", "w-"])
+@pytest.mark.parametrize("name", ["x.zip", "x.db", "x.sqlite", "x.dbm", "x.lmdb", "x.zarr"])
+def test_the_directories_above_a_new_store_are_made(tmp_path, name, mode):
+    place = tmp_path / "not" / "yet" / name
+    with pytest.raises(StoreNotFoundError):
+        open_store(place, mode="r")
+    assert list(tmp_path.iterdir()) == []
+    with open_store(place, mode=mode) as store:
+        store["a"] = b"1"
+    with open_store(place, mode="r") as store:
+        assert dict(store) == {"a": b"1"}

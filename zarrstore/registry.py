@@ -250,6 +250,9 @@ class _Opening:
         kwargs = {**kind.modes.get(self.mode, {}), **self.options}
         if kind.name == "lmdb" and "subdir" not in kwargs and os.path.isfile(path):
             kwargs["subdir"] = False
+        if self.mode not in ("r", "r+") and not is_there and not kind.is_folder:
+            # As LMDB and directories do by themselves.
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         store: Store = kind.make(path, **kwargs)
         if kind.is_folder and self.mode == "w" and is_there:
             self._check_is_hierarchy(store, path)

@@ -677,3 +677,10 @@ def test_the_limit_of_ndbm_is_named(tmp_path):
         assert store.implementation == "dbm.ndbm"
         with pytest.raises(ValueTooLargeError, match=r"value of 'a' has 2,000 bytes.*ndbm"):
             store["a"] = bytes(2000)
+
+
+@pytest.mark.timeout(10)
+def test_a_database_in_a_directory_that_is_not_there_is_an_error_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        DBMStore(tmp_path / "not yet" / "x", open=dbm.dumb.open)
+    assert list(tmp_path.iterdir()) == []

@@ -41,7 +41,9 @@ class Guard:
                     raise LockedStoreError(path, f"another store holds {self._file!r}") from None
                 time.sleep(_PAUSE)
             except FileNotFoundError:
-                continue
+                # The last holder has removed the file between two calls, unless there is no place for one.
+                if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+                    raise
             except OSError:
                 if flag[0] == "r":  # on a medium without write access
                     return
