@@ -64,6 +64,7 @@ def _draw(found: ChunkMap, output: str) -> None:
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     cells = np.array(found.rows(columns=400, rows=400))
     figure = Figure(figsize=(8, 6), layout="constrained")
@@ -77,6 +78,8 @@ def _draw(found: ChunkMap, output: str) -> None:
         axes.scatter(across, down, marker="x", color="red", label="damaged")
         axes.legend(loc="upper right")
     figure.colorbar(shown, ax=axes, label="bytes, as a share of the largest chunk")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="chunks of the last axis", ylabel="chunks of the other axes")
     axes.set_title(printable(found.title).replace("$", r"\$"), fontsize=9)
     figure.savefig(output, dpi=120)
