@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,10 @@ sys.dont_write_bytecode = False
 import hypothesis  # noqa: E402 - after the lines above, or it is compiled each time
 
 HERE = Path(__file__).parent
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and so would every process that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Folders of tests lie in memory where there is room: a tenth of the run was spent on waiting for the disk. What needs a
 # real disk asks for the fixture `disk_path`; .ci/run runs the long tests on a disk.

@@ -282,14 +282,19 @@ class AsyncStoreMapping(Store):
         if n == 0:  # "-0" means everything to some
             return self._empty(key)
         try:
-            return self._found(key, self._run(self._read(key, SuffixByteRequest(n))))
+            part = self._found(key, self._run(self._read(key, SuffixByteRequest(n))))
         except KeyError:
             raise
-        except Exception:
+        except Exception:  # some refuse more than the value has, or the end of an empty one
             size = self._run(self._size(key))
             if size is None or n < size:
                 raise
-            return self._get(key)  # longer than the value, or of an empty one
+            part = b""
+        if len(part) == n:
+            return part
+        # Shorter than asked for: zarr's MemoryStore gives b"3" for the last 4 bytes of b"123".
+        value = self._get(key)
+        return value[max(0, len(value) - n) :]
 
     def _empty(self, key: str) -> bytes:
         if not self._contains(key):

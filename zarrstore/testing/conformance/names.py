@@ -103,8 +103,12 @@ class NameTests(StoreMaking):
         assert are_two == store.capabilities.case_sensitive
 
     def test_odd_names_are_moved_and_removed_with_their_directory(self, store: Store) -> None:
-        if not (self._can_write(store) and self._can_erase(store, "a") and self._can_list(store)):
+        if not (self._can_write(store) and self._can_list(store)):
             return
+        store["a"] = b""
+        if not self._can_erase(store, "a"):
+            return
+        del store["a"]
         expected: dict[str, bytes] = {}
         for n, name in enumerate((*ODD_NAMES[::4], *ODD_NAMES[-9:])):  # each costs a server three requests
             with suppress(Exception):  # see the test above
