@@ -129,7 +129,7 @@ def test_a_batch_takes_one_request_for_each_value_and_runs_them_at_once(counted)
     items = {f"a/{n}": bytes(n) for n in range(100)}
     store.update(items)
     assert spent(proxy) == {"PUT": 100}
-    proxy.slow(0.02)
+    proxy.slow(0.1)
     found = store.getitems([*items, "a/none"])
     assert {key: found[key] for key in items} == items
     assert "a/none" not in found
