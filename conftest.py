@@ -172,3 +172,9 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
         report.outcome = "failed"
         report.longrepr = str(report.longrepr)
     return report
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Let ``-n auto`` start a worker more than there are cores: a third of the time is spent on waiting for servers."""
+    return (os.cpu_count() or 1) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ TEMPERATURE = "ocean/surface/temperature"
 
 def test_zarrita_reads_an_old_lmdb_file_and_n5_as_version_3_in_a_browser(tmp_path):
     browser.require()
-    lmdb = open_store(DATA / "v2/legacy.lmdb", mode="r")
+    shutil.copytree(DATA / "v2/legacy.lmdb", tmp_path / "legacy.lmdb")  # a reader leaves a lock file beside it
+    lmdb = open_store(tmp_path / "legacy.lmdb", mode="r")
     n5 = open_store(DATA / "old/2.11.3/data.n5", mode="r")
     plain = next(node.path for node in zarrstore.walk(n5) if node.kind == "array" and len(node.document["shape"]) == 2)
     with serving(lmdb) as old, serving(V3View(lmdb)) as new, serving(V3View(n5)) as tree:

@@ -81,7 +81,7 @@ VERBS = {
 
 #: Public functions that take no store.
 #: `write_references` names the files of a store, which a dict has not; what an Icechunk repository holds has new names.
-_OTHERS = {"migrate_to_icechunk", "write_references", "as_store", "open_store", "read_manifest"}
+_OTHERS = {"migrate_to_icechunk", "write_report", "write_references", "as_store", "open_store", "read_manifest"}
 
 
 def test_the_table_names_every_verb():
