@@ -148,13 +148,18 @@ def _silent(
 
 @contextmanager
 def restless(interval: float = 1e-5) -> Iterator[None]:
-    """Let threads change places as often as they can."""
-    before = sys.getswitchinterval()
+    """Let threads change places as often as they can; coverage does not look into those that start meanwhile.
+
+    In Python 3.11 a thread dies at birth if it installs a trace function while another one does.
+    """
+    before, tracer = sys.getswitchinterval(), threading.gettrace()
+    threading.settrace(None)  # type: ignore[arg-type]
     sys.setswitchinterval(interval)
     try:
         yield
     finally:
         sys.setswitchinterval(before)
+        threading.settrace(tracer)  # type: ignore[arg-type]
 
 
 def play(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from zarrstore.allowance import Found, allowance
@@ -74,7 +75,8 @@ class Reading(Place):
         if isinstance(self._requests, S3Requests):
             answer = self._ask("HEAD", key, {})
             size, etag = answer.headers.get("Content-Length"), answer.headers.get("Etag", "")
-            return Entry(key, -1 if size is None else int(size), etag.strip('"'), md5_of(etag))
+            time = parsedate_to_datetime(stamp).timestamp() if (stamp := answer.headers.get("Last-Modified")) else -1.0
+            return Entry(key, -1 if size is None else int(size), etag.strip('"'), md5_of(etag), time)
         if self._reader is not None:
             return super()._entry(key)
         return described(key, self._info(key))
