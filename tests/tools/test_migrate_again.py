@@ -381,3 +381,15 @@ def test_migrated_documents_say_what_version_3_says_itself() -> None:
     for key in store:
         if key.endswith("zarr.json"):
             assert v3.node_type(documents.loads(store[key], key)) in ("array", "group")
+
+
+def test_an_odd_name_in_consolidated_metadata_stops_neither_its_check_nor_its_update() -> None:
+    store: dict[str, bytes] = {}
+    init_array(store, shape=3, path="g/a", fill_value=0)
+    consolidate_metadata(store)
+    document = json.loads(store[".zmetadata"])
+    document["metadata"]["../evil/.zarray"] = {}
+    store[".zmetadata"] = documents.dumps(document)
+    check_consolidated(store)
+    migrate_2to3(store, path="g", remove_v2=True)
+    assert "g/a/.zarray" not in json.loads(store[".zmetadata"])["metadata"]
