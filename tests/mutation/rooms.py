@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 __all__ = ["EXPLAINED", "FOCUSED"]
 
 _COPY = "tests/tools/test_copy.py tests/tools/test_copy_journal.py tests/tools/test_holding.py tests/tools/test_grid.py"
@@ -9,6 +11,7 @@ _COPY += " tests/tools/test_sync.py tests/tools/test_copy_past_python.py"
 _VERIFY = "tests/tools/test_verify.py tests/tools/test_verify_damages.py"
 _MIGRATE = "tests/tools/test_migrate_2to3.py tests/tools/test_migrate_again.py"
 _REPAIR = "tests/tools/test_old_trees.py tests/tools/test_migrate_again.py"
+_ZIP = "tests/stores/test_zip_process.py tests/stores/test_zip.py tests/stores/test_zip_archives.py"
 _SQLITE = "tests/stores/test_sqlite_values.py tests/stores/test_sqlite.py tests/stores/test_sqlite_crash.py"
 
 #: Dotted names below zarrstore -> the test files that must notice a change.
@@ -40,7 +43,7 @@ FOCUSED = {
     "stores.sqlite": _SQLITE,
     "stores.sqlite.connections": _SQLITE,
     "stores.sqlite.rows": _SQLITE,
-    "stores.zip": "tests/stores/test_zip_process.py tests/stores/test_zip.py tests/stores/test_zip_archives.py",
+    "stores.zip": f"tests/tools/test_pack.py {_ZIP}",
     "stores.zip.life": "tests/stores/test_zip_process.py tests/stores/test_zip_interrupts.py tests/stores/test_zip.py",
     "stores.zip.writer": "tests/stores/test_zip_interrupts.py tests/stores/test_zip_cost.py tests/stores/test_zip.py",
     "stores.zip.builder": "tests/stores/test_zip_cost.py tests/stores/test_zip_archives.py tests/stores/test_zip.py",
@@ -52,15 +55,6 @@ FOCUSED = {
     "tools.pack": "tests/tools/test_pack.py tests/tools/test_grid.py",
 }
 
-#: Changes that no test can notice, and why.
-EXPLAINED: dict[str, str] = {
-    "tools.journal: Journal._release: `self._file.close()` left out": "the file is closed when it is collected",
-    "tools.streams: Spool.add: `len(self._held) > self._limit` with GtE": "memory: one entry less",
-    "tools.copying: Copying.run: True becomes False": "one flush more than is needed",
-    "tools.copying: Transfer.copy: `self._under_way + cost > self._memory` with GtE": "the budget is kept",
-    "tools.plan: _plan_the_rest: `len(unsure) == _BATCH` turned round": "the same comparison, one value at a time",
-    "tools.plan: _plan_the_rest: `_compare(plan, unsure, source, skipped)` left out": "one of the two calls: memory",
-    "tools.transfer: copy_batch.values: `del value` left out": "memory: two values instead of one",
-    "tools.plan: Plan.close: `spool.close()` left out": "the temporary file is closed when the spool is collected",
-    "tools.plan: make_plan: `plan.close()` left out": "the temporary file is closed when the plan is collected",
-}
+_LINES = Path(__file__).with_name("explained.txt").read_text().splitlines()
+#: Changes that no test can notice, and why: a line for the change, and an indented one for the reason.
+EXPLAINED: dict[str, str] = {name: reason.strip() for name, reason in zip(_LINES[::2], _LINES[1::2], strict=True)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import pickle
@@ -431,31 +430,6 @@ def test_a_summary_counts_what_was_copied_deleted_and_failed() -> None:
     source = FailingStore({"a": b"1", "b": b"2"}, OSError(5, "Input/output error"), methods=["_get"], keys=["a"])
     copy_store(source, {}, errors="collect", log=lines.append)
     assert lines[-1] == "all done: 1 copied, 0 skipped, 1 bytes copied, 1 errors"
-
-
-def test_an_error_that_ends_a_copy_waits_for_what_the_caller_s_executor_still_does() -> None:
-    import threading
-    import time
-
-    begun = threading.Event()
-    finished: list[str] = []
-
-    class Dest(DictStore):
-        capabilities = replace(DictStore.capabilities, concurrent=True)
-
-        def _set_many(self, items: Any) -> None:
-            for key, _ in items:
-                if key == "b":
-                    assert begun.wait(10)
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                begun.set()
-                time.sleep(0.3)
-                finished.append(key)
-
-    with ThreadPoolExecutor(2) as pool:
-        with pytest.raises(OSError, match="No space"):
-            copy_store({"a": b"1", "b": b"2"}, Dest(), executor=pool, memory=1)
-        assert finished == ["a"]
 
 
 def test_batches_of_all_threads_together_stay_within_the_memory() -> None:
