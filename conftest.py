@@ -26,6 +26,11 @@ import hypothesis  # noqa: E402 - after the lines above, or it is compiled each 
 
 HERE = Path(__file__).parent
 
+# Options of this run (coverage, in .ci/run) are not those of the runs of pytest that tests start. A worker has read
+# them when it comes here; the process that starts the workers hands them on.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("PYTEST_ADDOPTS", None)
+
 # A shell starts what it runs in the background with Ctrl-C ignored, and so would every process that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
