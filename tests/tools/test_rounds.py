@@ -104,7 +104,8 @@ def test_groups_below_groups_are_looked_at_together() -> None:
     data: dict[str, bytes] = {}
     for n in range(60):
         init_array(data, shape=2, path=f"g{n}/sub/array")
-    assert seen(data, lambda store: list(walk(store))).rounds <= 20
+    # 180 one after the other, a dozen on an idle machine; a busy one starts threads late.
+    assert seen(data, lambda store: list(walk(store))).rounds <= 4 * SECOND
 
 
 def test_an_array_of_a_million_chunks_is_not_listed_to_be_found() -> None:
@@ -170,7 +171,7 @@ def test_consolidating_200_arrays() -> None:
     for options in ({}, {"shape": (4, 4)}):
         data = arrays(200, **options)
         store = seen(data, consolidate_metadata)
-        assert store.rounds <= 2 * SECOND
+        assert store.rounds <= 4 * SECOND  # seven on an idle machine, 400 one after the other
         expected = dict(data)
         consolidate_metadata(expected).close()
         assert dict(store.inner) == expected
