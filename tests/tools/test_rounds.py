@@ -34,7 +34,8 @@ def chunks(count: int) -> dict[str, bytes]:
 
 
 def seen(data: dict[str, bytes], act: Callable[[Any], Any], **options: Any) -> RoundsStore:
-    store = RoundsStore(dict(data), **options)
+    # Long enough that a thread which a busy machine starts late still overlaps with the others.
+    store = RoundsStore(dict(data), **{"delay": 0.04, **options})
     act(store)
     return store
 
@@ -104,8 +105,7 @@ def test_groups_below_groups_are_looked_at_together() -> None:
     data: dict[str, bytes] = {}
     for n in range(60):
         init_array(data, shape=2, path=f"g{n}/sub/array")
-    # 180 one after the other, a dozen on an idle machine; a busy one starts threads late.
-    assert seen(data, lambda store: list(walk(store))).rounds <= 4 * SECOND
+    assert seen(data, lambda store: list(walk(store))).rounds <= 20
 
 
 def test_an_array_of_a_million_chunks_is_not_listed_to_be_found() -> None:
@@ -171,7 +171,7 @@ def test_consolidating_200_arrays() -> None:
     for options in ({}, {"shape": (4, 4)}):
         data = arrays(200, **options)
         store = seen(data, consolidate_metadata)
-        assert store.rounds <= 4 * SECOND  # seven on an idle machine, 400 one after the other
+        assert store.rounds <= 2 * SECOND
         expected = dict(data)
         consolidate_metadata(expected).close()
         assert dict(store.inner) == expected
