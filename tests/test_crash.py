@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from zarrstore.base import Store
 
 class InPlace(Store):
     """Writes where the old value stands, and swallows errors."""
+
+    pause = 0.0
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "files"
@@ -33,6 +36,7 @@ class InPlace(Store):
         try:
             for at in range(0, len(value), 1000):
                 os.write(descriptor, value[at : at + 1000])
+                time.sleep(self.pause)
         except OSError:
             pass
         os.close(descriptor)
@@ -47,8 +51,14 @@ class InPlace(Store):
         return (name.replace("%", "/") for name in os.listdir(self.folder))
 
 
+class SlowInPlace(InPlace):
+    """Most kills come in the middle of a value, however late they come."""
+
+    pause = 0.0005
+
+
 def test_kills_tear_values_that_are_written_in_place(tmp_path):
-    found = crash.kills(f"{__name__}:InPlace", tmp_path, rounds=20)
+    found = crash.kills(f"{__name__}:SlowInPlace", tmp_path, rounds=20)
     assert any("torn" in line or "bytes of" in line or "error" in line for line in found["bad"])
 
 
