@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,6 +29,28 @@ def sentinel(tmp_path: Path) -> Iterator[EscapeSentinel]:
     with EscapeSentinel(tmp_path) as watching:
         yield watching
     assert watching.escapes == []
+
+
+class Clock:
+    """The clock that stores ask, `time.monotonic` and `time.perf_counter`, standing still until told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return a clock that the test moves: what depends on ages does not depend on how busy the machine is."""
+    standing = Clock()
+    monkeypatch.setattr(time, "monotonic", standing)
+    monkeypatch.setattr(time, "perf_counter", standing)
+    return standing
 
 
 @pytest.fixture

@@ -65,9 +65,10 @@ class TestLoopThread:
                 raise
 
         with LoopThread() as loop:
+            loop.run(value(1))  # the thread runs: what is asked now begins soon
             with pytest.raises(TimeoutError):
-                loop.run(sleep(), timeout=0.02)
-            assert cancelled.wait(5)
+                loop.run(sleep(), timeout=0.5)
+            assert cancelled.wait(20)
 
     def test_it_can_be_closed_twice_used_again_and_pickled(self):
         loop = LoopThread()

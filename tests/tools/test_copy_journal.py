@@ -211,9 +211,9 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_process_that_died(tmp_path: 
         "journal = Journal(sys.argv[1], {})\n"
         "journal.begin([])\n"
         "if os.fork() == 0:\n"
-        "    print(os.getpid(), flush=True); time.sleep(60)\n"
+        "    print(os.getpid(), flush=True); time.sleep(600)\n"
         "else:\n"
-        "    time.sleep(0.2); os._exit(1)\n"
+        "    os._exit(1)\n"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "journal")], cwd=ROOT, stdout=subprocess.PIPE, text=True
@@ -367,12 +367,15 @@ def test_a_dry_run_makes_no_journal(tmp_path: Path) -> None:
 
 
 KILLED = """
-import sys, time
+import sys
 from zarrstore import DirectoryStore, copy_store
+from zarrstore.tools import copying
+
+copying._CHECKPOINT = 0  # each batch is recorded, not one a second
 
 def slowly(progress):
     print(progress.done, flush=True)
-    time.sleep(0.6)
+    sys.stdin.readline()  # killed here, or told to go on
 
 copy_store(DirectoryStore(sys.argv[1]), DirectoryStore(sys.argv[2]), resume=sys.argv[3], progress=slowly)
 """
@@ -383,13 +386,17 @@ def test_killed_at_any_moment_it_resumes_to_the_same_end(tmp_path: Path) -> None
     source.update({f"a/{n}": str(n).encode() * 10 for n in range(3000)})
     source["a/.zarray"] = b"{}"
     script = [sys.executable, "-c", KILLED, str(tmp_path / "s"), str(tmp_path / "d"), str(tmp_path / "journal")]
-    child = subprocess.Popen(script, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    child = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert child.stdin is not None
     assert child.stdout is not None
     for line in child.stdout:
         if line.strip().isdigit() and int(line) >= 2000:
             break
+        child.stdin.write("\n")
+        child.stdin.flush()
     child.send_signal(signal.SIGKILL)
     child.wait()
+    child.stdin.close()
     child.stdout.close()
     dest = DirectoryStore(tmp_path / "d")
     assert "a/.zarray" not in dest

@@ -39,7 +39,7 @@ class TTLCache(Generic[T]):
         return len(self._answers)
 
     def get(self, key: str, since: float = -math.inf) -> T | None:
-        """Return the answer for `key`, None if there is none, or only one from before `since` (monotonic)."""
+        """Return the answer for `key`, None if there is none, or only one that is not newer than `since` (monotonic)."""
         entry = self._answers.get(key)
         if entry is None:
             return None
@@ -47,7 +47,7 @@ class TTLCache(Generic[T]):
         if self.lifetime is not None and time.monotonic() - born >= self.lifetime:
             self.pop(key)
             return None
-        if born < since:
+        if born <= since:
             return None
         self._answers.move_to_end(key)
         return answer
