@@ -39,7 +39,7 @@ class TTLCache(Generic[T]):
         return len(self._answers)
 
     def get(self, key: str, since: float = -math.inf) -> T | None:
-        """Return the answer for `key`, None if there is none, or only one that is not newer than `since` (monotonic)."""
+        """Return the answer for `key`, None if there is none or only one that is no newer than `since` (monotonic)."""
         entry = self._answers.get(key)
         if entry is None:
             return None
