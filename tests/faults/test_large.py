@@ -86,8 +86,8 @@ LIMITS = {"SQLiteStore": 2 * GIB - 1, "LMDBStore": 4 * GIB - 1}
 def test_a_value_above_the_words_of_32_bits_is_whole_or_refused(folder, name, size):
     if shutil.disk_usage(folder).free < 4 * size:
         pytest.skip(f"less than {4 * size:,} bytes are free on the disk of {folder}")
-    zeros = mmap.mmap(-1, size)  # not closed here: a traceback may hold a view of it
-    with STORES[name](folder) as store:
+    # Closing it raises BufferError if something holds a view of it still.
+    with mmap.mmap(-1, size) as zeros, STORES[name](folder) as store:
         store["big"] = b"old"
         zeros[:5], zeros[-3:] = b"begin", b"end"
         with memoryview(zeros) as view:

@@ -59,21 +59,22 @@ class Writing(Listing):
                 return
             except FileNotFoundError as exc:
                 # The directory is missing, or a delete has just emptied and removed it.
-                problem: Exception = exc
+                # Kept without its frames: this one holds it and the value, until the next garbage collection.
+                problem: Exception = exc.with_traceback(None)
                 self._make_directory(key)
             except (IsADirectoryError, NotADirectoryError, FileExistsError) as exc:
-                problem = exc
+                problem = exc.with_traceback(None)
                 self._discard(target)
                 self._refuse_if_conflict(key)
                 self._remove_empty(self._path(key))  # an empty directory is no conflict
             except Exception as exc:
                 # FTP and others have no class of their own for a missing directory.
-                problem = exc
                 self._discard(target)
                 if not self._traits.flat:
                     self._refuse_if_conflict(key)
                 if attempt or self._traits.flat or self._traits.local or self.fs.isdir(self._path(k.parent(key))):
                     raise
+                problem = exc.with_traceback(None)
                 self._make_directory(key)
             except BaseException:
                 self._discard(target)

@@ -54,7 +54,7 @@ class SharedEnvironment(OpenEnvironment):
             except self.lmdb.BadValsizeError:
                 return None
             except self.lmdb.Error as exc:
-                failure = exc
+                failure = _without_frames(exc)
             attempt = self._mend(failure, attempt)
 
     def write(self, work: Callable[[Any], T], nbytes: int = 0, fixed: bool = False) -> T:
@@ -95,7 +95,7 @@ class SharedEnvironment(OpenEnvironment):
             except self.lmdb.BadValsizeError:
                 raise
             except self.lmdb.Error as exc:
-                failure = exc
+                failure = _without_frames(exc)
             if isinstance(failure, self.lmdb.MapFullError):
                 self._grow(size, nbytes, fixed)
             else:
@@ -170,6 +170,12 @@ class SharedEnvironment(OpenEnvironment):
                 self.path,
             )
         self._replace(seen, max(2 * seen, seen + 2 * nbytes + (1 << 20)))
+
+
+def _without_frames(exc: Exception) -> Exception:
+    # The frame that keeps `exc` would be in its traceback: a cycle, which held the value, and what the caller's mmap
+    # exports, until the next garbage collection.
+    return exc.with_traceback(None)
 
 
 class ClosedEnvironment:
