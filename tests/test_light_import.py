@@ -86,3 +86,55 @@ def test_every_public_name_has_a_docstring_with_an_example(name):
     examples = doctest.DocTestParser().get_examples(text)
     assert examples, f"the docstring of zarrstore.{name} shows no example"
     assert not any(example.options.get(doctest.SKIP) for example in examples), f"an example of {name} is skipped"
+
+
+_COMMAND = """
+import sys
+before = set(sys.modules)
+from zarrstore.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as exc:
+    assert exc.code == 0
+print("|".join(sorted(set(sys.modules) - before)))
+"""
+
+
+def _loaded_by(*args: str, cwd: Path) -> set[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *args],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=env,
+        cwd=cwd,
+    )
+    return set(done.stdout.splitlines()[-1].split("|"))
+
+
+def test_zarrstore_ls_loads_what_it_needs_and_no_more(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/.zgroup").write_bytes(b'{"zarr_format": 2}')
+    loaded = _loaded_by("ls", "x", cwd=tmp_path)
+    third = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"zarrstore"}
+    # rich's own package is looked for, and nothing of it is loaded; org is what CPython's `copy` asks for.
+    assert third <= {"click", "rich", "colorama", "org"}
+    assert {name for name in loaded if name.startswith("rich.")} <= {"rich._extension"}
+    assert not {"concurrent.futures.thread", "hashlib", "urllib.parse", "logging", "asyncio"} & loaded
+    ours = {name for name in loaded if name.startswith("zarrstore.")}
+    assert not {name for name in ours if name.startswith(("zarrstore.metadata.v", "zarrstore.bridges"))}
+    assert len(ours) <= 45, sorted(ours)  # 60 once
+
+
+def test_the_help_imports_no_verb(tmp_path):
+    loaded = _loaded_by("--help", cwd=tmp_path)
+    ours = {name for name in loaded if name.startswith("zarrstore.")}
+    assert ours == {
+        "zarrstore.cli",
+        "zarrstore.cli.examples",
+        "zarrstore.cli.group",
+        "zarrstore.errors",
+        "zarrstore.optional",
+    }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
@@ -201,6 +200,8 @@ def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], wo
     if len(keys) < 2:
         values = [read(key) for key in keys]
     else:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(min(workers, len(keys))) as pool:
             values = list(pool.map(one, keys))
     found = Found((key, value) for key, value in zip(keys, values, strict=True) if value is not None)

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -175,7 +174,7 @@ def kind_of_scheme(scheme: str) -> Kind | None:
 
 def kind_of_suffix(path: str) -> Kind:
     """Return the kind that is made at a path where nothing is yet."""
-    suffix = Path(path).suffix.lower()
+    suffix = os.path.splitext(path.rstrip("/\\" if os.name == "nt" else "/"))[1].lower()
     return next((kind for kind in KINDS.values() if suffix in kind.suffixes), KINDS["dir"])
 
 
@@ -248,6 +247,7 @@ def is_reference_metadata(data: bytes) -> bool:
 def _is_dbm_sqlite(path: str) -> bool:
     """Tell Python 3.13's dbm.sqlite3, whose table is named Dict, from zarr 2's SQLiteStore."""
     import sqlite3
+    from pathlib import Path
 
     try:
         with sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True) as connection:

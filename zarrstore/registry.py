@@ -8,10 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Literal
 
-from zarrstore import pipelines, remotefile
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, StoreNotFoundError, UnsupportedOperation
@@ -27,6 +25,9 @@ from zarrstore.kinds import (
     load,
 )
 from zarrstore.metadata import documents
+
+if TYPE_CHECKING:
+    from zarrstore.remotefile import RemoteFile
 
 __all__ = ["MODES", "holds_hierarchy", "open_store", "remote_store", "store_class"]
 
@@ -125,8 +126,8 @@ def open_store(
     opening = _Opening(mode, force, options)
     if isinstance(target, str) and not target:
         raise ValueError("cannot open an empty path; '.' is the current directory")
-    if pipelines.is_pipeline(target):
-        return pipelines.open_pipeline(str(target), mode, storage_options, options, open_store)
+    if _is_pipeline(target):
+        return load("zarrstore.pipelines:open_pipeline")(target, mode, storage_options, options, open_store)  # type: ignore[no-any-return]
     foreign = _foreign_place(target)
     if foreign is not None:
         return opening.foreign(*foreign, storage_options)
@@ -148,6 +149,17 @@ def open_store(
         f"cannot open {type(target).__name__} as a store: a path, URL, mapping, zarr 3 store, obstore store, "
         "OpenDAL operator, UPath or Icechunk session is expected"
     )
+
+
+def _is_pipeline(target: object) -> bool:
+    return isinstance(target, str) and "|" in target and bool(load("zarrstore.pipelines:is_pipeline")(target))
+
+
+def _unquoted(text: str) -> str:
+    # Imported here, as remotefile is below: a path, which most targets are, needs neither.
+    from urllib.parse import unquote
+
+    return unquote(text)
 
 
 def _foreign_place(target: object) -> tuple[str, str] | None:
@@ -205,7 +217,7 @@ def _local_path(target: object) -> str | None:
             return None
         host, slash, path = rest.partition("/")
         # file://relative has been taken for a path here; only a host that is named so is one.
-        return unquote(f"/{path}" if slash and host.lower() == "localhost" else rest)
+        return _unquoted(f"/{path}" if slash and host.lower() == "localhost" else rest)
     if hasattr(target, "protocol") and hasattr(target, "path") and target.protocol in ("", "file", "local"):
         return str(target.path)
     return None
@@ -238,7 +250,7 @@ class _Opening:
     def _is_nested(self, path: str) -> bool:
         if "dimension_separator" in self.options:
             return bool(self.options["dimension_separator"] == "/")
-        return os.path.isdir(path) and bool(load("zarrstore.tools.repair:looks_nested")(KINDS["dir"].make(path)))
+        return os.path.isdir(path) and bool(load("zarrstore.tools.nestedtrees:looks_nested")(KINDS["dir"].make(path)))
 
     def kind(self, kind: Kind, path: str) -> Store:
         is_there = _is_there(kind, path)
@@ -273,7 +285,9 @@ class _Opening:
         if kind is not None and kind.name == "dict":
             return self.apply_mode(kind.make(**self.options), url, is_there=False)
         if kind is not None and kind.name != "http":
-            return self.kind(kind, unquote(rest))
+            return self.kind(kind, _unquoted(rest))
+        from zarrstore import remotefile
+
         options = self.storage_options = dict(storage_options or {})
 
         def open_folder(place: str, **more: Any) -> Store:
@@ -306,6 +320,8 @@ class _Opening:
 
     def _named_file(self, url: str, open_folder: Callable[[str], Store], by_name: Kind) -> Store | None:
         """Open the file that is at a URL and named as a store of one file; None if no file is there."""
+        from zarrstore import remotefile
+
         if by_name.name == "zip" and self.mode in ("r", "a"):
             # Without a look at its head: an archive is proven by its end, and each request counts.
             place = remotefile.split(url)
@@ -327,7 +343,7 @@ class _Opening:
         source = load("zarrstore.stores.zip:ValueRanges")(folder, name)
         return KINDS["zip"].make(source, mode="r", **self.options)  # type: ignore[no-any-return]
 
-    def _remote_file(self, file: remotefile.RemoteFile) -> Store:
+    def _remote_file(self, file: RemoteFile) -> Store:
         """Open a store of one file that is at a URL, for reading."""
         if self.mode not in ("r", "a"):
             file.folder.close()
@@ -340,7 +356,7 @@ class _Opening:
             return load("zarrstore.tools.references:open_remote_references")(  # type: ignore[no-any-return]
                 file.folder, file.name, file.url, self.storage_options, **self.options
             )
-        path = remotefile.local_copy(file)
+        path: str = load("zarrstore.remotefile:local_copy")(file)
         file.folder.close()
         return _Opening("r", False, self.options).path(path)
 

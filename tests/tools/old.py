@@ -36,7 +36,7 @@ def copied(release: str, name: str, folder: Path) -> Path:
 def opened(path: Path) -> Any:
     """Return the store that a tree or an archive is."""
     from zarrstore import DirectoryStore, N5View, NestedDirectoryStore, ZipStore
-    from zarrstore.tools.repair import looks_nested
+    from zarrstore.tools.nestedtrees import looks_nested
 
     if path.is_file():
         return ZipStore(path, mode="r")

@@ -25,7 +25,8 @@ from zarrstore.base import Capabilities
 from zarrstore.errors import ConflictError, MetadataError, UnsupportedOperation
 from zarrstore.metadata import documents, v2
 from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
-from zarrstore.tools.repair import looks_nested, repair
+from zarrstore.tools.nestedtrees import looks_nested
+from zarrstore.tools.repair import repair
 from zarrstore.tools.respell import respell
 from zarrstore.wrappers.v3view import V3View
 

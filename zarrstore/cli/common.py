@@ -8,12 +8,10 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
@@ -22,12 +20,15 @@ from zarrstore.keys import normalize_path
 from zarrstore.optional import require
 from zarrstore.registry import holds_hierarchy, open_store
 from zarrstore.shown import human_bytes, printable
-from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.listing import listing_of
-from zarrstore.tools.progress import Progress
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from click.shell_completion import CompletionItem
     from rich.console import Console
+
+    from zarrstore.tools.progress import Progress
 
 __all__ = [
     "check_hierarchy",
@@ -89,6 +90,8 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def _files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     return [CompletionItem(incomplete, type="file")]
 
 
@@ -99,6 +102,8 @@ def complete_path(ctx: click.Context, param: click.Parameter, incomplete: str) -
     -----
     Cost: the store is opened, and one directory listed. What goes wrong completes nothing.
     """
+    from click.shell_completion import CompletionItem
+
     target = next((ctx.params[name] for name in ("target", "source", "archive") if ctx.params.get(name)), None)
     if not isinstance(target, str) or "://" in target:
         return []  # a bucket is not asked at each press of a key
@@ -317,6 +322,8 @@ def executor_options(command: F) -> F:
 @contextmanager
 def with_executor(jobs: int | None, dask: str | None) -> Iterator[Executor | None]:
     """Open the executor of ``-j`` or ``--dask``; None leaves the choice to the verb."""
+    from concurrent.futures import ThreadPoolExecutor
+
     if dask is not None:
         distributed = require("distributed", extra="dask", feature="--dask")
         with distributed.Client(dask) as client:

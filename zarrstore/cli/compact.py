@@ -14,7 +14,10 @@ from zarrstore.cli.common import echo_err, json_option, opened, print_json, targ
 @target_argument()
 @json_option
 def command(target: str, as_json: bool) -> None:
-    """Give back the free space of a zip, LMDB or SQLite TARGET."""
+    """Give back the free space of a zip, LMDB or SQLite TARGET.
+
+    The file is the old one or the new one at every moment.
+    """
     before = _size(target)
     with opened(target, "r+") as store:
         # ZipStore has an option of the name `compact`, and a method `repack`.
@@ -32,4 +35,9 @@ def _size(target: str) -> int:
     path = Path(os.path.expanduser(target))
     files = [path] if path.is_file() else [file for file in path.glob("*") if file.is_file()]
     # Sparse files count as what they take, which is what is given back.
-    return sum(file.stat().st_blocks * 512 for file in files)
+    return sum(_taken(file.stat()) for file in files)
+
+
+def _taken(status: os.stat_result) -> int:
+    blocks: int | None = getattr(status, "st_blocks", None)  # not on Windows
+    return status.st_size if blocks is None else blocks * 512

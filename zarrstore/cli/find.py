@@ -42,7 +42,7 @@ def command(
     as_json: bool,
     storage_option: tuple[str, ...],
 ) -> None:
-    """Print the keys, arrays or groups whose name or whole path PATTERN fits: * and ? are anything, [ab] is a or b.
+    """Print the keys, arrays or groups whose name or path PATTERN fits: * and ? are anything, [ab] is a or b.
 
     Exit 1 if there is none.
 

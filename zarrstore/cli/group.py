@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,45 +15,14 @@ from typing import Any
 import click
 
 import zarrstore
-from zarrstore.cli.examples import EXAMPLES
-from zarrstore.tools.nearby import near_misses
+from zarrstore.cli.examples import EXAMPLES, SUMMARIES
 
 __all__ = ["VERBS", "cli", "run"]
 
-#: Every verb, in the order of the help: what shows, what moves, what checks, what destroys, what mends.
-VERBS = (
-    "ls",
-    "tree",
-    "info",
-    "head",
-    "dump",
-    "map",
-    "attrs",
-    "cat",
-    "get",
-    "find",
-    "du",
-    "copy",
-    "sync",
-    "pack",
-    "unpack",
-    "migrate",
-    "refs",
-    "consolidate",
-    "verify",
-    "repair",
-    "diff",
-    "put",
-    "mv",
-    "rm",
-    "clean",
-    "repack",
-    "compact",
-    "recover",
-    "cache",
-    "serve",
-    "completion",
-)
+#: Every verb, in the order of the help.
+VERBS = tuple(SUMMARIES)
+#: Names that verbs had.
+_ALIASES = {"repack": "compact"}
 
 #: What an interrupted verb has left, and how to go on.
 _LEFT = {
@@ -74,7 +41,6 @@ _LEFT = {
     "rm": "some of the keys are deleted; run it again to delete the rest",
     "mv": "some of the keys may stand at both places; compare them with zarrstore diff",
     "clean": "some of the keys are deleted; run it again to delete the rest",
-    "repack": "the archive is the old one or the new one; run it again",
     "compact": "the file is the old one or the new one; run it again",
     "recover": "the archive is the old one or the new one; run it again",
     "cache": "the cache is whole; run it again",
@@ -98,7 +64,20 @@ class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Not inherited: click's would import every verb for the first line of its help.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        # Likewise, at each press of a key.
+        from click.shell_completion import CompletionItem
+
+        verbs = [CompletionItem(verb, help=text) for verb, text in SUMMARIES.items() if verb.startswith(incomplete)]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"zarrstore.cli.{cmd_name}")
@@ -110,7 +89,9 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if not ctx.resilient_parsing and args and args[0] not in VERBS and not args[0].startswith("-"):
+        if not ctx.resilient_parsing and args and args[0] not in (*VERBS, *_ALIASES) and not args[0].startswith("-"):
+            from zarrstore.tools.nearby import near_misses
+
             near = near_misses(args[0], list(VERBS))
             hint = f"did you mean {' or '.join(near)}?" if near else "zarrstore --help names the verbs"
             raise click.UsageError(f"there is no verb {args[0]!r}: {hint}", ctx)
@@ -146,7 +127,7 @@ def run(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     # Wherever it stands, it is the group's.
     given = (["--debug"] if debug else []) + [arg for arg in given if arg != "--debug"]
-    verb = next((arg for arg in given if arg in VERBS), "")
+    verb = next((_ALIASES.get(arg, arg) for arg in given if arg in (*VERBS, *_ALIASES)), "")
     with _sigterm_raises():
         code = _code(lambda: cli.main(given, prog_name="zarrstore", standalone_mode=False), verb, debug, given)
         # What is left in the buffer is written now: at exit, Python would make of a closed pipe an error of its own.
@@ -178,8 +159,12 @@ def _code(main: Callable[[], Any], verb: str, debug: bool, given: Sequence[str] 
         return exc.code
     except Exception as exc:
         if debug:
+            import traceback
+
             traceback.print_exc()
         if "--json" in given:
+            import json
+
             failure = {"schema_version": 1, "error": {"type": type(exc).__name__, "message": _sentence(exc)}}
             click.echo(json.dumps(failure), err=True)
         else:

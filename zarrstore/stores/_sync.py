@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from zarrstore import keys as k
@@ -216,6 +215,9 @@ def _each(names: _Names, sync: Callable[[str], None]) -> OSError | None:
     items = names.take()
     if len(items) < 2:
         return next(filter(None, map(attempt, items)), None)
+    # Imported here: who only reads, as zarrstore ls does, need not load it.
+    from concurrent.futures import ThreadPoolExecutor
+
     pool = ThreadPoolExecutor(min(THREADS, len(items)), "zarrstore-sync")
     try:
         return next(filter(None, list(pool.map(attempt, items))), None)

@@ -19,10 +19,9 @@ from zarrstore.tools.cluster import check_workers
 from zarrstore.tools.copying import Copying, Transfer, both_travel
 from zarrstore.tools.executing import threads_of
 from zarrstore.tools.globs import Globs
-from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.judging import Judge
-from zarrstore.tools.listing import listing_of, require
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, require
 from zarrstore.tools.manifest import read_manifest
 from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter

@@ -13,8 +13,7 @@ from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
 from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
-from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.listing import listing_of, require, value_or_none
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, require, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
 __all__ = ["Difference", "diff"]

@@ -19,10 +19,7 @@ from zarrstore.metadata import chunking, consolidated, documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.spelling import spellings_of
 
-__all__ = ["MAX_QUESTIONS", "Grid", "grid_of", "regular_grid"]
-
-#: Chunks that are asked for by name unless the caller allows more.
-MAX_QUESTIONS = 1_000_000
+__all__ = ["Grid", "grid_of", "regular_grid"]
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.nodes import Node, node_at
 from zarrstore.spelling import LIMIT, chunk_keys_of
 from zarrstore.targets import Target, opens
-from zarrstore.tools.grid import MAX_QUESTIONS, regular_grid
+from zarrstore.tools.grid import regular_grid
 from zarrstore.tools.holding import is_document
-from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
 from zarrstore.tools.nearby import absent
 from zarrstore.wrappers.base import Wrapper
 

@@ -10,12 +10,12 @@ from zarrstore.adapt import KVStore
 from zarrstore.base import Entry, Store
 from zarrstore.errors import InvalidKeyError
 from zarrstore.keys import check_key
-from zarrstore.tools.grid import MAX_QUESTIONS, grid_of
-from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlap, overlaps
 
-__all__ = ["Listing", "keys_of", "listing_of", "present", "require", "value_or_none"]
+__all__ = ["MAX_QUESTIONS", "Listing", "keys_of", "listing_of", "present", "require", "value_or_none"]
 
+#: Chunks that are asked for by name unless the caller allows more.
+MAX_QUESTIONS = 1_000_000
 #: Entries whose sizes are asked for together.
 _AT_ONCE = 1024
 
@@ -74,6 +74,9 @@ def listing_of(
     if store.capabilities.listable:
         entries = store._details(path) if details else map(Entry, store.keys_below(path))
         return Listing(_judged(store, entries))
+    # Imported here: it needs to know all formats of documents, and a store that can be listed does not.
+    from zarrstore.tools.grid import grid_of
+
     grid = grid_of(store, path)
     grid.check(store, max_questions)
     chunks = map(Entry, grid.chunks(path))
@@ -130,6 +133,8 @@ def require(store: Store, path: str) -> bool:
     if path in store:
         return True
     if store.capabilities.listable and next(iter(store._listdir(path)), None) is None:
+        from zarrstore.tools.nearby import absent
+
         raise absent(store, path)
     return False
 

@@ -16,8 +16,7 @@ from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
-from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.listing import listing_of, value_or_none
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
 __all__ = [

@@ -13,8 +13,7 @@ from zarrstore.errors import DestinationExistsError, MetadataError
 from zarrstore.metadata import documents
 from zarrstore.registry import open_store, store_class
 from zarrstore.tools.copy import CopyResult, copy_store
-from zarrstore.tools.grid import MAX_QUESTIONS
-from zarrstore.tools.listing import keys_of
+from zarrstore.tools.listing import MAX_QUESTIONS, keys_of
 from zarrstore.tools.progress import Progress
 
 __all__ = ["pack", "unpack"]

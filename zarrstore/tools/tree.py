@@ -14,9 +14,8 @@ from zarrstore.base import Entry
 from zarrstore.nodes import Node, walk
 from zarrstore.shown import STYLE, Shown, clip, escape, fold, human_bytes, printable
 from zarrstore.targets import Target, opens
-from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.info import describe_node
-from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.repeated import repeated_nodes
 

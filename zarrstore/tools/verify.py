@@ -22,10 +22,9 @@ from zarrstore.tools.batches import Batches
 from zarrstore.tools.cluster import check_workers
 from zarrstore.tools.executing import Task, run_ordered, window
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
-from zarrstore.tools.grid import MAX_QUESTIONS
 from zarrstore.tools.inspection import Inspection, PlannedChunk
 from zarrstore.tools.listed import ListedStore
-from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
 from zarrstore.tools.manifest import compare_manifest
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlaps

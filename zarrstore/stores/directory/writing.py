@@ -6,7 +6,6 @@ import errno
 import os
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -212,6 +211,8 @@ class DirectoryWriter(DirectoryReader):
             for key, value in items:
                 self._set(key, value)
             return
+        from concurrent.futures import ThreadPoolExecutor
+
         pairs = iter(items)
         with ThreadPoolExecutor(THREADS, "zarrstore-set") as pool:
             # dict: of the same key twice, the last counts. Syncs that overlap cost little more than one.
