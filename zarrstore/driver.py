@@ -34,7 +34,7 @@ caller may change it then.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,7 +43,7 @@ from zarrstore import keys as k
 from zarrstore.batch import LazyItems
 from zarrstore.spans import Span, read_spans
 
-__all__ = ["DRIVER", "WRITES", "Capabilities", "Driver", "Entry", "Extent"]
+__all__ = ["DRIVER", "WRITES", "Capabilities", "Copier", "Driver", "Entry", "Extent", "Pair"]
 
 #: Driver methods that change what is stored. A read-only wrapper refuses each of them.
 WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear", "_sweep")
@@ -165,6 +165,26 @@ class Extent(NamedTuple):
     nbytes: int | None = None
 
 
+class Pair(NamedTuple):
+    """A value to copy.
+
+    Parameters
+    ----------
+    key, dest_key : str
+        Where it is, and where it goes.
+    nbytes : int, bytes
+        Its size; -1 if it is not known.
+    """
+
+    key: str
+    dest_key: str
+    nbytes: int = -1
+
+
+#: Copies values and yields the size of each, in their order; None of one that it could not copy and left as it was.
+Copier = Callable[[Sequence[Pair]], Iterator[int | None]]
+
+
 class Driver:
     """The driver methods, each with its default: what it does where a backend knows no better.
 
@@ -205,10 +225,11 @@ class Driver:
         # Not in DRIVER: a wrapper or backend that does not override it stays right, and its callers do without sizes.
         return map(Entry, self._keys(path))
 
-    def _copier(self, source: Driver) -> Callable[[str, str], int] | None:
-        """Return ``copy(key of source, key) -> bytes`` that copies past Python; None if these two stores cannot.
+    def _copier(self, source: Driver) -> Copier | None:
+        """Return what copies values of `source` here without their bytes coming through Python; None if nothing does.
 
-        Where it raises OSError or KeyError, nothing was changed, and the caller goes through `_get` and `_set`.
+        The system does it from file to file, the server within one service. What it cannot copy, the caller gets and
+        sets. Sizes are those of the pairs where the copier does not see any.
         """
         return None
 

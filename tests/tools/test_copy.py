@@ -19,6 +19,7 @@ from zarrstore import CopyError, DictStore, DirectoryStore, copy_store
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.driver import Pair
 from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError
 from zarrstore.testing import CountingStore, FailingStore, Recorder, SlowStore, tree
 from zarrstore.tools.batches import Batches
@@ -192,7 +193,7 @@ def test_a_full_disk_stops_at_once_where_keys_are_tried_one_by_one_too() -> None
 def test_a_batch_elsewhere_makes_its_work_durable_before_it_ends() -> None:
     recorder = Recorder()
     dest = recorder.watch({}, "dest")
-    copy_batch(as_store({"a": b"1"}), dest, [("a", "b")], BatchOptions(flush=True))
+    copy_batch(as_store({"a": b"1"}), dest, [Pair("a", "b")], BatchOptions(flush=True))
     recorder.require_order(("dest", "set", "b"), ("dest", "flush"))
 
 

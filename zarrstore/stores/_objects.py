@@ -13,6 +13,7 @@ from zarrstore import keys as k
 from zarrstore.allowance import Sizes, read_overlapped
 from zarrstore.base import Capabilities, Store
 from zarrstore.batch import AheadItems, batches
+from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError, StoreReadError
 from zarrstore.urls import without_secrets
 
@@ -199,6 +200,27 @@ class Objects(Store):
 
     #: Whether the service copies by itself.
     copies = False
+
+    def _copying_from(self, source: Objects) -> Callable[[str, str], None] | None:
+        """Return what copies a value of a store of the same class at the server, None if nothing does."""
+        return self._copy if source._place() == self._place() is not None else None
+
+    def _copier(self, source: Driver) -> Copier | None:
+        if not self.copies or type(source) is not type(self):
+            return None
+        copy_at_server = self._copying_from(source)
+        if copy_at_server is None:
+            return None
+
+        def copy_one(pair: Pair) -> int | None:
+            try:
+                nbytes = source._nbytes(pair.key) if pair.nbytes < 0 else pair.nbytes
+                copy_at_server(pair.key, pair.dest_key)
+            except Exception:  # the caller tries in its own way, and meets the error again
+                return None
+            return nbytes
+
+        return lambda pairs: iter(self._overlap(copy_one, pairs))
 
     def _rename(self, source: str, destination: str) -> None:
         if not self.copies:

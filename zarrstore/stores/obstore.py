@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from zarrstore import keys as k
 from zarrstore.answers import md5_of
@@ -46,8 +48,8 @@ class ObstoreStore(Objects):
     -----
     Cost, in requests: get, set, part, `in` 1 (an empty value, and a part that begins behind the end 2); `del` 2, for
     most services do not tell whether anything was there; `delitems` and `rmdir` 1 per 1,000 keys; `listdir` 1 per 1,000
-    children; `rename` 1 per key, copied by the server, and those to list and to delete. obstore makes several attempts
-    for up to 3 minutes before it gives up: ``retry_config`` shortens that.
+    children; `rename` 1 per key, copied by the server, and those to list and to delete; `copy_store` within one bucket
+    1 per key. obstore makes several attempts for up to 3 minutes before it gives up: ``retry_config`` shortens that.
 
     A value of a server is asked for as the range from its start, for only then does obstore check the answer; a server
     without ranges is asked twice more. An answer that is packed or has another length than it tells raises
@@ -79,6 +81,7 @@ class ObstoreStore(Objects):
         is_ordered = str(config.get("s3_express", "")).lower() != "true"
         self._lists_from = kind in ("S3Store", "GCSStore") and is_ordered
         self.store = store
+        self._whole: Any = None
         self.missing_is = tuple(missing_is)
 
     @classmethod
@@ -273,6 +276,33 @@ class ObstoreStore(Objects):
                 raise
             raise KeyError(source) from None
 
+    def _copying_from(self, source: Objects) -> Callable[[str, str], None] | None:
+        store: Any = self.store
+        src_store: Any = source._place()
+        if src_store is store:
+            return self._copy
+        settings = _settings(store)
+        if not self._over_network or type(src_store) is not type(store) or _settings(src_store) != settings:
+            return None
+        if str(settings.get("config", {}).get("skip_signature", "")).lower() == "true":
+            return None  # to sign, obstore would look for credentials elsewhere
+        # obstore copies within one store, so a store without a prefix copies from prefix to prefix of one bucket.
+        if self._whole is None:
+            self._whole = type(store)(**settings)
+        whole, lead, src_lead = self._whole, store.prefix or "", src_store.prefix or ""
+        try:
+            services = {self._service(each) for each in (whole, store, src_store)}
+        except Exception:  # it has no credentials, or signs nothing
+            return None
+        if len(services) > 1:
+            return None
+        return lambda key, dest_key: self._obstore.copy(whole, k.join(src_lead, key), k.join(lead, dest_key))
+
+    def _service(self, store: Any) -> object:
+        """Return the server that a store asks, and as whom; what it took from the environment counts too."""
+        url = urlsplit(self._obstore.sign(store, "GET", "x", timedelta(minutes=1)))
+        return url.scheme, url.netloc, str(parse_qs(url.query).get("X-Amz-Credential"))
+
     def _put(self, key: str, value: bytes) -> None:
         if not fits_xml(key):
             raise InvalidKeyError(key, "obstore deletes by requests in XML, which cannot say it")
@@ -303,6 +333,12 @@ class ObstoreStore(Objects):
                 if not isinstance(exc, TypeError) and not isinstance(self._error(batch[0], exc), KeyError):
                     raise
                 super()._delete_many(batch)
+
+
+def _settings(store: Any) -> dict[str, Any]:
+    """Return all that makes an obstore store but its prefix."""
+    names = ("config", "client_options", "retry_config", "credential_provider")
+    return {name: value for name in names if (value := getattr(store, name, None)) is not None}
 
 
 def _is_out_of_range(exc: StoreReadError) -> bool:

@@ -215,9 +215,11 @@ def copy_store(
     A source that cannot be listed is copied by the grid: its consolidated metadata names the documents, these say
     which chunks there may be, each is asked for by name, and an absent one was never written.
     Memory: `memory`, and about 100 MiB at any number of keys, of which more than 100,000 are kept in temporary files.
-    Cost: one listing of each side, and per key one read and one write, in batches. With `resume`, the journal follows
-    the destination's `flush` by at most a second; whether a value changed is told by what the listing says of it, else
-    it is read again. Source: zarr 2.18 ``copy_store``; deviations: all is planned first, and documents are last.
+    Cost: one listing of each side, and per key one read and one write, in batches; one request where the server copies
+    (two places of one S3 service; with obstore, of one bucket), and no byte comes here. With `resume`, the journal
+    follows the destination's `flush` by at most a second; whether a value changed is told by what the listing says of
+    it, else it is read again. Source: zarr 2.18 ``copy_store``; deviations: all is planned first, and documents are
+    last.
 
     Examples
     --------

@@ -20,6 +20,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 
 from zarrstore.base import Entry, Store
+from zarrstore.driver import Pair
 from zarrstore.errors import ClusterError, UnsupportedOperation
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.cluster import GO_ON, failure, is_of_cluster
@@ -272,9 +273,9 @@ class Transfer:
             return self._options._replace(digests=False)
         return self._options
 
-    def _pairs(self, batch: list[Entry]) -> list[tuple[str, str]]:
+    def _pairs(self, batch: list[Entry]) -> list[Pair]:
         to_dest = self._copying.paths.to_dest
-        return [(entry.key, to_dest(entry.key)) for entry in batch]
+        return [Pair(entry.key, to_dest(entry.key), entry.nbytes) for entry in batch]
 
     def _do_here(self, batch: list[Entry]) -> None:
         options = self._options_of(batch)._replace(flush=False)

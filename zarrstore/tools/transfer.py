@@ -10,16 +10,14 @@ from typing import NamedTuple
 
 from zarrstore.allowance import BUDGET, allowed
 from zarrstore.base import Store
+from zarrstore.driver import Pair
 from zarrstore.errors import ClosedStoreError, ReadOnlyError, UnsupportedOperation
 from zarrstore.wrappers.base import Wrapper
 
-__all__ = ["BatchOptions", "BatchResult", "Pair", "copy_batch"]
+__all__ = ["BatchOptions", "BatchResult", "copy_batch"]
 
 #: Errors of the whole store: the next key would fail as well.
 _HOPELESS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-
-#: Source key and destination key.
-Pair = tuple[str, str]
 
 
 class BatchOptions(NamedTuple):
@@ -89,8 +87,8 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
         if source.capabilities.concurrent:
             # The batch was cut so that its values fit into the memory of the copy: they may come at once.
             with allowed(options.nbytes):
-                read = source._get_many([key for key, _ in wanted]).__getitem__
-        for key, dest_key in wanted:
+                read = source._get_many([pair.key for pair in wanted]).__getitem__
+        for key, dest_key, _ in wanted:
             try:
                 value = read(key)
             except Exception as exc:
@@ -115,21 +113,21 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
     except Exception as exc:
         _raise_if_hopeless(exc)
         # The batch does not tell which keys failed: each is copied again by itself.
-        for key, _ in pairs:
-            result.done.pop(key, None)
-            result.errors.pop(key, None)
+        for pair in pairs:
+            result.done.pop(pair.key, None)
+            result.errors.pop(pair.key, None)
         result.n_absent = 0
         for pair in pairs:
             try:
                 dest._set_many(values([pair]))
             except Exception as exc:
                 _raise_if_hopeless(exc)
-                result.done.pop(pair[0], None)
-                result.errors[pair[0]] = _reason(exc)
+                result.done.pop(pair.key, None)
+                result.errors[pair.key] = _reason(exc)
     if options.flush:
         dest.flush()
     if options.verify:
-        _verify(dest, dict(pairs), result, options.nbytes)
+        _verify(dest, {pair.key: pair.dest_key for pair in pairs}, result, options.nbytes)
     result.nbytes = sum(sizes[key] for key in result.done)
     result.largest = max(sizes.values(), default=0)
     return result
@@ -139,33 +137,46 @@ def _copy_past_python(
     source: Store, dest: Store, pairs: Sequence[Pair], result: BatchResult, sizes: dict[str, int]
 ) -> Sequence[Pair]:
     """Copy what the two stores can copy without its bytes coming here; return what is left."""
-    copy = _without_wrappers(dest, "_set")._copier(_without_wrappers(source, "_get"))
+    (src_inner, src_key), (dst_inner, dst_key) = _below_wrappers(source, "_get"), _below_wrappers(dest, "_set")
+    copy = dst_inner._copier(src_inner)
     if copy is None:
         return pairs
     left: list[Pair] = []
-    for key, dest_key in pairs:
-        try:
-            sizes[key] = copy(key, dest_key)
-        except (OSError, KeyError):
+    below = [Pair(src_key(pair.key), dst_key(pair.dest_key), pair.nbytes) for pair in pairs]
+    for pair, nbytes in zip(pairs, copy(below), strict=True):
+        if nbytes is None and dest.capabilities.concurrent:
+            left.append(pair)
+            continue
+        if nbytes is None:
             # The ordinary way does it, or says what is wrong. It makes a missing directory: the next key finds it.
             try:
-                dest._set(dest_key, value := source._get(key))
+                dest._set(pair.dest_key, value := source._get(pair.key))
             except Exception:
-                left.append((key, dest_key))
+                left.append(pair)
                 continue
-            sizes[key] = len(value)
-        result.done[key] = ""
+            nbytes = len(value)
+        sizes[pair.key] = nbytes
+        result.done[pair.key] = ""
     return left
 
 
-def _without_wrappers(store: Store, method: str) -> Store:
-    """Return the store below wrappers that neither change keys nor this method."""
+def _below_wrappers(store: Store, method: str) -> tuple[Store, Callable[[str], str]]:
+    """Return the store below wrappers that do not change what a method does, and what a key is called there."""
+    changes: list[Callable[[str], str]] = []
     while isinstance(store, Wrapper):
         cls = type(store)
-        if cls._to_inner is not Wrapper._to_inner or getattr(cls, method) is not getattr(Wrapper, method):
+        if not cls.keeps_values and getattr(cls, method) is not getattr(Wrapper, method):
             break
+        if cls._to_inner is not Wrapper._to_inner:
+            changes.append(store._to_inner)
         store = store.inner
-    return store
+
+    def to_inner(key: str) -> str:
+        for change in changes:
+            key = change(key)
+        return key
+
+    return store, to_inner
 
 
 def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult, nbytes: int) -> None:

@@ -36,6 +36,8 @@ class Wrapper(Store):
     inner: Store
     #: Values go to `inner` as they come, one by one: a buffer is handed on if `inner` takes buffers.
     passes_buffers: bool = False
+    #: Its own `_get` and `_set` give and take the values of `inner` as they are, so they may be copied past it.
+    keeps_values: bool = False
     #: The mode of `open_store` in which a path is opened.
     opening_mode: str = "a"
 

@@ -102,6 +102,8 @@ class RetryStore(Wrapper):
     (b'1', 2)
     """
 
+    keeps_values = True
+
     def __init__(
         self,
         inner: Target,

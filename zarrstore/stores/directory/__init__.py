@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities
-from zarrstore.driver import Driver, Extent
+from zarrstore.driver import Copier, Driver, Extent
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY
@@ -260,7 +260,7 @@ class DirectoryStore(DirectoryWriter):
     def _close(self) -> None:
         self._flush()
 
-    def _copier(self, source: Driver) -> Callable[[str, str], int] | None:
+    def _copier(self, source: Driver) -> Copier | None:
         # Not of classes that refine this one: they spell keys in their own way.
         if type(self) is not DirectoryStore or type(source) is not DirectoryStore:
             return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+from zarrstore.driver import Copier, Pair
 from zarrstore.keys import parent
 from zarrstore.stores._files import release_name, temporary_name, with_file
 
@@ -30,15 +31,14 @@ class Directory(Protocol):
     def _replace_noted(self, temporary: str, key: str, directory: str) -> None: ...
 
 
-def copier(source: Directory, dest: Directory) -> Callable[[str, str], int] | None:
-    """Return ``copy(key, dest_key) -> bytes``; None where the system or an option of the stores does not allow it.
+def copier(source: Directory, dest: Directory) -> Copier | None:
+    """Return what copies from file to file; None where the system or an option of the stores does not allow it.
 
     Notes
     -----
     One ``copy_file_range``: on file systems that can share blocks between files (btrfs, XFS) nothing is copied at all.
-    Only the ordinary case is done here: a regular file, and a directory that is there already. For all else it raises
-    OSError and changes nothing; `_get` and `_set` then do it, and say what is wrong. Written beside the key and
-    renamed, as `_set`.
+    Only the ordinary case is done here: a regular file, and a directory that is there already. All else is left as it
+    was; `_get` and `_set` then do it, and say what is wrong. Written beside the key and renamed, as `_set`.
     """
     if not hasattr(os, "copy_file_range"):
         return None
@@ -82,7 +82,14 @@ def copier(source: Directory, dest: Directory) -> Callable[[str, str], int] | No
             release_name(name)
         return size
 
-    return copy
+    def copy_each(pairs: Sequence[Pair]) -> Iterator[int | None]:
+        for key, dest_key, _ in pairs:
+            try:
+                yield copy(key, dest_key)
+            except (OSError, KeyError):
+                yield None
+
+    return copy_each
 
 
 def _copy(from_fd: int, to_fd: int, size: int) -> None:

@@ -53,7 +53,8 @@ class FSStore(Writing):
     -----
     Cost on S3, in requests: get, part of a value, set, `in`, `nbytes` 1; `delitems` and `rmdir` 1 per 1,000 keys;
     `del` 2, because S3 deletes what is missing without a word; `listdir` 1 per 1,000 children; `rename` 1 per key and
-    1 per 1,000 keys to list and to delete, and the values stay at the server.
+    1 per 1,000 keys to list and to delete, and the values stay at the server; `copy_store` between buckets of one
+    endpoint, with the same options, likewise 1 per key.
 
     An answer of S3 or of a web server counts if it has the announced length or ends with its last chunk, and a part if
     it is the one that was asked for. Over HTTP nothing can be written or listed; `HTTPStore` does the same without

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from zarrstore import keys as k
 from zarrstore.allowance import Gate
 from zarrstore.answers import Answer, Unusable, check_length, problem_of_body, redirect_target
+from zarrstore.driver import Pair
 from zarrstore.optional import require
 from zarrstore.urls import fits_xml
 
@@ -190,17 +192,36 @@ class S3Requests(_Requests):
         """Store many values."""
         self._each(self._put, items)
 
-    def copy_many(self, pairs: Sequence[tuple[str, str, int]]) -> None:
-        """Copy values at the server: pairs of keys, and the size in bytes of each."""
+    async def _copy(self, source: S3Requests, pair: Pair) -> int:
+        key, dest_key, nbytes = pair
+        if nbytes < 0:
+            nbytes = int((await self._soon(source._call("head_object", **source._place(key))))["ContentLength"])
+        if nbytes > _LARGEST_COPY:
+            await self._fs._copy_managed(source._lead + key, self._lead + dest_key, nbytes)
+        else:
+            await self._call("copy_object", CopySource=source._place(key), **self._place(dest_key))
+        return nbytes
 
-        async def copy(pair: tuple[str, str, int]) -> None:
-            source, destination, size = pair
-            if size > _LARGEST_COPY:
-                await self._fs._copy_managed(self._lead + source, self._lead + destination, size)
-            else:
-                await self._call("copy_object", CopySource=self._place(source), **self._place(destination))
+    def copy_many(self, pairs: Sequence[Pair]) -> None:
+        """Copy values at the server."""
+        self._each(partial(self._copy, self), pairs)
 
-        self._each(copy, pairs)
+    def copy_from(self, source: S3Requests, pairs: Sequence[Pair]) -> list[int | None]:
+        """Copy values of another root at the server, as far as it does; return the size of each that it copied."""
+        results = self._run(gather, partial(self._copy, source), pairs, self._workers)
+        return [None if isinstance(result, BaseException) else result for result in results]
+
+    def shares_service(self, other: S3Requests) -> bool:
+        """Tell whether both ask one service under one name, so that it can copy from one to the other."""
+
+        def service(requests: S3Requests) -> object:
+            fs = requests._fs
+            options = dict(fs.storage_options)
+            config = {**(options.pop("config_kwargs", None) or {}), "max_pool_connections": 0}
+            # The endpoint is the one that it is connected to: the environment may have named another one since.
+            return type(fs), fs.storage_args, options, config, fs.s3.meta.endpoint_url
+
+        return service(self) == service(other)
 
     def delete_many(self, keys: Sequence[str]) -> list[Mapping[str, Any]]:
         """Delete many values, if they are there; return what the server says of those that it would not delete.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from zarrstore import keys as k
 from zarrstore.base import Entry
 from zarrstore.batch import batches
+from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError
 from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.listing import Listing
@@ -233,7 +234,7 @@ class Writing(Listing):
         targets = [k.replace_root(entry.key, source, destination) for entry in moving]
         if isinstance(self._requests, S3Requests):
             pairs = [
-                (self._name(entry.key), self._name(key), entry.nbytes)
+                Pair(self._name(entry.key), self._name(key), entry.nbytes)
                 for entry, key in zip(moving, targets, strict=True)
             ]
             self._requests.copy_many(pairs)
@@ -242,6 +243,24 @@ class Writing(Listing):
             self.fs.copy(paths, list(map(self._path, targets)), on_error="raise", batch_size=self.workers)
         self._changed(*targets)
         self._delete_many([entry.key for entry in moving])
+
+    def _copier(self, source: Driver) -> Copier | None:
+        if type(source) is not type(self):
+            return None
+        requests, src_requests, src_name = self._requests, source._requests, source._name
+        if not (isinstance(requests, S3Requests) and isinstance(src_requests, S3Requests)):
+            return None
+        if not (self.capabilities.writable and requests.shares_service(src_requests)):
+            return None
+
+        def copy(pairs: Sequence[Pair]) -> Iterator[int | None]:
+            names = [Pair(src_name(key), self._name(dest_key), nbytes) for key, dest_key, nbytes in pairs]
+            try:
+                return iter(requests.copy_from(src_requests, names))
+            finally:
+                self._changed(*(pair.dest_key for pair in pairs))
+
+        return copy
 
     def _subtree(self, path: str) -> list[Entry]:
         """Return the value at a path and those below it. On S3, one request if 1,000 names begin so at the most."""
