@@ -71,7 +71,7 @@ ROOMS = {
 #: Third parties that may be imported at the head of a file: nobody meets these files by importing zarrstore.
 HEAD_IMPORTS = r"bridges\..*|testing\..*|cli\..*|server\..*"
 #: Third parties that the lower layers may use at all, within functions.
-USES = {"metadata": {"numpy", "numcodecs", "google_crc32c"}}
+USES = {"metadata": {"numpy", "numcodecs", "google_crc32c", "msgpack"}}
 
 
 class Import(NamedTuple):

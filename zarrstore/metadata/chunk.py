@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from zarrstore.metadata import bounded, chunking, dtypes
+from zarrstore.metadata.objects import DECODERS, decode_objects
 from zarrstore.metadata.v2 import ArrayMeta
 from zarrstore.values import as_bytes
 
@@ -24,7 +25,7 @@ _OBJECT_LIMIT = 2 << 30
 
 
 def decode_chunk(
-    data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None, strict: bool = False
+    data: bytes, meta: ArrayMeta, *, max_nbytes: int | None = None, strict: bool = False, pickles: bool = False
 ) -> np.ndarray[Any, Any]:
     """Return the items of one chunk, shaped as ``meta.chunks``; whatever is wrong with it is one ValueError.
 
@@ -39,6 +40,8 @@ def decode_chunk(
     strict : bool, default False
         Refuse also what Zarr reads without a complaint and no writer writes: bytes behind the end of a compressed
         stream, and text with numbers that are no code points.
+    pickles : bool, default False
+        Read ``pickle`` too, as far as `pickles.load_array` does, which runs nothing.
 
     Returns
     -------
@@ -48,8 +51,8 @@ def decode_chunk(
     Raises
     ------
     ValueError
-        No codec decodes it, the size is wrong, or it needs more than `max_nbytes`. ``pickle`` is never undone, because
-        such a chunk can run any program.
+        No codec decodes it, the size is wrong, or it needs more than `max_nbytes`. ``pickle`` is not undone unless
+        `pickles` is True, because for others such a chunk can run any program.
 
     Notes
     -----
@@ -74,7 +77,7 @@ def decode_chunk(
     if max_nbytes is not None and expected > max_nbytes:
         raise ValueError(f"a chunk of {meta.chunks} {dtype} has {expected:,} bytes, and {max_nbytes:,} are allowed")
     steps = [*(meta.filters or ()), *([meta.compressor] if meta.compressor else ())]
-    _check_steps(steps, max(_WIDEST, dtype.itemsize))
+    _check_steps(steps, max(_WIDEST, dtype.itemsize), pickles)
     limit = expected if not meta.filters else max(_WIDEST * nitems, expected) * 2 + 4096
     if dtype.hasobject:
         limit = _OBJECT_LIMIT if max_nbytes is None else max_nbytes
@@ -83,7 +86,10 @@ def decode_chunk(
         if step["id"] in _VLEN:
             _check_vlen(step["id"], decoded, nitems)
         try:
-            decoded = bounded.decode_step(step, decoded, limit, strict)
+            if step is steps[0] and step["id"] in DECODERS:
+                decoded = decode_objects(step, decoded, dtype, meta.chunks)
+            else:
+                decoded = bounded.decode_step(step, decoded, limit, strict)
         except Exception as exc:  # Codecs raise what they like: RuntimeError, zlib.error, OSError, TypeError ...
             raise ValueError(f"{step['id']} cannot decode it: {exc}") from exc
     try:
@@ -120,9 +126,9 @@ def _check_text(items: np.ndarray[Any, Any]) -> None:
             raise ValueError(f"it holds the number {highest:#x} in a text, and code points end at 0x10ffff")
 
 
-def _check_steps(steps: list[dict[str, Any]], widest: int) -> None:
+def _check_steps(steps: list[dict[str, Any]], widest: int, pickles: bool) -> None:
     for step in steps:
-        if step["id"] in _RUNS_CODE:
+        if step["id"] in _RUNS_CODE and not (pickles and step is steps[0]):
             raise ValueError(f"{step['id']} is not decoded: such a chunk can run any program")
         for member in _DTYPE_MEMBERS:
             if member in step and dtypes.decode_dtype(step[member]).itemsize > widest:
