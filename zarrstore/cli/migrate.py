@@ -30,6 +30,7 @@ from zarrstore.tools.migrate_1to3 import migrate_1to3
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migrate_icechunk import migrate_to_icechunk
 from zarrstore.tools.migration import MigrationReport
+from zarrstore.tools.objects import Objects
 from zarrstore.tools.report import FORMATS, documents_of, write_report
 from zarrstore.tools.shard import Shards
 from zarrstore.urls import without_secrets
@@ -47,6 +48,11 @@ from zarrstore.wrappers.v2view import V2View
 )
 @click.option("--dest", metavar="TARGET", help="Copy the chunks there and write the documents there (2 to 3 only).")
 @click.option("--shards", metavar="auto|SIZE|SHAPE", help="With --dest, pack chunks into shards: auto, 16MiB, 512x512.")
+@click.option(
+    "--objects",
+    type=click.Choice(["reencode", "unpickle"]),
+    help="With --dest, encode objects anew as strings or bytes; unpickle reads pickles too, and runs nothing in them.",
+)
 @click.option(
     "--report",
     "report_file",
@@ -70,6 +76,7 @@ def command(
     version: str | None,
     dest: str | None,
     shards: str | None,
+    objects: Objects | None,
     overwrite: bool,
     resume: str | None,
     report_file: str | None,
@@ -96,7 +103,9 @@ def command(
         place, at = (path, "") if dest is None else (dest, path)
         if not place:
             raise click.UsageError("say where the repository is: zarrstore migrate TARGET REPOSITORY --to icechunk")
-        report = _to_icechunk(target, place, at, shards, overwrite, message, dry_run, storage_option, report_file)
+        report = _to_icechunk(
+            target, place, at, shards, objects, overwrite, message, dry_run, storage_option, report_file
+        )
         _show(report, as_json)
         ctx.exit(1 if report.counts().get("impossible") else 0)
     if message is not None:
@@ -105,6 +114,8 @@ def command(
         raise click.UsageError("--dest is for version 2 to 3, and gets no documents of version 2 that could be removed")
     if dest is None and shards is not None:
         raise click.UsageError("--shards is for --dest: chunks are not packed into shards where they are")
+    if dest is None and objects is not None:
+        raise click.UsageError("--objects is for --dest: objects are not encoded anew where they are")
     if dest is None and resume is not None:
         raise click.UsageError("--resume is for --dest: in place, a second run goes on by itself")
     with ExitStack() as stack:
@@ -137,6 +148,7 @@ def command(
                 overwrite=overwrite,
                 resume=None if dry_run else resume,
                 shards=None if shards is None else parse_shards(shards),
+                objects=objects,
             )
         if report_file is not None:
             new = store if target_store is None else target_store
@@ -150,6 +162,7 @@ def _to_icechunk(
     place: str,
     path: str,
     shards: str | None,
+    objects: Objects | None,
     overwrite: bool,
     message: str | None,
     dry_run: bool,
@@ -162,7 +175,7 @@ def _to_icechunk(
     with opened(target, "r", storage_option) as store:
         require(store, normalize_path(path))
         if dry_run:
-            plan, _ = migrate_to_icechunk(store, V2View({}), path, shards=packing, dry_run=True)
+            plan, _ = migrate_to_icechunk(store, V2View({}), path, shards=packing, objects=objects, dry_run=True)
             if report_file is not None:
                 write_report(plan, report_file, store, {}, names=(target, url))
             return plan
@@ -170,7 +183,7 @@ def _to_icechunk(
             text = message or f"{target} migrated by zarrstore {zarrstore.__version__}"
             facts = {"source": without_secrets(target), "zarrstore": zarrstore.__version__}
             report, _ = migrate_to_icechunk(
-                store, dest, path, message=text, metadata=facts, shards=packing, overwrite=overwrite
+                store, dest, path, message=text, metadata=facts, shards=packing, objects=objects, overwrite=overwrite
             )
             if report_file is not None:
                 write_report(report, report_file, store, dest.inner, names=(target, url))  # type: ignore[attr-defined]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any
 
 from zarrstore import keys as k
@@ -19,11 +18,14 @@ from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
 from zarrstore.targets import Target, opens
 from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
-from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.exchange import exchange, removal_order
+from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.nearby import absent
+from zarrstore.tools.objects import Objects, reencoded, way_out, with_notes
 from zarrstore.tools.overlap import found_among, overlap, values_of_keys
 from zarrstore.tools.plan import IfExists
 from zarrstore.tools.shard import Shards, migrate_to_shards
+from zarrstore.tools.steps import Step, attrs_of, by_depth, consolidate, repetition, report_of_steps
 
 __all__ = ["migrate_2to3"]
 
@@ -42,6 +44,7 @@ def migrate_2to3(
     overwrite: bool = False,
     resume: str | os.PathLike[str] | None = None,
     shards: Shards | None = None,
+    objects: Objects | None = None,
 ) -> MigrationReport:
     """Write a version 3 document for every version 2 node that version 3 can represent: all of them, or none.
 
@@ -66,6 +69,11 @@ def migrate_2to3(
         chunks that are there already with those of `store`.
     shards : 'auto', int (bytes) or tuple of int (items), optional
         Pack the chunks into shards in `dest`, as they are, without decoding one: see `migrate_to_shards`.
+    objects : {'reencode', 'unpickle'}, optional
+        Encode objects that version 3 cannot say anew in `dest`: as strings or bytes where all items are, otherwise as
+        strings that each hold the text of a JSON value. 'unpickle' reads pickles too, of plain values and NumPy's
+        arrays and numbers only, and runs nothing that they name. The report says what became of each array. By default
+        such arrays are 'impossible'.
 
     Returns
     -------
@@ -85,7 +93,7 @@ def migrate_2to3(
     ReadOnlyError, UnsupportedOperation
         Where the documents are to be cannot be written, or `store` cannot erase and `remove_v2` is True.
     ValueError
-        `remove_v2` or `resume` with a `dest` that does not go with it.
+        `remove_v2` or `resume` with a `dest` that does not go with it; `objects` is no such word.
 
     Notes
     -----
@@ -117,24 +125,22 @@ def migrate_2to3(
         raise ValueError("resume is for a migration to dest: in place, a second run goes on by itself")
     source = as_store(store)
     at = k.normalize_path(path)
+    if objects is not None:
+        source, notes = reencoded(source, at, objects, None if dest is None else as_store(dest))
+        report = migrate_2to3(source, dest, at, dry_run=dry_run, overwrite=overwrite, resume=resume, shards=shards)
+        return with_notes(report, notes)
     if shards is not None:
         if dest is None:
             raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
         return migrate_to_shards(
-            source,
-            as_store(dest),
-            at,
-            shards,
-            dry_run=dry_run,
-            overwrite=overwrite,
-            resume=resume,
+            source, as_store(dest), at, shards, dry_run=dry_run, overwrite=overwrite, resume=resume
         )
     target = source if dest is None else as_store(dest)
     if dest is None and documents.ZARR_JSON in source._refused_documents:
         raise UnsupportedOperation("migrate in place", source, "what is stored is not version 2; pass dest")
     plan = _plan(source, target, at, overwrite, in_place=dest is None)
     if dry_run:
-        return plan.report(True)
+        return report_of_steps(plan, True)
     if not target.capabilities.writable:
         raise ReadOnlyError(k.join(at, documents.ZARR_JSON), target)
     if remove_v2 and not source.capabilities.erasable:
@@ -142,79 +148,34 @@ def migrate_2to3(
     if dest is not None:
         _copy_chunks(source, target, at, plan, overwrite, resume)
     removed = _removable(source, plan) if remove_v2 else []
-    writes = {step.key: step.data for step in plan.writing()} | _declarations(plan, removed)
+    writes = {
+        step.key: step.data for step in by_depth(step for step in plan if step.action == "migrated")
+    } | _declarations(plan, removed)
     later = _repetitions(target, plan, writes, removed)
     writes.update((key, later.pop(key)) for key in list(later) if key in writes)
-    _apply(target, writes, removed, later)
-    return plan.report(False)
+    exchange(target, writes, removed, later)
+    return report_of_steps(plan, False)
 
 
 # Plan ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Step:
-    """What becomes of one node."""
-
-    node: Node
-    document: dict[str, Any] | None
-    notes: list[str]
-    attrs: dict[str, Any] | None = None
-    action: str = "migrated"
-    raw: bytes | None = None
-
-    @property
-    def key(self) -> str:
-        return k.join(self.node.path, documents.ZARR_JSON)
-
-    @property
-    def data(self) -> bytes:
-        return documents.dumps(self.document) if self.raw is None else self.raw
-
-
-@dataclass
-class _Plan:
-    steps: list[_Step] = field(default_factory=list)
-
-    def writing(self) -> list[_Step]:
-        """The steps that write: arrays before groups, the deepest groups first, the root last."""
-        writing = [step for step in self.steps if step.action == "migrated"]
-        return sorted(writing, key=lambda step: (step.node.kind == "group", -len(k.segments(step.node.path))))
-
-    def report(self, dry_run: bool) -> MigrationReport:
-        return MigrationReport(
-            2,
-            3,
-            dry_run,
-            tuple(
-                MigratedNode(
-                    step.node.path,
-                    step.node.kind,
-                    "planned" if dry_run and step.action == "migrated" else step.action,
-                    tuple(step.notes),
-                    () if step.action == "impossible" else (step.key,),
-                )
-                for step in self.steps
-            ),
-        )
-
-
-def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: bool) -> _Plan:
-    def planned(node: Node) -> _Step:
+def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: bool) -> list[Step]:
+    def planned(node: Node) -> Step:
         if node.version == 2:
             return _step(store, node, in_place)
-        return _Step(node, dict(node.document), [], raw=store[node.key])
+        return Step(node, dict(node.document), [], raw=store[node.key])
 
-    plan = _Plan(list(overlap(store, planned, _judged(walk(store, path)))))
-    if not plan.steps:
+    steps = list(overlap(store, planned, _judged(walk(store, path))))
+    if not steps:
         raise absent(store, path, "array or group")
-    existing = values_of_keys(target, [step.key for step in plan.steps])
+    existing = values_of_keys(target, [step.key for step in steps])
     # Groups after what is below them, since what they repeat may change.
-    for step in sorted(plan.steps, key=lambda step: -len(k.segments(step.node.path))):
+    for step in sorted(steps, key=lambda step: -len(k.segments(step.node.path))):
         if step.document is not None:
             _compare(step, existing[step.key], overwrite)
-    _consolidate(store, plan, existing)
-    return plan
+    _consolidate(store, steps, existing)
+    return steps
 
 
 def _judged(nodes: Iterable[Node]) -> Iterator[Node]:
@@ -226,11 +187,12 @@ def _judged(nodes: Iterable[Node]) -> Iterator[Node]:
         yield node
 
 
-def _step(store: Store, node: Node, in_place: bool) -> _Step:
-    attrs_data = store.get(node.attrs_key)
-    attrs = None if attrs_data is None else v2.decode_attrs(attrs_data, node.attrs_key)
+def _step(store: Store, node: Node, in_place: bool) -> Step:
+    attrs = attrs_of(store, node)
+    hint = ""
     if node.kind == "array":
         meta = v2.check_array(node.document, node.key)
+        hint = way_out(meta)
         separator = _visible_separator(store, node, meta, in_place)
         translation = v3.array_v2_to_v3(meta, attrs, separator=separator)
         if meta.dimension_separator is None and separator == "/":
@@ -239,8 +201,9 @@ def _step(store: Store, node: Node, in_place: bool) -> _Step:
         v2.check_group(node.document, node.key)
         translation = v3.group_v2_to_v3(attrs)
     if translation.document is None:
-        return _Step(node, None, [*translation.problems, *translation.notes], attrs, "impossible")
-    return _Step(node, translation.document, list(translation.notes), attrs)
+        notes = [*translation.problems, *translation.notes, *([hint] if hint else [])]
+        return Step(node, None, notes, attrs, "impossible")
+    return Step(node, translation.document, list(translation.notes), attrs)
 
 
 def _visible_separator(store: Store, node: Node, meta: v2.ArrayMeta, in_place: bool) -> str:
@@ -259,7 +222,7 @@ def _visible_separator(store: Store, node: Node, meta: v2.ArrayMeta, in_place: b
     return rule(store, node.path, meta).separator
 
 
-def _compare(step: _Step, there: bytes | None, overwrite: bool) -> None:
+def _compare(step: Step, there: bytes | None, overwrite: bool) -> None:
     """Look at the document that stands where the step would write."""
     if there is None or step.document is None:
         return
@@ -281,7 +244,7 @@ def _compare(step: _Step, there: bytes | None, overwrite: bool) -> None:
         )
 
 
-def _says_the_same(step: _Step, document: Mapping[str, Any]) -> bool:
+def _says_the_same(step: Step, document: Mapping[str, Any]) -> bool:
     assert step.document is not None
     if document.get("zarr_format") != 3 or document.get("node_type") != step.document.get("node_type"):
         return False
@@ -299,38 +262,32 @@ def _says_the_same(step: _Step, document: Mapping[str, Any]) -> bool:
         return False
 
 
-def _consolidate(store: Store, plan: _Plan, existing: Mapping[str, bytes | None]) -> None:
+def _consolidate(store: Store, plan: list[Step], existing: Mapping[str, bytes | None]) -> None:
     """Give the groups that have a ``.zmetadata``, or repeat others already, an inline repetition of what is planned."""
-    for step in plan.steps:
+    for step in plan:
         if step.node.kind != "group" or step.document is None or step.document.get("node_type") != "group":
             continue
         had_inline = step.document.get("consolidated_metadata") is not None
         if not had_inline and k.join(step.node.path, documents.ZMETADATA) not in store:
             continue
-        nodes = {
-            k.replace_root(other.node.path, step.node.path, ""): other.document
-            for other in plan.steps
-            if other.document is not None and k.is_below(other.node.path, step.node.path)
-        }
         if had_inline:
             repeated = consolidated.parse_inline(step.document, step.key) or {}
-            if not consolidated.compare_inline(repeated, nodes):
+            if not consolidated.compare_inline(repeated, repetition(step, plan)):
                 continue
-        step.document = {**step.document, "consolidated_metadata": consolidated.build_inline(nodes)}
-        step.raw = None
+        consolidate(step, plan)
         if existing[step.key] != step.data:
             step.action = "migrated"
             step.notes.append("its consolidated metadata was made anew from the documents, inline")
 
 
-def _removable(store: Store, plan: _Plan) -> list[str]:
+def _removable(store: Store, plan: list[Step]) -> list[str]:
     """Return the version 2 documents that nobody needs any more, in the order in which they are deleted.
 
     Consolidated metadata first, then from the root downwards: however far it comes, no reader of version 2 finds a
     hierarchy of which a part is missing.
     """
-    needed = {above for step in plan.steps if step.action == "impossible" for above in k.parents(step.node.path)}
-    steps = [step for step in plan.steps if step.action != "impossible" and step.node.path not in needed]
+    needed = {above for step in plan if step.action == "impossible" for above in k.parents(step.node.path)}
+    steps = [step for step in plan if step.action != "impossible" and step.node.path not in needed]
     known = {step.node.key for step in steps if step.node.version == 2}
     known |= {step.node.attrs_key for step in steps if step.attrs is not None}
     names = (k.join(step.node.path, name) for step in steps for name in _V2_DOCUMENTS)
@@ -345,17 +302,17 @@ def _removable(store: Store, plan: _Plan) -> list[str]:
                 step.notes.append(f"{key} stays: zarr.json has other attributes")
                 continue
             removable.append(key)
-    return sorted(removable, key=_removal_order)
+    return sorted(removable, key=removal_order)
 
 
-def _declarations(plan: _Plan, removed: list[str]) -> dict[str, bytes]:
+def _declarations(plan: list[Step], removed: list[str]) -> dict[str, bytes]:
     """Return the version 2 documents that must say how their chunks are spelled before they are deleted.
 
     A NestedDirectoryStore shows nested chunks of a document that does not say so as flat, and gives them flat files,
     which version 3 would not look for, when that document goes.
     """
     written = {}
-    for step in plan.steps:
+    for step in plan:
         encoding = (step.document or {}).get("chunk_key_encoding", {})
         nested = isinstance(encoding, Mapping) and encoding.get("configuration", {}).get("separator") == "/"
         if nested and step.node.key in removed and step.node.document.get("dimension_separator") is None:
@@ -363,7 +320,7 @@ def _declarations(plan: _Plan, removed: list[str]) -> dict[str, bytes]:
     return written
 
 
-def _is_repeated_in(store: Store, zattrs: str, step: _Step) -> bool:
+def _is_repeated_in(store: Store, zattrs: str, step: Step) -> bool:
     """Tell whether the attributes that an interrupted removal left stand in the version 3 document too."""
     try:
         attrs = v2.decode_attrs(store[zattrs], zattrs)
@@ -372,69 +329,24 @@ def _is_repeated_in(store: Store, zattrs: str, step: _Step) -> bool:
     return not agreement.attribute_differences(attrs, step.document or {})
 
 
-def _repetitions(target: Store, plan: _Plan, writes: Mapping[str, bytes], removed: Iterable[str]) -> dict[str, bytes]:
+def _repetitions(
+    target: Store, plan: list[Step], writes: Mapping[str, bytes], removed: Iterable[str]
+) -> dict[str, bytes]:
     """Return the consolidated documents that stay and have to follow: those above the path, and ``.zmetadata``."""
     changes: dict[str, bytes | None] = {**writes, **dict.fromkeys(removed)}
     updates = consolidated_updates(target, changes)
-    own = {step.key for step in plan.steps}
+    own = {step.key for step in plan}
     return {key: data for key, data in updates.items() if key not in own}
 
 
 # Do -----------------------------------------------------------------------------------------------------------------
 
 
-def _apply(store: Store, writes: Mapping[str, bytes], removed: list[str], later: Mapping[str, bytes]) -> None:
-    """Write, then delete; if either fails, put everything back as it was."""
-    before = values_of_keys(store, [*writes, *removed, *later])
-    touched: list[str] = []
-    try:
-        # Arrays together, then each level of groups; before the deletions the repetitions: one that names what is
-        # deleted would be stale after a crash.
-        for part in (*_levels(writes), *_levels(later)):
-            touched += part
-            store.setitems({key: (writes if key in writes else later)[key] for key in part})
-        store.flush()
-        for part in _levels(removed):
-            touched += part
-            store.delitems(part)
-        store.flush()
-    except BaseException as exc:
-        left = _put_back(store, touched, before)
-        if left:
-            exc.add_note(f"not put back as they were: {', '.join(left)}; version 2 reads all the same")
-        raise
-
-
-def _levels(keys: Iterable[str]) -> list[list[str]]:
-    """Return keys in runs that may be written, or deleted, together and in any order."""
-    return [list(run) for _, run in groupby(keys, key=_removal_order)]
-
-
-def _removal_order(key: str) -> tuple[bool, int, bool]:
-    """Consolidated metadata first, then the highest nodes; attributes after the node that makes a reader look."""
-    name = k.name(key)
-    return name != documents.ZMETADATA, len(k.segments(key)), name == documents.ZATTRS
-
-
-def _put_back(store: Store, touched: Iterable[str], before: Mapping[str, bytes | None]) -> list[str]:
-    left = []
-    for key in reversed(list(touched)):
-        data = before[key]
-        try:
-            if data is None:
-                store.delitems([key])
-            else:
-                store[key] = data
-        except Exception:
-            left.append(key)
-    return left
-
-
 def _copy_chunks(
-    source: Store, dest: Store, path: str, plan: _Plan, overwrite: bool, resume: str | os.PathLike[str] | None
+    source: Store, dest: Store, path: str, plan: list[Step], overwrite: bool, resume: str | os.PathLike[str] | None
 ) -> None:
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
-    impossible = [step.node.path for step in plan.steps if step.action == "impossible"]
+    impossible = [step.node.path for step in plan if step.action == "impossible"]
     excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
     if_exists: IfExists = "replace" if overwrite else "skip"
     # A journal knows what is its own. Without one, what is there already has to be equal.

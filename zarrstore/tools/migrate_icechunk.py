@@ -16,6 +16,7 @@ from zarrstore.targets import Target, opens
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.objects import Objects, reencoded, with_notes
 from zarrstore.tools.plan import IfExists
 from zarrstore.tools.shard import Shards, migrate_to_shards
 
@@ -31,6 +32,7 @@ def migrate_to_icechunk(
     message: str = "migrated by zarrstore",
     metadata: Mapping[str, Any] | None = None,
     shards: Shards | None = None,
+    objects: Objects | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> tuple[MigrationReport, str | None]:
@@ -50,6 +52,8 @@ def migrate_to_icechunk(
         Further members of the commit.
     shards : 'auto', int (bytes) or tuple of int (items), optional
         Pack the chunks of version 2 into shards, as `migrate_to_shards` does.
+    objects : {'reencode', 'unpickle'}, optional
+        Encode objects that version 3 cannot say anew, as `migrate_2to3` does.
     overwrite : bool, default False
         Replace what is there under the same keys.
     dry_run : bool, default False
@@ -97,6 +101,9 @@ def migrate_to_icechunk(
     if versions not in ({2}, {3}):
         found = " and ".join(map(str, sorted(version for version in versions if version)))
         raise MetadataError(at, "zarr_format", f"is {found}: one version, 2 or 3, is wanted; see migrate_1to2")
+    notes: dict[str, list[str]] = {}
+    if objects is not None:
+        source, notes = reencoded(source, at, objects, as_store(dest))
     try:
         if versions == {3}:
             report = _copy_3(source, dest, at, overwrite, dry_run)
@@ -108,6 +115,7 @@ def migrate_to_icechunk(
         if not dry_run:
             dest.discard()
         raise
+    report = with_notes(report, notes)
     if dry_run or not dest.has_changes:
         return report, None
     return report, dest.commit(message, metadata)

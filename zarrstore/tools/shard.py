@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
 from zarrstore.chunknames import is_chunk_name
 from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError
-from zarrstore.metadata import consolidated, documents, sharding, v2, v3
+from zarrstore.metadata import documents, sharding, v2, v3
 from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
@@ -26,8 +26,9 @@ from zarrstore.targets import Target, opens
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.listing import listing_of
-from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.nearby import absent
+from zarrstore.tools.steps import Step, attrs_of, by_depth, consolidate, report_of_steps
 from zarrstore.tools.streams import sort_entries
 
 __all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
@@ -151,22 +152,7 @@ def migrate_to_shards(
             dest.flush()
             if journal is not None:
                 journal.remove()
-    action = "planned" if dry_run else "migrated"
-    return MigrationReport(
-        2,
-        3,
-        dry_run,
-        tuple(
-            MigratedNode(
-                step.node.path,
-                step.node.kind,
-                "impossible" if step.document is None else action,
-                tuple(step.notes),
-                () if step.document is None else (step.key,),
-            )
-            for step in steps
-        ),
-    )
+    return report_of_steps(steps, dry_run)
 
 
 @dataclass(frozen=True)
@@ -204,17 +190,10 @@ def _unplaced(entry: Entry) -> tuple[int, Entry]:
 
 
 @dataclass
-class _Step:
-    """What becomes of one node."""
+class _Step(Step):
+    """What becomes of one node, and of the chunks of an array."""
 
-    node: Node
-    document: dict[str, Any] | None
-    notes: list[str]
     array: _Array | None = None
-
-    @property
-    def key(self) -> str:
-        return k.join(self.node.path, documents.ZARR_JSON)
 
 
 # Plan ---------------------------------------------------------------------------------------------------------------
@@ -224,9 +203,8 @@ def _step(source: Store, node: Node, wanted: Shards) -> _Step:
     if node.error is not None:
         raise node.error
     if node.version != 2:
-        return _Step(node, None, [f"is version {node.version}: only version 2 is packed into shards"])
-    data = source.get(node.attrs_key)
-    attrs = None if data is None else v2.decode_attrs(data, node.attrs_key)
+        return _impossible(node, f"is version {node.version}: only version 2 is packed into shards")
+    attrs = attrs_of(source, node)
     if node.kind == "group":
         v2.check_group(node.document, node.key)
         found = v3.group_v2_to_v3(attrs)
@@ -234,7 +212,7 @@ def _step(source: Store, node: Node, wanted: Shards) -> _Step:
     meta = v2.check_array(node.document, node.key)
     found = v3.array_v2_to_v3(meta, attrs, chunk_keys="default", separator="/")
     if found.document is None:
-        return _Step(node, None, [*found.problems, *found.notes])
+        return _impossible(node, *found.problems, *found.notes)
     separators = spellings_of(source, node.path, meta).separators
     if len(separators) > 1:
         raise MetadataError(
@@ -243,7 +221,7 @@ def _step(source: Store, node: Node, wanted: Shards) -> _Step:
     source_keys = ChunkKeys("v2", next(iter(separators), meta.separator), len(meta.shape))
     if not meta.shape:  # one value, and no axis along which to pack
         array = _Array(node.path, sharding.Sharding((), (), ()), source_keys, ChunkKeys("default", "/", 0))
-        return _Step(node, sharding.sharded_document(found.document, ()), list(found.notes), array)
+        return _Step(node, sharding.sharded_document(found.document, ()), list(found.notes), array=array)
     shape = _shard_shape(source, node.path, meta, wanted)
     array = _Array(
         node.path,
@@ -253,7 +231,11 @@ def _step(source: Store, node: Node, wanted: Shards) -> _Step:
     )
     document = sharding.sharded_document(found.document, shape, node.key)
     note = f"{array.layout.n_chunks:,} chunks to a shard of {'x'.join(map(str, shape))}"
-    return _Step(node, document, [*found.notes, note], array)
+    return _Step(node, document, [*found.notes, note], array=array)
+
+
+def _impossible(node: Node, *notes: str) -> _Step:
+    return _Step(node, None, list(notes), action="impossible")
 
 
 def _shard_shape(source: Store, path: str, meta: v2.ArrayMeta, wanted: Shards) -> tuple[int, ...]:
@@ -280,12 +262,7 @@ def _consolidate(source: Store, steps: list[_Step]) -> None:
     for step in steps:
         if step.node.kind == "group" and step.document is not None:
             if k.join(step.node.path, documents.ZMETADATA) in source:
-                below: Mapping[str, Mapping[str, Any]] = {
-                    k.replace_root(other.node.path, step.node.path, ""): other.document
-                    for other in steps
-                    if other.document is not None and k.is_below(other.node.path, step.node.path)
-                }
-                step.document["consolidated_metadata"] = consolidated.build_inline(below)
+                consolidate(step, steps)
 
 
 def _check_destination(dest: Store, steps: list[_Step], may_be_there: bool) -> None:
@@ -312,7 +289,7 @@ def _make_room(dest: Store, steps: list[_Step]) -> None:
 
 
 def _write_documents(dest: Store, steps: list[_Step]) -> None:
-    for step in sorted(steps, key=lambda step: (step.node.kind != "array", -len(k.segments(step.node.path)))):
+    for step in by_depth(steps):
         if step.document is not None:
             dest[step.key] = documents.dumps(step.document)
 

@@ -1,0 +1,78 @@
+"""Documents written and others deleted, in an order that shows a whole hierarchy at every moment; or all put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.metadata import documents
+from zarrstore.tools.overlap import values_of_keys
+
+__all__ = ["exchange", "removal_order"]
+
+
+def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], later: Mapping[str, bytes]) -> None:
+    """Write, then delete; if either fails, put everything back as it was.
+
+    Parameters
+    ----------
+    store : Store
+        Where the documents are.
+    writes, later : mapping of str to bytes
+        Documents, and those that repeat them, which are written after.
+    removed : list of str
+        Keys, deleted last.
+
+    Raises
+    ------
+    Exception
+        What the store raised, with a note that names what could not be put back.
+    """
+    before = values_of_keys(store, [*writes, *removed, *later])
+    touched: list[str] = []
+    try:
+        # Arrays together, then each level of groups; before the deletions the repetitions: one that names what is
+        # deleted would be stale after a crash.
+        for part in (*_levels(writes), *_levels(later)):
+            touched += part
+            store.setitems({key: (writes if key in writes else later)[key] for key in part})
+        store.flush()
+        for part in _levels(removed):
+            touched += part
+            store.delitems(part)
+        store.flush()
+    except BaseException as exc:
+        left = _put_back(store, touched, before)
+        if left:
+            exc.add_note(f"not put back as they were: {', '.join(left)}; version 2 reads all the same")
+        raise
+
+
+def _levels(keys: Iterable[str]) -> list[list[str]]:
+    """Return keys in runs that may be written, or deleted, together and in any order."""
+    return [list(run) for _, run in groupby(keys, key=removal_order)]
+
+
+def removal_order(key: str) -> tuple[bool, int, bool]:
+    """Return the place of a key among those that are deleted.
+
+    Consolidated metadata comes first, then the highest nodes; attributes after the node that makes a reader look.
+    """
+    name = k.name(key)
+    return name != documents.ZMETADATA, len(k.segments(key)), name == documents.ZATTRS
+
+
+def _put_back(store: Store, touched: Iterable[str], before: Mapping[str, bytes | None]) -> list[str]:
+    left = []
+    for key in reversed(list(touched)):
+        data = before[key]
+        try:
+            if data is None:
+                store.delitems([key])
+            else:
+                store[key] = data
+        except Exception:
+            left.append(key)
+    return left
