@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from tests.support.servers import files
-from zarrstore.errors import InvalidKeyError
+from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.stores.fsspec import FSStore
 from zarrstore.testing import StoreConformance
 
@@ -127,6 +127,38 @@ def test_what_is_deleted_leaves_no_directory_that_is_listed(
     assert (store.listdir(), os.listdir(served / root)) == (["h"], ["h"])
     store.rename("h", "i")
     assert (list(store), os.listdir(served / root)) == (["i/y"], ["i"])
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_place_far_deeper_than_what_is_there_is_empty_and_the_connection_stays_in_step(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    """fsspec's FTP asks for each place above in turn, in a recursion whose end leaves an answer unread."""
+    store = request.getfixturevalue(server)(uuid.uuid4().hex)
+    store["d/d/x"] = b"1"
+    deep = "/".join("d" * 1900)
+    assert (store.listdir(deep), store.getsize(deep), list(store.keys_below(deep))) == ([], 0, [])
+    store.rmdir(deep)
+    with pytest.raises(KeyError):
+        store.rename(deep, "y")
+    assert dict(store) == {"d/d/x": b"1"}
+
+
+def test_a_failed_listing_is_absence_only_if_the_name_cannot_be_listed_either(arrow: Any, monkeypatch: Any) -> None:
+    """Servers leave names with a leading dot out of a listing, and a connection may break once."""
+    store = arrow(uuid.uuid4().hex)
+    store[".hidden/x/y"] = b"1"
+    fs, ls, failures = store.fs, store.fs.ls, [OSError("broken")]
+
+    def partial(path: str, detail: bool = True, **options: Any) -> Any:
+        if path == store._path(".hidden/x") and failures:
+            raise failures.pop()
+        return [info for info in ls(path, detail=True, **options) if not info["name"].endswith(".hidden")]
+
+    monkeypatch.setattr(fs, "ls", partial)
+    with pytest.raises(StoreReadError):
+        store.listdir(".hidden/x")
+    assert (store.listdir(".hidden/x"), store.listdir(".hidden/z")) == (["y"], [])
 
 
 @pytest.mark.parametrize("server", UNSAFE)

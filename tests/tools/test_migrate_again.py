@@ -187,6 +187,20 @@ def test_messages_name_only_parameters_that_there_are() -> None:
 # Removal -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("configuration", [5, None, [], "/", {"separator": 0}])
+def test_a_document_of_version_3_with_a_wrong_chunk_key_encoding_is_no_error_of_python(configuration: Any) -> None:
+    old: dict[str, bytes] = {}
+    init_array(old, shape=(4,), chunks=(2,))
+    new: dict[str, bytes] = {}
+    migrate_2to3(old, new)
+    document = json.loads(new["zarr.json"])
+    document["chunk_key_encoding"]["configuration"] = configuration
+    store = {"zarr.json": json.dumps(document).encode()}
+    dest: dict[str, bytes] = {}
+    migrate_2to3(dict(store), dest)
+    assert dest == store
+
+
 def test_a_removal_leaves_nothing_of_version_2_behind() -> None:
     for twice in (False, True):
         store = small()

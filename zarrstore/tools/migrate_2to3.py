@@ -313,8 +313,9 @@ def _declarations(plan: list[Step], removed: list[str]) -> dict[str, bytes]:
     """
     written = {}
     for step in plan:
-        encoding = (step.document or {}).get("chunk_key_encoding", {})
-        nested = isinstance(encoding, Mapping) and encoding.get("configuration", {}).get("separator") == "/"
+        encoding = (step.document or {}).get("chunk_key_encoding")
+        configuration = encoding.get("configuration") if isinstance(encoding, Mapping) else None
+        nested = isinstance(configuration, Mapping) and configuration.get("separator") == "/"
         if nested and step.node.key in removed and step.node.document.get("dimension_separator") is None:
             written[step.node.key] = documents.dumps({**step.node.document, "dimension_separator": "/"})
     return written

@@ -87,6 +87,8 @@ class Listing(Reading):
 
     def _listing(self, method: str, path: str, **options: Any) -> Iterable[Any]:
         """Return what the filesystem lists at a path; nothing if nothing is there."""
+        if self._is_deep_and_missing(path):
+            return ()
         for attempt in range(ATTEMPTS):
             try:
                 found: Iterable[Any] = getattr(self.fs, method)(self._path(path), **options)
@@ -104,20 +106,6 @@ class Listing(Reading):
                     return ()
                 raise error  # noqa: B904 - it has its cause
         raise AssertionError
-
-    def _is_missing(self, path: str) -> bool:
-        """Tell whether the listing of a place above shows that there is no directory at a place of the filesystem."""
-        if self._traits.flat or self._traits.remote:
-            return False
-        above = self.fs._parent(path)
-        if above.rstrip("/") == path.rstrip("/"):
-            return False
-        try:
-            infos = self.fs.ls(above, detail=True)
-        except Exception:
-            return self._is_missing(above)
-        found = [info for info in infos if info["name"].strip("/") == path.strip("/")]
-        return all(info["type"] != "directory" for info in found)
 
     def _listdir(self, path: str) -> Iterable[str]:
         self._refuse_unlistable()

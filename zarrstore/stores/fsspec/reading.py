@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any
 
+from zarrstore import keys as k
 from zarrstore.allowance import Found, allowance
 from zarrstore.answers import Answer, md5_of
 from zarrstore.base import Entry
@@ -18,6 +20,10 @@ from zarrstore.stores.fsspec.requests import S3Requests
 from zarrstore.values import as_bytes
 
 __all__ = ["Reading", "described"]
+
+#: For a place that is not there, FTP's `ls` of fsspec calls itself for each place above. A RecursionError in one of the
+#: calls, between a command and its answer, leaves the connection out of step for good.
+_DEEP = 50
 
 
 class Reading(Place):
@@ -42,6 +48,8 @@ class Reading(Place):
 
     def _info(self, key: str) -> dict[str, Any]:
         """Return what the filesystem knows of a value; KeyError if there is no value."""
+        if self._is_deep_and_missing(k.parent(key)):
+            raise KeyError(key)
         try:
             info: dict[str, Any] = self.fs.info(self._path(key))
         except Exception as exc:
@@ -49,6 +57,34 @@ class Reading(Place):
         if info["type"] != "file":
             raise KeyError(key)
         return info
+
+    def _is_deep_and_missing(self, path: str) -> bool:
+        return self._traits.serial and path.count("/") > _DEEP and self._is_missing(self._path(path))
+
+    def _is_missing(self, path: str) -> bool:
+        """Tell whether the listing of a place above shows that there is no directory at a place of the filesystem."""
+        if self._traits.flat or self._traits.remote:
+            return False
+        places = [path]
+        while (above := self.fs._parent(places[-1])).rstrip("/") != places[-1].rstrip("/"):
+            places.append(above)
+        # From the root down: the first place that is not there settles it.
+        return any(self._is_absent(place, above) for above, place in pairwise(reversed(places)))
+
+    def _is_absent(self, path: str, above: str) -> bool:
+        """Tell whether the listing of the place above lacks a directory, and it cannot be listed by its name either."""
+        try:
+            infos = self.fs.ls(above, detail=True)
+        except Exception:
+            return False
+        if any(info["type"] == "directory" and info["name"].strip("/") == path.strip("/") for info in infos):
+            return False
+        try:
+            self.fs.ls(path, detail=True)
+        except Exception:
+            return True
+        # Servers leave names that begin with a dot out of a listing. A file is listed as its own only child.
+        return any(info["name"].strip("/") == path.strip("/") for info in infos)
 
     def _check_presence(self, key: str) -> None:
         """Raise KeyError if there is no value."""
