@@ -46,7 +46,8 @@ def test_no_wrapper_falls_back_to_the_slow_default_of_a_driver_method(cls: type[
 @pytest.mark.parametrize("method", DRIVER)
 def test_a_wrapper_of_two_stores_overrides_every_driver_method(cls: type[Wrapper], method: str) -> None:
     # What Wrapper inherits would reach one of the two only.
-    assert method in vars(cls)
+    own = [base for base in cls.__mro__ if issubclass(base, Wrapper) and base is not Wrapper]
+    assert any(method in vars(base) for base in own)
 
 
 @pytest.mark.parametrize("method", WRITES)

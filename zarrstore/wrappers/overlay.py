@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from zarrstore import keys as k
-from zarrstore.base import Entry, Store
-from zarrstore.batch import AheadItems, LazyItems
-from zarrstore.errors import ConflictError, InvalidKeyError
+from zarrstore.base import Store
+from zarrstore.errors import ConflictError, InvalidKeyError, UnsupportedOperation
 from zarrstore.targets import Target, store_of
+from zarrstore.wrappers._gate import Gate
 from zarrstore.wrappers._marks import BELOW, KEY, MARKS, Marks, decode_mark, encode_mark
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._overlay_reads import FEW, OverlayReads
 
 __all__ = ["MARKS", "OverlayStore", "Pending"]
 
 #: Names of directories in `lower` are remembered for this many directories while values are set there.
 _REMEMBERED = 64
-#: Up to this many names are checked one by one; for more, one listing is cheaper.
-_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Pending:
         return bool(self.set or self.deleted or self.removed_below)
 
 
-class OverlayStore(Wrapper):
+class OverlayStore(OverlayReads):
     """`lower`, never written until `commit`: what is set goes to `upper`, what is deleted is remembered there.
 
     Parameters
@@ -62,8 +60,9 @@ class OverlayStore(Wrapper):
     `upper` is flushed, and the values are removed last; after a crash or a power cut, open the two again and commit
     again. What is read from `upper` is judged as a key: a name that someone else put among the marks changes nothing.
     Over a `lower` that cannot be listed, listings and `rename` are refused. One overlay at a time on one `upper`;
-    `lower` is not to be changed by others meanwhile. Threads: safe, as far as both are. A hierarchical overlay lists
-    each directory of `lower` once that it writes to. Source: this package; Linux' overlayfs for the idea.
+    `lower` is not to be changed by others meanwhile. Threads: safe, as far as both are; `commit`, `rollback` and
+    `rename` wait for the writes that are under way, and what other threads write waits for their end. A hierarchical
+    overlay lists each directory of `lower` once that it writes to. Source: this package; Linux' overlayfs for the idea.
 
     Examples
     --------
@@ -96,6 +95,7 @@ class OverlayStore(Wrapper):
             process_safe=False,  # marks are read once
             blocking=below.blocking or above.blocking,
         )
+        self._gate = Gate()
         self._marks = Marks()
         self._lower_names: dict[str, frozenset[str]] = {}
         self._lower_values: dict[str, bool] = {}
@@ -124,10 +124,6 @@ class OverlayStore(Wrapper):
                 marks.add(*found)
         self._marks = marks
 
-    @staticmethod
-    def _is_mark(path: str) -> bool:
-        return path == MARKS or k.is_below(path, MARKS)
-
     def _hide_keys(self, keys: Sequence[str]) -> None:
         """Mark keys of `lower` as deleted."""
         if keys:
@@ -143,129 +139,6 @@ class OverlayStore(Wrapper):
             return
         self.upper._set(*encode_mark(BELOW, path))
         self._marks.add(BELOW, path)
-
-    # Reads ---------------------------------------------------------------------------------------------------------
-
-    def _holder(self, key: str) -> Store:
-        """Return the store that has the key, if one has."""
-        if self._is_mark(key):
-            raise KeyError(key)
-        if self.upper._contains(key):
-            return self.upper
-        if self._marks.hides(key):
-            raise KeyError(key)
-        return self.inner
-
-    def _get(self, key: str) -> bytes:
-        if self._is_mark(key):
-            raise KeyError(key)
-        try:
-            return self.upper._get(key)
-        except KeyError:
-            if self._marks.hides(key):
-                raise
-        return self.inner._get(key)
-
-    def _contains(self, key: str) -> bool:
-        try:
-            return self._holder(key)._contains(key)
-        except KeyError:
-            return False
-
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        return self._holder(key)._get_range(key, start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        return self._holder(key)._get_ranges(key, spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        return self._holder(key)._get_suffix(key, n)
-
-    def _nbytes(self, key: str) -> int:
-        return self._holder(key)._nbytes(key)
-
-    def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        wanted = [key for key in keys if not self._is_mark(key)]
-        if self.upper.capabilities.concurrent:
-            return AheadItems(self._fetch, wanted)
-        above = {key for key in wanted if self.upper._contains(key)}
-        # Each store is asked only for what it has, so that none fetches ahead what the other gives.
-        upper = self.upper._get_many([key for key in wanted if key in above])
-        lower = self.inner._get_many([key for key in wanted if key not in above and not self._marks.hides(key)])
-        return LazyItems(lambda key: (upper if key in above else lower)[key], wanted)
-
-    def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Return those of `keys` that exist, by one batch of each store."""
-        found = dict(self.upper._get_many(keys).items())
-        lower = [key for key in keys if key not in found and not self._marks.hides(key)]
-        if lower:
-            found.update(self.inner._get_many(lower).items())
-        return found
-
-    def _keys(self, path: str) -> Iterator[str]:
-        above = set()
-        for key in self.upper._keys(path):
-            if not self._is_mark(key):
-                above.add(key)
-                yield key
-        if self._marks.hides_below(path):
-            return
-        for key in self.inner._keys(path):
-            if key not in above and not self._marks.hides(key) and not self._is_mark(key):
-                yield key
-
-    def _details(self, path: str) -> Iterator[Entry]:
-        above = set()
-        for entry in self.upper._details(path):
-            if not self._is_mark(entry.key):
-                above.add(entry.key)
-                yield _told_apart(entry, "upper")
-        if self._marks.hides_below(path):
-            return
-        for entry in self.inner._details(path):
-            if entry.key not in above and not self._marks.hides(entry.key) and not self._is_mark(entry.key):
-                yield _told_apart(entry, "lower")
-
-    def _entry(self, key: str) -> Entry:
-        holder = self._holder(key)
-        return _told_apart(holder._entry(key), "upper" if holder is self.upper else "lower")
-
-    def _count(self) -> int:
-        return sum(1 for _ in self._keys(""))
-
-    def _listdir(self, path: str) -> Iterable[str]:
-        if self._is_mark(path):
-            return set()
-        names = set(self.upper._listdir(path)) | self._visible(path)
-        return names if path else names - {MARKS}
-
-    def _visible(self, path: str) -> set[str]:
-        """Return the names that `lower` shows through at `path`."""
-        if self._marks.hides_below(path):
-            return set()
-        names = set(self.inner._listdir(path))
-        doubtful = {name for name in names if self._marks.may_hide(k.join(path, name))}
-        if not doubtful:
-            return names
-        sure = names - doubtful
-        if len(doubtful) > _FEW:
-            keys = (key for key in self.inner._keys(path) if not self._marks.hides(key))
-            return sure | (doubtful & k.children(keys, path))
-        return sure | {name for name in doubtful if self._shows(k.join(path, name))}
-
-    def _shows(self, path: str) -> bool:
-        """Tell whether anything of `lower` at or below `path` is left."""
-        if not self._marks.hides(path) and self.inner._contains(path):
-            return True
-        return not self._marks.hides_below(path) and any(not self._marks.hides(key) for key in self.inner._keys(path))
-
-    def _getsize(self, path: str) -> int:
-        if self._is_mark(path):
-            return 0
-        if not any(True for _ in self.upper._listdir(path)) and not (path and self.upper._contains(path)):
-            if not self._marks.may_hide(path):
-                return self.inner._getsize(path)  # nothing of this was changed
-        return Store._getsize(self, path)
 
     # Writes --------------------------------------------------------------------------------------------------------
 
@@ -311,8 +184,11 @@ class OverlayStore(Wrapper):
         return k.name(path) in names
 
     def _set(self, key: str, value: bytes) -> None:
-        self._admit(key)
-        self.upper._set(key, value)
+        def act() -> None:
+            self._admit(key)
+            self.upper._set(key, value)
+
+        self._gate.shared(act)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         def admitted() -> Iterator[tuple[str, bytes]]:
@@ -320,9 +196,12 @@ class OverlayStore(Wrapper):
                 self._admit(key)
                 yield key, value
 
-        self.upper._set_many(admitted())
+        self._gate.shared(lambda: self.upper._set_many(admitted()))
 
     def _delete(self, key: str) -> None:
+        self._gate.shared(lambda: self._hide(key))
+
+    def _hide(self, key: str) -> None:
         below = not self._is_mark(key) and not self._marks.hides(key) and self.inner._contains(key)
         if not below and (self._is_mark(key) or not self.upper._contains(key)):
             raise KeyError(key)
@@ -334,9 +213,12 @@ class OverlayStore(Wrapper):
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         wanted = [key for key in keys if not self._is_mark(key)]
+        self._gate.shared(lambda: self._hide_many(wanted))
+
+    def _hide_many(self, wanted: Sequence[str]) -> None:
         hidden = [key for key in wanted if not self._marks.hides(key)]
         # For many keys, one listing of each directory shows which exist.
-        is_there = self._may_stand if len(hidden) > _FEW and self.inner.capabilities.listable else self.inner._contains
+        is_there = self._may_stand if len(hidden) > FEW and self.inner.capabilities.listable else self.inner._contains
         self._hide_keys([key for key in hidden if is_there(key)])
         self.upper._delete_many(wanted)
 
@@ -345,10 +227,18 @@ class OverlayStore(Wrapper):
             return self._clear()
         if self._is_mark(path):
             return
-        self._hide_below(path)
-        self.upper._rmdir(path)
+
+        def act() -> None:
+            self._hide_below(path)
+            self.upper._rmdir(path)
+
+        self._gate.shared(act)
 
     def _rename(self, source: str, destination: str) -> None:
+        # Alone: what another thread set below the source after it was copied would go with it.
+        self._alone("rename", lambda: self._move(source, destination))
+
+    def _move(self, source: str, destination: str) -> None:
         self._admit(destination)
         moving = list(self._keys(source))
         value = self._contains(source)
@@ -361,8 +251,11 @@ class OverlayStore(Wrapper):
             self._delete(source)
 
     def _clear(self) -> None:
-        self._hide_below("")
-        self._clear_upper()
+        def act() -> None:
+            self._hide_below("")
+            self._clear_upper()
+
+        self._gate.shared(act)
 
     def _clear_upper(self) -> None:
         """Remove the values of `upper`, not the marks."""
@@ -398,12 +291,25 @@ class OverlayStore(Wrapper):
         ------
         ReadOnlyError
             `lower` cannot be written. Nothing was changed.
+        UnsupportedOperation
+            This thread is within a write (its iterator commits). Nothing was changed.
 
         Notes
         -----
         Safe to repeat after a failure or a crash: what is seen here stays the same at every step. A reader of `lower`
-        itself may see some of the changes before others.
+        itself may see some of the changes before others. What other threads write meanwhile waits for the end of the
+        commit, and is not part of it.
         """
+        self._alone("commit", self._commit)
+
+    def _alone(self, verb: str, act: Callable[[], None]) -> None:
+        if self._gate.is_inside():
+            raise UnsupportedOperation(
+                f"{verb} within a write of the same thread", self, "do it when the write has returned"
+            )
+        self._gate.alone(act)
+
+    def _commit(self) -> None:
         pending = self.pending()
         if not pending:
             return
@@ -432,16 +338,15 @@ class OverlayStore(Wrapper):
 
     def rollback(self) -> None:
         """Forget all changes: `lower` is seen as it is. To be repeated if it fails half-way."""
-        self._clear_upper()
-        self._forget_marks()
+
+        def act() -> None:
+            self._clear_upper()
+            self._forget_marks()
+
+        self._alone("roll back", act)
 
     def _forget_marks(self) -> None:
         self.upper._rmdir(MARKS)
         self._read_marks()
         self._lower_names.clear()
         self._lower_values.clear()
-
-
-def _told_apart(entry: Entry, side: str) -> Entry:
-    """Return an entry whose identity is that of no value of the other store."""
-    return entry._replace(identity=f"{side} {entry.identity}") if entry.identity else entry
