@@ -63,18 +63,18 @@ def test_what_was_not_asked_for_is_not_there() -> None:
     assert len(items) == 1
 
 
-def test_the_first_batch_has_four_keys_and_each_next_one_four_times_as_many() -> None:
+def test_the_first_batch_has_two_keys_and_each_next_one_eight_times_as_many() -> None:
     source = Source(DATA)
     keys = [f"k{n}" for n in range(100)]
     items = AheadItems(source.fetch, keys)
     assert {key: items[key] for key in keys} == {key: DATA[key] for key in keys}
-    assert source.batches == [4, 16, 64, 16]
+    assert source.batches == [2, 16, 82]
 
 
 def test_a_directory_whose_sizes_are_known_is_one_batch() -> None:
     source, sizes = Source(DATA), Sizes()
     keys = [f"k{n}" for n in range(100)]
-    for expected in ([4, 16, 64, 16], [100]):
+    for expected in ([2, 16, 82], [100]):
         source.batches.clear()
         assert dict(AheadItems(source.fetch, keys, sizes=sizes)) == {key: DATA[key] for key in keys}
         assert source.batches == expected

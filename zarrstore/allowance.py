@@ -10,12 +10,30 @@ from typing import NamedTuple
 
 from zarrstore import keys as k
 
-__all__ = ["BUDGET", "MAX_BATCH", "Allowance", "Found", "Gate", "Sizes", "allowance", "allowed", "read_overlapped"]
+__all__ = [
+    "BUDGET",
+    "FIRST_BATCH",
+    "GROWTH",
+    "MAX_BATCH",
+    "MEMORY",
+    "Allowance",
+    "Found",
+    "Gate",
+    "Sizes",
+    "allowance",
+    "allowed",
+    "check_memory",
+    "read_overlapped",
+]
 
 #: What a batch that fetches ahead may hold, in bytes.
 BUDGET = 64 << 20
-#: Keys in the first batch of which no size is known; each next one has at most four times as many.
-FIRST_BATCH = 4
+#: What the values of a verb that are under way may take together, in bytes, if its caller does not say.
+MEMORY = 128 << 20
+#: Keys in the first batch of which no size is known: two of 64 MiB and their store stay below 256 MiB.
+FIRST_BATCH = 2
+#: How many times as many keys as the last batch the next one has at most: 100 keys are 2, 16 and 82.
+GROWTH = 8
 #: Largest number of keys in a batch.
 MAX_BATCH = 4096
 #: Directories whose sizes are remembered.
@@ -35,6 +53,19 @@ class Allowance(NamedTuple):
 
     nbytes: int = BUDGET
     first: int = FIRST_BATCH
+
+
+def check_memory(memory: int) -> None:
+    """Raise ValueError if a budget of bytes allows nothing.
+
+    Examples
+    --------
+    >>> check_memory(0)
+    Traceback (most recent call last):
+    ValueError: memory is 0; at least one byte is needed
+    """
+    if memory < 1:
+        raise ValueError(f"memory is {memory}; at least one byte is needed")
 
 
 _ALLOWANCE: ContextVar[Allowance] = ContextVar("allowance", default=Allowance())  # noqa: B039 - it is immutable
@@ -59,7 +90,7 @@ def allowed(nbytes: int = BUDGET, first: int = MAX_BATCH) -> Iterator[None]:
     Notes
     -----
     Holds for this thread (or task) only. A verb that knows sizes from a listing asks for each batch at once; without
-    this, the first request would be for 4 keys.
+    this, the first request would be for 2 keys.
 
     Examples
     --------

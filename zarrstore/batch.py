@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 
-from zarrstore.allowance import BUDGET, MAX_BATCH, Found, Sizes, allowance, allowed
+from zarrstore.allowance import BUDGET, GROWTH, MAX_BATCH, Found, Sizes, allowance, allowed
 
 __all__ = ["AheadItems", "LazyItems", "MappedItems", "batches"]
 
@@ -115,9 +115,9 @@ class AheadItems(_Items):
 
     Notes
     -----
-    A value is handed out once and then forgotten; asking again fetches again. The first batch has 4 keys, and each next
-    one as many as fit into the budget if all are as large as the largest that came, but at most four times as many
-    as the last: 100 keys are 4 batches, and 1 where `sizes` knows their directory.
+    A value is handed out once and then forgotten; asking again fetches again. The first batch has 2 keys, and each next
+    one as many as fit into the budget if all are as large as the largest that came, but at most eight times as many
+    as the last: 100 keys are 3 batches, and 1 where `sizes` knows their directory.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class AheadItems(_Items):
         self._largest = max(self._largest, len(values[name]))
         if self._sizes is not None:
             self._sizes.learn(name, len(values[name]))
-        self._batch = min(MAX_BATCH, 4 * max(n_asked, self._batch))
+        self._batch = min(MAX_BATCH, GROWTH * max(n_asked, self._batch))
 
 
 class MappedItems(_Items):

@@ -217,8 +217,8 @@ def test_a_batch_over_two_stores_that_wait_is_a_batch_of_each():
     found = dict(store.getitems([f"a/{n}" for n in range(100)]))
     assert found == {f"a/{n}": b"old" if n % 2 else b"new" for n in range(100)}
     assert lower.calls["_get"] + lower.calls["_contains"] + upper.calls["_get"] + upper.calls["_contains"] == 0
-    # 4, 16, 64 and the rest, until it is known how large values are; each is asked of both stores at most once.
-    assert max(lower.calls["_get_many"], upper.calls["_get_many"]) <= 4
+    # 2, 16 and the rest, until it is known how large values are; each is asked of both stores at most once.
+    assert max(lower.calls["_get_many"], upper.calls["_get_many"]) <= 3
 
 
 def test_deleting_many_keys_asks_the_store_below_once_for_each_directory():

@@ -12,6 +12,7 @@ from zarrstore.cli.common import (
     confirm,
     echo_err,
     json_option,
+    memory_option,
     opened,
     path_argument,
     print_json,
@@ -52,15 +53,16 @@ def stats(cache: str, as_json: bool) -> None:
 @target_argument("cache")
 @path_argument()
 @click.option("--size", type=click.FloatRange(min=0), help="What CACHE may take, in bytes (2e9 is two gigabytes).")
+@memory_option
 @json_option
 @storage_options
 def warm(
-    target: str, cache: str, path: str, size: float | None, as_json: bool, storage_option: tuple[str, ...]
+    target: str, cache: str, path: str, size: float | None, memory: int, as_json: bool, storage_option: tuple[str, ...]
 ) -> None:
     """Read what is at and below PATH in TARGET into CACHE, until it is full."""
     with opened(target, "r", storage_option) as store, opened(cache, "a") as tier:
         require(store, normalize_path(path))
-        fetched = LRUStoreCache(store, 0, cache=tier, cache_size=size).prefetch(path)
+        fetched = LRUStoreCache(store, 0, cache=tier, cache_size=size).prefetch(path, memory=memory)
     if as_json:
         print_json({"fetched": fetched})
     echo_err(f"fetched {fetched:,} values")

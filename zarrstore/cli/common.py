@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from zarrstore.adapt import as_store
+from zarrstore.allowance import MEMORY
 from zarrstore.base import Store
 from zarrstore.errors import StoreNotFoundError
 from zarrstore.keys import normalize_path
@@ -308,6 +309,19 @@ def transfer_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def memory_option(command: F) -> F:
+    """``--memory``, which a verb gets in bytes."""
+    return click.option(
+        "--memory",
+        type=click.IntRange(min=1),
+        default=MEMORY >> 20,
+        show_default=True,
+        callback=lambda _ctx, _param, mib: mib << 20,
+        metavar="MIB",
+        help="What the values under way may take together.",
+    )(command)
 
 
 # Executors ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from zarrstore.cli.common import (
     echo_questions,
     executor_options,
     json_option,
+    memory_option,
     not_empty,
     opened,
     opened_destination,
@@ -28,7 +29,7 @@ from zarrstore.cli.common import (
     with_executor,
 )
 from zarrstore.keys import normalize_path
-from zarrstore.tools.copy import MEMORY, copy_store
+from zarrstore.tools.copy import copy_store
 from zarrstore.tools.listing import require
 from zarrstore.tools.plan import IfExists
 from zarrstore.tools.throttle import ThrottledStore
@@ -50,7 +51,7 @@ from zarrstore.wrappers.retry import RetryStore
 )
 @click.option("--verify", is_flag=True, help="Read every value back and compare.")
 @transfer_options
-@click.option("--memory", type=click.IntRange(min=1), default=MEMORY >> 20, show_default=True, help="MiB for values.")
+@memory_option
 @questions_option
 @executor_options
 @dry_run_option
@@ -107,7 +108,7 @@ def command(
                 verify=verify,
                 progress=None if quiet else progress("copy"),
                 errors="collect",
-                memory=memory << 20,
+                memory=memory,
                 max_questions=max_questions,
                 delete=delete,
             )

@@ -7,6 +7,7 @@ import click
 from zarrstore.cli.common import (
     echo_questions,
     json_option,
+    memory_option,
     opened,
     path_option,
     print_json,
@@ -23,6 +24,7 @@ from zarrstore.tools.diff import diff
 @target_argument("right")
 @path_option("--left-path", "Compare what is at and below this path.")
 @path_option("--right-path", "With what is at and below this one.")
+@memory_option
 @questions_option
 @json_option
 @storage_options
@@ -33,6 +35,7 @@ def command(
     right: str,
     left_path: str,
     right_path: str,
+    memory: int,
     max_questions: int,
     as_json: bool,
     storage_option: tuple[str, ...],
@@ -41,7 +44,7 @@ def command(
     with opened(left, "r", storage_option) as one, opened(right, "r", storage_option) as other:
         echo_questions(one, left_path, max_questions)
         echo_questions(other, right_path, max_questions)
-        differences = diff(one, other, left_path, right_path, max_questions=max_questions)
+        differences = diff(one, other, left_path, right_path, max_questions=max_questions, memory=memory)
         differ = False
         if as_json:
             found = [{"key": difference.key, "kind": difference.kind} for difference in differences]

@@ -13,6 +13,7 @@ from zarrstore.cli.common import (
     dry_run_option,
     echo_err,
     json_option,
+    memory_option,
     opened,
     opened_destination,
     path_argument,
@@ -64,6 +65,7 @@ from zarrstore.wrappers.v2view import V2View
 @click.option("--overwrite", is_flag=True, help="Replace version 3 documents, and chunks at --dest, that differ.")
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="FILE", help="With --dest, a journal to go on from.")
 @click.option("--remove-v2", is_flag=True, help="Delete the documents of version 2 once those of version 3 stand.")
+@memory_option
 @dry_run_option
 @yes_option
 @json_option
@@ -82,6 +84,7 @@ def command(
     report_file: str | None,
     message: str | None,
     remove_v2: bool,
+    memory: int,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -104,7 +107,7 @@ def command(
         if not place:
             raise click.UsageError("say where the repository is: zarrstore migrate TARGET REPOSITORY --to icechunk")
         report = _to_icechunk(
-            target, place, at, shards, objects, overwrite, message, dry_run, storage_option, report_file
+            target, place, at, shards, objects, overwrite, message, dry_run, storage_option, report_file, memory
         )
         _show(report, as_json)
         ctx.exit(1 if report.counts().get("impossible") else 0)
@@ -149,6 +152,7 @@ def command(
                 resume=None if dry_run else resume,
                 shards=None if shards is None else parse_shards(shards),
                 objects=objects,
+                memory=memory,
             )
         if report_file is not None:
             new = store if target_store is None else target_store
@@ -168,6 +172,7 @@ def _to_icechunk(
     dry_run: bool,
     storage_option: tuple[str, ...],
     report_file: str | None,
+    memory: int,
 ) -> MigrationReport:
     """Migrate into a repository, and print its history."""
     url = place if place.startswith("icechunk") else f"icechunk+{place}" if "://" in place else f"icechunk:{place}"
@@ -183,7 +188,15 @@ def _to_icechunk(
             text = message or f"{target} migrated by zarrstore {zarrstore.__version__}"
             facts = {"source": without_secrets(target), "zarrstore": zarrstore.__version__}
             report, _ = migrate_to_icechunk(
-                store, dest, path, message=text, metadata=facts, shards=packing, objects=objects, overwrite=overwrite
+                store,
+                dest,
+                path,
+                message=text,
+                metadata=facts,
+                shards=packing,
+                objects=objects,
+                overwrite=overwrite,
+                memory=memory,
             )
             if report_file is not None:
                 write_report(report, report_file, store, dest.inner, names=(target, url))  # type: ignore[attr-defined]

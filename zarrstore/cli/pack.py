@@ -9,6 +9,7 @@ from zarrstore.cli.common import (
     echo_err,
     echo_questions,
     json_option,
+    memory_option,
     not_empty,
     opened,
     print_json,
@@ -25,6 +26,7 @@ from zarrstore.tools.pack import pack
 @click.argument("archive", type=click.Path(dir_okay=False), callback=not_empty)
 @click.option("--overwrite", is_flag=True, help="Replace an archive that is there.")
 @click.option("--verify", is_flag=True, help="Read every entry back and compare.")
+@memory_option
 @questions_option
 @dry_run_option
 @json_option
@@ -34,6 +36,7 @@ def command(
     archive: str,
     overwrite: bool,
     verify: bool,
+    memory: int,
     max_questions: int,
     dry_run: bool,
     as_json: bool,
@@ -49,6 +52,7 @@ def command(
             verify=verify,
             dry_run=dry_run,
             max_questions=max_questions,
+            memory=memory,
             progress=progress("pack"),
         )
     if as_json:

@@ -9,6 +9,7 @@ from zarrstore.cli.common import (
     dry_run_option,
     executor_options,
     json_option,
+    memory_option,
     path_option,
     questions_option,
     selection_options,
@@ -16,7 +17,6 @@ from zarrstore.cli.common import (
     target_argument,
     transfer_options,
 )
-from zarrstore.tools.copy import MEMORY
 
 
 @click.command()
@@ -28,6 +28,7 @@ from zarrstore.tools.copy import MEMORY
 @click.option("--delete", is_flag=True, help="Delete in DEST what SOURCE does not have.")
 @click.option("--verify", is_flag=True, help="Read every value that was written back and compare.")
 @transfer_options
+@memory_option
 @questions_option
 @executor_options
 @dry_run_option
@@ -40,4 +41,4 @@ def command(ctx: click.Context, /, **options: object) -> None:
     Told by sizes and checksums in listings (the ETag of S3, the CRC of a zip); where SOURCE or DEST is remote, by size
     and time, with a note; else by the bytes.
     """
-    ctx.invoke(copy.command, if_exists="differ", resume=None, memory=MEMORY >> 20, **options)
+    ctx.invoke(copy.command, if_exists="differ", resume=None, **options)

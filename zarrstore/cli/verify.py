@@ -11,6 +11,7 @@ from zarrstore.cli.common import (
     echo_questions,
     executor_options,
     json_option,
+    memory_option,
     not_empty,
     opened,
     path_argument,
@@ -41,6 +42,7 @@ from zarrstore.tools.verify import verify
     help="Write SHA-256 sums of all keys.",
 )
 @click.option("--missing", type=click.Choice(["unfilled", "all", "none"]), default="unfilled", show_default=True)
+@memory_option
 @questions_option
 @executor_options
 @json_option
@@ -54,6 +56,7 @@ def command(
     manifest: str | None,
     write_to: str | None,
     missing: Literal["unfilled", "all", "none"],
+    memory: int,
     max_questions: int,
     jobs: int | None,
     dask: str | None,
@@ -75,10 +78,11 @@ def command(
             executor,
             missing=missing,
             max_questions=max_questions,
+            memory=memory,
             progress=progress("verify"),
         )
         if write_to:
-            written = write_manifest(store, write_to, path, max_questions=max_questions)
+            written = write_manifest(store, write_to, path, max_questions=max_questions, memory=memory)
             echo_err(f"wrote {written:,} sums to {write_to}")
     if as_json:
         print_json(report.as_dict())

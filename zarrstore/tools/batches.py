@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from zarrstore.tools.holding import is_document
+
 __all__ = ["Batches"]
 
 #: Largest number of keys in a batch.
@@ -12,6 +14,8 @@ _KEYS = 500
 
 
 class _Sized(Protocol):
+    @property
+    def key(self) -> str: ...
     @property
     def nbytes(self) -> int: ...
 
@@ -30,7 +34,8 @@ class Batches:
         What one batch may hold; one larger value makes a batch of its own.
     unknown_is_large : bool
         Whether a batch holds all its values at once, so that values of unknown size need care: the first such batch
-        has one key, and each next one at most four times as many.
+        has one key, and each next one at most four times as many. Documents are taken to be small, and tell nothing of
+        the chunks that follow them.
     max_keys : int
         Largest number of keys in a batch.
 
@@ -51,12 +56,16 @@ class Batches:
         self._unknown_keys = 1
 
     def learn(self, largest: int) -> None:
-        """Take in the size of the largest value of a batch."""
-        self.largest = max(self.largest, largest)
-        self._unknown_keys = min(self._max_keys, self._unknown_keys * 4)
+        """Take in the size of the largest chunk of a batch; -1 if it had none, which tells nothing."""
+        if largest >= 0:
+            self.largest = max(self.largest, largest)
+            self._unknown_keys = min(self._max_keys, self._unknown_keys * 4)
+
+    def _is_unknown(self, entry: _Sized) -> bool:
+        return self.careful and entry.nbytes < 0 and not is_document(entry.key)
 
     def _cost(self, entry: _Sized) -> int:
-        if entry.nbytes >= 0 or not self.careful:
+        if not self._is_unknown(entry):
             return max(0, entry.nbytes)
         return self.largest if self.largest >= 0 else self.memory
 
@@ -72,7 +81,7 @@ class Batches:
                 more = self._cost(entry)
             batch.append(entry)
             cost += more
-            if len(batch) >= (self._unknown_keys if self.careful and entry.nbytes < 0 else self._max_keys):
+            if len(batch) >= (self._unknown_keys if self._is_unknown(entry) else self._max_keys):
                 yield batch, cost
                 batch, cost = [], 0
         if batch:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Entry, Store
 from zarrstore.errors import ReadOnlyError, StoreNotFoundError, UnsupportedOperation, ZarrStoreError
 from zarrstore.targets import Target, opens
@@ -27,10 +28,7 @@ from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
 from zarrstore.tools.subtrees import SubtreeOptions, copy_subtrees
 
-__all__ = ["MEMORY", "CopyError", "CopyResult", "copy_store"]
-
-#: What the values under way may take together, in bytes.
-MEMORY = 128 << 20
+__all__ = ["CopyError", "CopyResult", "copy_store"]
 
 
 class _Counts(NamedTuple):
@@ -234,8 +232,7 @@ def copy_store(
         raise ValueError(f"if_exists is {if_exists!r}; it is 'raise', 'skip', 'replace' or 'differ'")
     if errors not in ("raise", "collect"):
         raise ValueError(f"errors is {errors!r}; it is 'raise' or 'collect'")
-    if memory < 1:
-        raise ValueError(f"memory is {memory}; at least one byte is needed")
+    check_memory(memory)
     src_store, dest_store = as_store(source), as_store(dest)
     documents_first = documents_first or dest_store._documents_first
     if not dest_store.capabilities.writable and not dry_run:

@@ -9,17 +9,16 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import allowed
+from zarrstore.allowance import MEMORY, allowed, check_memory
 from zarrstore.base import Entry, Store
 from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
+from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, require, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
 __all__ = ["Difference", "diff"]
 
-#: What the values that are compared may take together, in bytes.
-_MEMORY = 128 << 20
 _MARKS = {"left": "<", "right": ">", "different": "!"}
 
 
@@ -55,6 +54,7 @@ def diff(
     right_path: object = "",
     *,
     max_questions: int | None = MAX_QUESTIONS,
+    memory: int = MEMORY,
 ) -> Iterator[Difference]:
     """Yield every key that is on one side only, or has other bytes on the other, in the order of the keys.
 
@@ -66,6 +66,8 @@ def diff(
         What is compared: the keys at and below the one with those at and below the other.
     max_questions : int or None
         See `copy_store`.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def diff(
     Notes
     -----
     Cost: one listing of each side; values that both hold are read in batches, unless the listings tell that their sizes
-    differ. A side that cannot be listed is compared by the grid, see `copy_store`. Memory: 128 MiB and one value of
+    differ. A side that cannot be listed is compared by the grid, see `copy_store`. Memory: `memory` and one value of
     each side, at any number of keys. Nothing is yielded for equal stores. Source: this package.
 
     Examples
@@ -83,20 +85,23 @@ def diff(
     >>> [str(found) for found in diff({"a": b"1", "b": b"2"}, {"b": b"3", "c": b"4"})]
     ['< a', '! b', '> c']
     """
-    one = _Side(as_store(left), k.normalize_path(left_path), max_questions)
-    other = _Side(as_store(right), k.normalize_path(right_path), max_questions)
-    careful = one.store.capabilities.concurrent or other.store.capabilities.concurrent
+    check_memory(memory)
     # Of each key two values are held.
-    batches = Batches(_MEMORY // 2, _MEMORY // 2, careful)
+    share = max(1, memory // 2)
+    one = _Side(as_store(left), k.normalize_path(left_path), max_questions, share)
+    other = _Side(as_store(right), k.normalize_path(right_path), max_questions, share)
+    careful = one.store.capabilities.concurrent or other.store.capabilities.concurrent
+    batches = Batches(share, share, careful)
     for batch, _ in batches.cut(_compared(one, other)):
         both = [entry.key for entry in batch if not entry.identity]
         mine, yours = one.values(both), other.values(both)
-        largest = 0
+        largest = -1
         for name, _, kind, *_ in batch:
             if not kind:
                 value, counterpart = mine(name), yours(name)
                 kind = _kind(value, counterpart)
-                largest = max(largest, len(value or b""), len(counterpart or b""))
+                if not is_document(name):
+                    largest = max(largest, len(value or b""), len(counterpart or b""))
                 del value, counterpart
             elif kind != "different" and not (one if kind == "left" else other).is_there(name):
                 kind = ""
@@ -132,8 +137,9 @@ def _name(entry: Entry) -> str:
 class _Side:
     """One of the two stores, with names relative to its path."""
 
-    def __init__(self, store: Store, path: str, max_questions: int | None) -> None:
+    def __init__(self, store: Store, path: str, max_questions: int | None, share: int) -> None:
         self.store = store
+        self.share = share
         self.path = path
         self._at_path = [Entry("")] if require(store, path) else []
         self.listing = listing_of(store, path, details=True, max_questions=max_questions)
@@ -146,7 +152,7 @@ class _Side:
     def values(self, names: Iterable[str]) -> Any:
         """Return a function from name to value, None if it is absent."""
         keys = {name: k.join(self.path, name) for name in names}
-        with allowed(_MEMORY // 2):
+        with allowed(self.share):
             found = self.store._get_many(list(keys.values()))
         return lambda name: value_or_none(found, keys[name])
 

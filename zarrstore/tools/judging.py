@@ -141,13 +141,14 @@ def sort_out(
     batches = Batches(memory // 2, memory // 2, careful)
     for batch, _ in batches.cut(unsure()):
         asked = [questions.pop(entry.key) for entry in batch]
-        largest = 0
+        largest = -1
         with allowed(max(1, memory // 2)):
             mine = _values(source, [one.entry.key for one in asked if one.side != "source"])
             theirs = _values(dest, [one.dest_key for one in asked if one.side != "dest"])
         for one in asked:
             is_same, size = _compared(one, mine, theirs)
-            largest = max(largest, size)
+            if not is_document(one.entry.key):
+                largest = max(largest, size)
             if is_same:
                 equals(one.entry.key)
             else:

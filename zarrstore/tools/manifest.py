@@ -11,11 +11,12 @@ from pathlib import Path
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import allowed
+from zarrstore.allowance import MEMORY, allowed, check_memory
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.targets import Target, opens
 from zarrstore.tools.batches import Batches
+from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, value_or_none
 from zarrstore.tools.streams import merge, sort_entries
 
@@ -30,14 +31,13 @@ __all__ = [
     "write_manifest",
 ]
 
-#: What the values that are read may take together, in bytes.
-_MEMORY = 128 << 20
-
 _LINE = re.compile(r"\\?([0-9a-f]{64}) [ *](.+)")
 
 
 @opens(store="r")
-def manifest_of(store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS) -> dict[str, str]:
+def manifest_of(
+    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS, memory: int = MEMORY
+) -> dict[str, str]:
     """Return the SHA-256 of every value below a path, by its key relative to that path, in the order of the keys.
 
     Parameters
@@ -49,65 +49,69 @@ def manifest_of(store: Target, path: object = "", *, max_questions: int | None =
     max_questions : int or None, default 1,000,000
         Of a store that cannot be listed: the largest number of chunks that may be asked for by name. None sets no
         limit.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
 
     Notes
     -----
-    Cost: every value is read once, in batches. Memory: 128 MiB and one value, besides the result.
+    Cost: every value is read once, in batches. Memory: `memory` and one value, besides the result.
 
     Examples
     --------
     >>> manifest_of({"a/x": b"", "b": b"1"}, "a")
     {'x': 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'}
     """
-    return dict(digests_of(store, path, max_questions=max_questions))
+    return dict(digests_of(store, path, max_questions=max_questions, memory=memory))
 
 
 def digests_of(
-    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS, memory: int = MEMORY
 ) -> Iterator[tuple[str, str]]:
     """Yield the key of every value below a path, relative to it, with its SHA-256, in the order of the keys.
 
     Notes
     -----
     Parameters as `manifest_of`.
-    Cost: every value is read once, in batches. Memory: 128 MiB and one value, at any number of keys.
+    Cost: every value is read once, in batches. Memory: `memory` and one value, at any number of keys.
 
     Examples
     --------
     >>> [key for key, digest in digests_of({"b": b"1", "a/x": b""})]
     ['a/x', 'b']
     """
-    for key, value in values_of(store, path, max_questions=max_questions):
+    for key, value in values_of(store, path, max_questions=max_questions, memory=memory):
         yield key, hashlib.sha256(value).hexdigest()
 
 
 def values_of(
-    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS
+    store: Target, path: object = "", *, max_questions: int | None = MAX_QUESTIONS, memory: int = MEMORY
 ) -> Iterator[tuple[str, bytes]]:
     """Yield the key of every value below a path, relative to it, with the value, in the order of the keys.
 
     Notes
     -----
     Parameters as `manifest_of`.
-    Cost: every value is read once, in batches. Memory: 128 MiB and one value, at any number of keys.
+    Cost: every value is read once, in batches. Memory: `memory` and one value, at any number of keys.
 
     Examples
     --------
     >>> list(values_of({"b": b"1", "a/x": b""}))
     [('a/x', b''), ('b', b'1')]
     """
+    check_memory(memory)
     adapted = as_store(store)
     at = k.normalize_path(path)
-    batches = Batches(_MEMORY, _MEMORY, adapted.capabilities.concurrent)
+    batches = Batches(memory, memory, adapted.capabilities.concurrent)
     listing = listing_of(adapted, at, details=True, max_questions=max_questions)
     for batch, _ in batches.cut(sort_entries(listing.entries)):
-        with allowed(_MEMORY):
+        with allowed(memory):
             found = adapted._get_many([entry.key for entry in batch])
-        largest = 0
+        largest = -1
         for key, *_ in batch:
             value = value_or_none(found, key)
             if value is not None:
-                largest = max(largest, len(value))
+                if not is_document(key):
+                    largest = max(largest, len(value))
                 yield k.replace_root(key, at, ""), value
                 del value
         batches.learn(largest)
@@ -120,6 +124,7 @@ def write_manifest(
     path: object = "",
     *,
     max_questions: int | None = MAX_QUESTIONS,
+    memory: int = MEMORY,
 ) -> int:
     """Write the SHA-256 of every value to a file that ``sha256sum --check`` reads; return how many there are.
 
@@ -133,6 +138,8 @@ def write_manifest(
         Where to begin.
     max_questions : int or None, default 1,000,000
         As `manifest_of`.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
 
     Examples
     --------
@@ -143,7 +150,7 @@ def write_manifest(
     >>> open(file).read()
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a/x\\n'
     """
-    digests = digests_of(store, path, max_questions=max_questions)
+    digests = digests_of(store, path, max_questions=max_questions, memory=memory)
     return write_lines(file, (_line(key, digest) for key, digest in digests))
 
 
@@ -230,6 +237,7 @@ def compare_manifest(
     path: object = "",
     *,
     max_questions: int | None = MAX_QUESTIONS,
+    memory: int = MEMORY,
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield every key whose digest is not what a manifest says, in the order of the keys.
 
@@ -243,6 +251,8 @@ def compare_manifest(
         Where the keys of the manifest begin.
     max_questions : int or None, default 1,000,000
         As `manifest_of`.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
 
     Yields
     ------
@@ -261,7 +271,7 @@ def compare_manifest(
     """
     pairs = manifest.items() if isinstance(manifest, Mapping) else manifest_lines(manifest)
     wanted = sort_entries(Entry(key, -1, digest) for key, digest in pairs)
-    digests = digests_of(store, path, max_questions=max_questions)
+    digests = digests_of(store, path, max_questions=max_questions, memory=memory)
     for expected, found in merge(wanted, digests, itemgetter(0), itemgetter(0)):
         digest = expected.identity if expected is not None else None
         actual = found[1] if found is not None else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import FIRST_BATCH, MEMORY, allowed, check_memory
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import agreement, consolidated, documents, v2, v3
@@ -45,6 +46,7 @@ def migrate_2to3(
     resume: str | os.PathLike[str] | None = None,
     shards: Shards | None = None,
     objects: Objects | None = None,
+    memory: int = MEMORY,
 ) -> MigrationReport:
     """Write a version 3 document for every version 2 node that version 3 can represent: all of them, or none.
 
@@ -74,6 +76,9 @@ def migrate_2to3(
         strings that each hold the text of a JSON value. 'unpickle' reads pickles too, of plain values and NumPy's
         arrays and numbers only, and runs nothing that they name. The report says what became of each array. By default
         such arrays are 'impossible'.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
+        Shards are held besides, see `migrate_to_shards`.
 
     Returns
     -------
@@ -123,11 +128,14 @@ def migrate_2to3(
         raise ValueError("remove_v2 is for a migration in place: dest gets no documents of version 2")
     if dest is None and resume is not None:
         raise ValueError("resume is for a migration to dest: in place, a second run goes on by itself")
+    check_memory(memory)
     source = as_store(store)
     at = k.normalize_path(path)
     if objects is not None:
         source, notes = reencoded(source, at, objects, None if dest is None else as_store(dest))
-        report = migrate_2to3(source, dest, at, dry_run=dry_run, overwrite=overwrite, resume=resume, shards=shards)
+        report = migrate_2to3(
+            source, dest, at, dry_run=dry_run, overwrite=overwrite, resume=resume, shards=shards, memory=memory
+        )
         return with_notes(report, notes)
     if shards is not None:
         if dest is None:
@@ -146,7 +154,7 @@ def migrate_2to3(
     if remove_v2 and not source.capabilities.erasable:
         raise UnsupportedOperation("remove version 2 documents", source, "leave remove_v2 False, or pass dest")
     if dest is not None:
-        _copy_chunks(source, target, at, plan, overwrite, resume)
+        _copy_chunks(source, target, at, plan, overwrite, resume, memory)
     removed = _removable(source, plan) if remove_v2 else []
     writes = {
         step.key: step.data for step in by_depth(step for step in plan if step.action == "migrated")
@@ -344,7 +352,13 @@ def _repetitions(
 
 
 def _copy_chunks(
-    source: Store, dest: Store, path: str, plan: list[Step], overwrite: bool, resume: str | os.PathLike[str] | None
+    source: Store,
+    dest: Store,
+    path: str,
+    plan: list[Step],
+    overwrite: bool,
+    resume: str | os.PathLike[str] | None,
+    memory: int,
 ) -> None:
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan if step.action == "impossible"]
@@ -352,17 +366,18 @@ def _copy_chunks(
     if_exists: IfExists = "replace" if overwrite else "skip"
     # A journal knows what is its own. Without one, what is there already has to be equal.
     if not overwrite and (resume is None or not os.path.exists(resume)):
-        _check_equal(source, dest, path, excludes)
-    copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, resume=resume)
+        _check_equal(source, dest, path, excludes, memory)
+    copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, resume=resume, memory=memory)
 
 
-def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str]) -> None:
+def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str], memory: int) -> None:
     """Raise if the destination holds another value under the key of a chunk; equal ones are of an earlier run."""
     patterns = [re.compile(pattern) for pattern in excludes]
     common = _common_keys(source, dest, path)
     while keys := list(islice(common, _BATCH)):
         wanted = [key for key in keys if not any(pattern.search(key) for pattern in patterns)]
-        ours, theirs = source.getitems(wanted), dest.getitems(wanted)
+        with allowed(max(1, memory // 2), FIRST_BATCH):
+            ours, theirs = source.getitems(wanted), dest.getitems(wanted)
         for key in wanted:
             if ours[key] != theirs[key]:
                 raise DestinationExistsError(key, key, "it holds another value there; pass overwrite=True")

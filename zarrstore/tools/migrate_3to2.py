@@ -7,6 +7,7 @@ from typing import Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.errors import DestinationExistsError
 from zarrstore.metadata import documents, v3
 from zarrstore.nodes import Node, walk
@@ -29,6 +30,7 @@ def migrate_3to2(
     dimension_separator: Literal[".", "/"] = ".",
     dry_run: bool = False,
     overwrite: bool = False,
+    memory: int = MEMORY,
 ) -> MigrationReport:
     """Write the version 3 hierarchy below a path as version 2, with its chunks as they are.
 
@@ -46,6 +48,8 @@ def migrate_3to2(
         Plan and report, and write nothing.
     overwrite : bool, default False
         Replace what is in `dest`.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
 
     Returns
     -------
@@ -75,6 +79,7 @@ def migrate_3to2(
     >>> sorted(back), back["a/1"]
     (['.zgroup', 'a/.zarray', 'a/0', 'a/1'], b'34')
     """
+    check_memory(memory)
     source, at = UnshardedView(as_store(store)), k.normalize_path(path)
     nodes = [_migrated(node, dry_run) for node in walk(source, at)]
     if not nodes:
@@ -84,7 +89,9 @@ def migrate_3to2(
         view = V2View(source, dimension_separator)
         excludes = [f"^{re.escape(k.prefix(array))}" for array in impossible]
         try:
-            copy_store(view, dest, at, at, excludes=excludes, if_exists="replace" if overwrite else "raise")
+            copy_store(
+                view, dest, at, at, excludes=excludes, if_exists="replace" if overwrite else "raise", memory=memory
+            )
         except DestinationExistsError as exc:
             raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
     return MigrationReport(3, 2, dry_run, tuple(nodes))

@@ -8,6 +8,7 @@ from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError
 from zarrstore.metadata import documents
@@ -35,6 +36,7 @@ def migrate_to_icechunk(
     objects: Objects | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
+    memory: int = MEMORY,
 ) -> tuple[MigrationReport, str | None]:
     """Write the hierarchy at a path into a repository and commit it: all of it, or nothing.
 
@@ -58,6 +60,8 @@ def migrate_to_icechunk(
         Replace what is there under the same keys.
     dry_run : bool, default False
         Plan, write nothing and commit nothing.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
 
     Returns
     -------
@@ -94,6 +98,7 @@ def migrate_to_icechunk(
     >>> report.counts(), dest.history()[0].message, dest["a/0"]
     ({'migrated': 2}, 'first', b'12')
     """
+    check_memory(memory)
     source, at = as_store(store), k.normalize_path(path)
     versions = {node.version for node in walk(source, at)}
     if not versions:
@@ -106,11 +111,11 @@ def migrate_to_icechunk(
         source, notes = reencoded(source, at, objects, as_store(dest))
     try:
         if versions == {3}:
-            report = _copy_3(source, dest, at, overwrite, dry_run)
+            report = _copy_3(source, dest, at, overwrite, dry_run, memory)
         elif shards is not None:
             report = migrate_to_shards(source, dest.inner, at, shards, overwrite=overwrite, dry_run=dry_run)
         else:
-            report = _copy_2(source, dest, at, overwrite, dry_run)
+            report = _copy_2(source, dest, at, overwrite, dry_run, memory)
     except BaseException:
         if not dry_run:
             dest.discard()
@@ -121,28 +126,30 @@ def migrate_to_icechunk(
     return report, dest.commit(message, metadata)
 
 
-def _copy_2(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool) -> MigrationReport:
+def _copy_2(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool, memory: int) -> MigrationReport:
     plan = migrate_2to3(source, {}, path, dry_run=True)
     impossible = [node.path for node in plan if node.action == "impossible"]
     names = f"{re.escape(documents.ZMETADATA)}|{re.escape(documents.ZARR_JSON)}"
     excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
-    _copy(source, dest, path, excludes, overwrite, dry_run)
+    _copy(source, dest, path, excludes, overwrite, dry_run, memory)
     return plan if dry_run else _as_done(plan.nodes, 2)
 
 
-def _copy_3(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool) -> MigrationReport:
+def _copy_3(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool, memory: int) -> MigrationReport:
     nodes = [
         MigratedNode(node.path, node.kind, "planned", (), (k.join(node.path, documents.ZARR_JSON),))
         for node in walk(source, path)
     ]
-    _copy(source, dest.inner, path, [rf"(^|/){re.escape(documents.ZMETADATA)}$"], overwrite, dry_run)
+    _copy(source, dest.inner, path, [rf"(^|/){re.escape(documents.ZMETADATA)}$"], overwrite, dry_run, memory)
     return MigrationReport(3, 3, True, tuple(nodes)) if dry_run else _as_done(nodes, 3)
 
 
-def _copy(source: Store, dest: Store, path: str, excludes: list[str], overwrite: bool, dry_run: bool) -> None:
+def _copy(
+    source: Store, dest: Store, path: str, excludes: list[str], overwrite: bool, dry_run: bool, memory: int
+) -> None:
     if_exists: IfExists = "replace" if overwrite else "raise"
     try:
-        copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, dry_run=dry_run)
+        copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, dry_run=dry_run, memory=memory)
     except DestinationExistsError as exc:
         raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from zarrstore import keys as k
+from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError
 from zarrstore.metadata import documents
@@ -27,6 +28,7 @@ def pack(
     verify: bool = False,
     dry_run: bool = False,
     max_questions: int | None = MAX_QUESTIONS,
+    memory: int = MEMORY,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> CopyResult:
     """Put a whole store into one zip archive, which appears at once and whole, or not at all.
@@ -47,6 +49,8 @@ def pack(
     max_questions : int or None, default 1,000,000
         Of a source that cannot be listed: the largest number of chunks that may be asked for by name. None sets no
         limit.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
     progress : callable or True, optional
         See `copy_store`.
 
@@ -90,6 +94,7 @@ def pack(
     ['.zarray', '.zattrs', '0']
     >>> folder.cleanup()
     """
+    check_memory(memory)
     path = os.fsdecode(archive)
     zip_store: Any = store_class("zip")
     is_ozx = path.lower().endswith(".ozx")
@@ -110,6 +115,7 @@ def pack(
                     progress=progress,
                     documents_first=True,
                     max_questions=max_questions,
+                    memory=memory,
                     if_exists="skip" if is_ozx else "raise",
                 )
             counted = CopyResult(result[0] + first[0], result[1] - first[0], result[2] + first[1])
@@ -155,6 +161,7 @@ def unpack(
     *,
     if_exists: Literal["raise", "skip", "replace"] = "raise",
     verify: bool = False,
+    memory: int = MEMORY,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> CopyResult:
     """Put every entry of an archive into a directory, and nothing beside it.
@@ -169,6 +176,8 @@ def unpack(
         What to do with keys that are there already.
     verify : bool, default False
         Read every file back and compare.
+    memory : int, bytes, default 128 MiB
+        What the values under way in all threads may take together; one value more may be held.
     progress : callable or True, optional
         See `copy_store`.
 
@@ -200,8 +209,9 @@ def unpack(
     b'chunk'
     >>> folder.cleanup()
     """
+    check_memory(memory)
     with _opened(archive) as src_store, store_class("dir")(os.fsdecode(dest)) as dest_store:
-        return copy_store(src_store, dest_store, if_exists=if_exists, verify=verify, progress=progress)
+        return copy_store(src_store, dest_store, if_exists=if_exists, verify=verify, memory=memory, progress=progress)
 
 
 @contextmanager

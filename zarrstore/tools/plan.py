@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from zarrstore import keys as k
+from zarrstore.allowance import MEMORY
 from zarrstore.base import Entry, Store
 from zarrstore.errors import DestinationExistsError, UnsupportedOperation
 from zarrstore.tools.globs import Globs
@@ -170,7 +171,7 @@ def make_plan(
     skipped: Callable[[str], object],
     *,
     delete: bool = False,
-    memory: int = 128 << 20,
+    memory: int = MEMORY,
     judge: Judge | None = None,
 ) -> Plan:
     """Decide what to copy.

@@ -12,6 +12,7 @@ from zarrstore.allowance import BUDGET, allowed
 from zarrstore.base import Store
 from zarrstore.driver import Pair
 from zarrstore.errors import ClosedStoreError, ReadOnlyError, UnsupportedOperation
+from zarrstore.tools.holding import is_document
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["BatchOptions", "BatchResult", "copy_batch"]
@@ -55,7 +56,7 @@ class BatchResult:
     nbytes : int, bytes
         Total size of their values.
     largest : int, bytes
-        Size of the largest value that was read.
+        Size of the largest chunk that was read; -1 if there was none.
     n_absent : int
         Optional keys that are not at the source.
     errors : dict of str to str
@@ -64,7 +65,7 @@ class BatchResult:
 
     done: dict[str, str] = field(default_factory=dict)
     nbytes: int = 0
-    largest: int = 0
+    largest: int = -1
     n_absent: int = 0
     errors: dict[str, str] = field(default_factory=dict)
 
@@ -129,7 +130,7 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
     if options.verify:
         _verify(dest, {pair.key: pair.dest_key for pair in pairs}, result, options.nbytes)
     result.nbytes = sum(sizes[key] for key in result.done)
-    result.largest = max(sizes.values(), default=0)
+    result.largest = max((size for key, size in sizes.items() if not is_document(key)), default=-1)
     return result
 
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import allowed
+from zarrstore.allowance import MEMORY, allowed, check_memory
 from zarrstore.base import Entry, Store
 from zarrstore.metadata import v2
 from zarrstore.metadata.chunk import decode_chunk
@@ -47,7 +47,7 @@ def verify(
     missing: Literal["unfilled", "all", "none"] = "unfilled",
     max_chunk_nbytes: int = 1 << 30,
     max_questions: int | None = MAX_QUESTIONS,
-    memory: int = 128 << 20,
+    memory: int = MEMORY,
     progress: bool | Callable[[Progress], object] | None = None,
 ) -> VerifyReport:
     """Look at every key of a hierarchy and return every problem, not the first.
@@ -76,8 +76,7 @@ def verify(
     max_questions : int, optional
         Of a store that cannot be listed: the largest number of chunks that may be asked for by name.
     memory : int, bytes, default 128 MiB
-        What the values under way may take together in all threads, besides what they decode to; one value more may be
-        held.
+        What the values under way in all threads may take together; one value more may be held.
     progress : callable or True, optional
         Called with a `Progress` as chunks are decoded; True draws a bar (needs rich).
 
@@ -96,9 +95,9 @@ def verify(
     Notes
     -----
     Cost: one listing of all keys, one of each directory of groups, one read of each document, and of each chunk if
-    `decode`. Memory: `memory`, the documents, and the problems, at any number of keys, of which more than 100,000 are
-    kept in a temporary file. Pickled objects are not decoded (a
-    pickle can run any program) and noted. Source: the version 2 specification; what users ask for.
+    `decode`. Memory: `memory`, what the values under way decode to, the documents, and the problems, at any number of
+    keys, of which more than 100,000 are kept in a temporary file. Pickled objects are not decoded (a pickle can run any
+    program) and noted. Source: the version 2 specification; what users ask for.
 
     Examples
     --------
@@ -114,14 +113,13 @@ def verify(
     """
     if missing not in ("unfilled", "all", "none"):
         raise ValueError(f"missing is {missing!r}; it is 'unfilled', 'all' or 'none'")
+    check_memory(memory)
     adapted = as_store(store)
     at = k.normalize_path(path)
     if executor is not None and not isinstance(executor, ThreadPoolExecutor) and adapted.capabilities.process_safe:
         check_workers(executor, adapted, at, None)
     unlisted: list[Problem] = []
     notes: tuple[str, ...] = ()
-    if memory < 1:
-        raise ValueError(f"memory is {memory}; at least one byte is needed")
     if adapted.capabilities.listable:
         entries = _entries(adapted, at, unlisted)
     else:
@@ -149,7 +147,7 @@ def verify(
                 report(Progress(decoded, total, errors=0))
         inspection.finish()
         if manifest is not None:
-            inspection.problems += _manifest_problems(adapted, at, manifest, max_questions)
+            inspection.problems += _manifest_problems(adapted, at, manifest, max_questions, memory)
         there = keys.among({problem.key for problem in inspection.problems})
         inspection.problems.sort(key=lambda problem: (problem.key not in there, problem.key))
         return replace(inspection.report(), n_decoded=decoding.n_decoded)
@@ -330,9 +328,14 @@ def _entries(store: Store, path: str, problems: list[Problem]) -> Iterator[Entry
 
 
 def _manifest_problems(
-    store: Store, path: str, manifest: str | os.PathLike[str] | Mapping[str, str], max_questions: int | None
+    store: Store,
+    path: str,
+    manifest: str | os.PathLike[str] | Mapping[str, str],
+    max_questions: int | None,
+    memory: int,
 ) -> Iterator[Problem]:
-    for name, wanted, found in compare_manifest(store, manifest, path, max_questions=max_questions):
+    found_sums = compare_manifest(store, manifest, path, max_questions=max_questions, memory=memory)
+    for name, wanted, found in found_sums:
         key = k.join(path, name)
         if found is None:
             yield Problem(key, "manifest", "it is in the manifest, and not there")

@@ -33,6 +33,8 @@ __all__ = ["Writer"]
 _LEAST_SPARE, _MOST_SPARE = 1 << 18, 1 << 22
 #: Bytes copied at a time.
 _PIECE = 1 << 20
+#: Records of a directory that are joined and written at a time.
+_RECORDS = 1 << 14
 #: Bytes that a record has in the file and not in memory.
 _SIGNATURE = 4
 #: Values up to so many bytes are joined to their header, and written by the short way.
@@ -376,11 +378,9 @@ class Writer(Archive):
             records, comment = self._records(), self.comment
             if self.limits.ozx:
                 comment = ozx.comment_of(self._root_document())
-            directory = fmt.directory_of(records)
+            end_at = self._write_directory(records, self.stop)
             place = self.stop - self._shift
-            end = fmt.end_records(len(records), len(directory), place, comment, wide=self.limits.ozx)
-            end_at = self.stop + len(directory)
-            self.file.write((directory,), self.stop)
+            end = fmt.end_records(len(records), end_at - self.stop, place, comment, wide=self.limits.ozx)
             # The length is final before the first sync, and what was reserved and is not needed goes back.
             self.file.truncate(end_at + len(end))
             self._sync()
@@ -389,6 +389,14 @@ class Writer(Archive):
             self._unfinished = (end_at + len(end), (), (), True)
         finally:
             self._settle_after_error()
+
+    def _write_directory(self, records: Sequence[bytes], place: int) -> int:
+        """Write records piece by piece, since those of 10**6 entries together take 70 MB; return where they end."""
+        for at in range(0, len(records), _RECORDS):
+            piece = fmt.directory_of(records[at : at + _RECORDS])
+            self.file.write((piece,), place)
+            place += len(piece)
+        return place
 
     def _records(self) -> list[bytes]:
         index = self.directory.index

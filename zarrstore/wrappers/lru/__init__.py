@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from zarrstore import keys as k
-from zarrstore.allowance import allowed
+from zarrstore.allowance import FIRST_BATCH, MEMORY, allowed, check_memory
 from zarrstore.base import Capabilities
 from zarrstore.targets import Target, store_of
 from zarrstore.values import parse_nbytes
@@ -28,10 +28,8 @@ __all__ = ["CacheStats", "LRUStoreCache"]
 
 #: Threads that read a batch from a store that waits and has no batches of its own.
 _WORKERS = 16
-#: Keys in the first batch of `prefetch`, when no size is known yet, and at most in a later one.
-_FIRST, _PREFETCH = 4, 128
-#: Bytes that `prefetch` has in flight.
-_PREFETCH_NBYTES = 128 << 20
+#: Keys in a batch of `prefetch` at the most.
+_PREFETCH = 128
 
 
 class LRUStoreCache(WritesThrough):
@@ -212,13 +210,15 @@ class LRUStoreCache(WritesThrough):
             self._memory.forget_keys()
             self._memory.close()
 
-    def prefetch(self, keys: object) -> int:
+    def prefetch(self, keys: object, *, memory: int = MEMORY) -> int:
         """Read values ahead, so that whoever comes next finds them.
 
         Parameters
         ----------
         keys : str or iterable of str
             A path, of which all keys below are meant (one listing), or a value; or keys.
+        memory : int, bytes, default 128 MiB
+            What the values under way in all threads may take together; one value more may be held.
 
         Returns
         -------
@@ -227,9 +227,10 @@ class LRUStoreCache(WritesThrough):
 
         Notes
         -----
-        Cost: one batch below for every 128 keys that are not here, or fewer so that a batch takes about 128 MiB; the
-        first batch, of 4 keys, shows how large values are.
+        Cost: one batch below for every 128 keys that are not here, or fewer so that a batch takes about `memory`; the
+        first batch, of 2 keys, shows how large values are.
         """
+        check_memory(memory)
         if isinstance(keys, str):
             path = k.normalize_path(keys)
             wanted = list(self._keys(path)) or [path]
@@ -239,14 +240,14 @@ class LRUStoreCache(WritesThrough):
         sizes = [self.max_size] + ([] if self._tier is None else [self.cache_size])
         most = math.inf if None in sizes else max(size for size in sizes if size is not None)
         fetched = nbytes = 0
-        size = _FIRST
+        size = FIRST_BATCH
         while wanted and nbytes < most:
             batch, wanted = self._fetcher.to_fetch(wanted[:size]), wanted[size:]
-            with allowed(_PREFETCH_NBYTES):
+            with allowed(memory):
                 lengths = [len(value) for value in self._fetcher.values(batch).values()]
             fetched += len(lengths)
             nbytes += sum(lengths)
-            size = min(_PREFETCH, max(1, _PREFETCH_NBYTES // max(1, *lengths))) if lengths else size
+            size = min(_PREFETCH, max(1, memory // max(1, *lengths))) if lengths else size
         return fetched
 
     # Reading --------------------------------------------------------------------------------------------------------
