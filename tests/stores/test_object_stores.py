@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import pickle
 import uuid
@@ -304,6 +305,78 @@ def test_a_directory_that_a_delete_emptied_is_not_listed_and_hinders_nothing(loc
         with pytest.raises(ConflictError):
             local[conflict] = b"3"
     assert dict(local) == {"a/b/d": b"2"}
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_value_takes_the_place_of_a_directory_that_holds_only_empty_directories(
+    local: Any, tmp_path: Path, batch: bool
+) -> None:
+    root = tmp_path / "root"
+    (root / "a/b").mkdir(parents=True)
+    (root / "f/c/d").mkdir(parents=True)
+    (root / "f/e").mkdir()
+    assert ("f" in local, local.get("a/b"), list(local)) == (False, None, [])
+    if batch:
+        local.setitems({"a/b": b"1", "f": b"2"})
+    else:
+        local["a/b"], local["f"] = b"1", b"2"
+    assert dict(local) == {"a/b": b"1", "f": b"2"}
+
+
+def test_a_directory_that_holds_anything_stays_where_a_value_is_refused(local: Any, tmp_path: Path) -> None:
+    inside = tmp_path / "root/f/c/file"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(b"1")
+    for key in ("f", "f/c"):
+        with pytest.raises(ConflictError):
+            local[key] = b"2"
+    assert inside.read_bytes() == b"1"
+
+
+class Between:
+    """An operator with `write` or `delete` of its own."""
+
+    def __init__(self, operator: Any, **methods: Any) -> None:
+        self.operator = operator
+        self.__dict__.update(methods)
+
+    def __repr__(self) -> str:
+        return repr(self.operator)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.operator, name)
+
+
+def test_a_value_in_the_place_of_a_directory_that_a_delete_emptied_stays(tmp_path: Path) -> None:
+    """OpenDAL's `delete` of a directory's name deletes a file of that name."""
+    operator = opendal.Operator("fs", root=str(tmp_path))
+
+    def delete(key: str) -> None:
+        operator.delete(key)
+        (tmp_path / "a").rmdir()
+        (tmp_path / "a").write_bytes(b"another's")
+
+    store = OpenDALStore(Between(operator, delete=delete))
+    store["a/b"] = b"1"
+    del store["a/b"]
+    assert dict(store) == {"a": b"another's"}
+
+
+@pytest.mark.parametrize("name", ["root", 'a "name"'])
+def test_a_write_that_fails_leaves_the_old_value(tmp_path: Path, name: str) -> None:
+    operator = opendal.Operator("fs", root=str(tmp_path / name))
+    store = OpenDALStore(operator)
+    store["a/b"] = b"old"
+
+    def write(key: str, value: bytes) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    failing = OpenDALStore(Between(operator, write=write))
+    with pytest.raises(OSError, match="no space"):
+        failing["a/b"] = b"new"
+    assert dict(store) == {"a/b": b"old"}
+    del store["a/b"]
+    assert dict(store) == {}
 
 
 def test_directories_and_what_lies_below_a_value_are_absent(local: Any) -> None:

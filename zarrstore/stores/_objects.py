@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -94,6 +95,21 @@ class Objects(Store):
             return act()
         except Exception as exc:
             raise self._error(key, exc) from exc
+
+    #: The directory of local files; None for a service, and where it is not known.
+    _root: str | None = None
+
+    def _discard_empty(self, path: str) -> bool:
+        """Remove a local directory in which there are only empty directories, and tell whether it was one."""
+        place = self._root and os.path.join(self._root, path)
+        if not place or not os.path.isdir(place) or os.path.islink(place):
+            return False
+        try:
+            for folder, _, _ in os.walk(place, topdown=False):
+                os.rmdir(folder)  # fails where anything else is in it, and where another has put a value
+        except OSError:
+            return False
+        return True
 
     def _put(self, key: str, value: bytes) -> None:
         """Store an object. Override."""

@@ -75,6 +75,7 @@ class ObstoreStore(Objects):
         absent: tuple[type[Exception], ...] = (FileNotFoundError, NotADirectoryError, IsADirectoryError, *missing_is)
         super().__init__(absent, kind == "LocalStore", kind != "MemoryStore", workers)
         self.copies = self._rename_checks_source = not self.capabilities.hierarchical
+        self._root = str(store.prefix) if kind == "LocalStore" and store.prefix else None
         self._over_network = kind not in ("LocalStore", "MemoryStore")
         # Azure's listings begin at the beginning, and those of directory buckets are in no order.
         config = dict(getattr(store, "config", None) or {})
@@ -311,7 +312,9 @@ class ObstoreStore(Objects):
         except Exception as exc:
             if _is_refused(exc):
                 raise InvalidKeyError(key, f"obstore cannot hold it: {str(exc).partition(chr(10))[0]}") from exc
-            raise
+            if not self._discard_empty(key):
+                raise
+            self._obstore.put(self.store, key, value)
 
     def _remove(self, key: str) -> None:
         try:

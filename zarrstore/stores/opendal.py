@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,8 @@ _FILES = frozenset({"alluxio", "fs", "ftp", "hdfs", "hdfs-native", "monoiofs", "
 #: What OpenDAL trims at both ends of a name: the white space of Unicode. Its listings lose directories so.
 _SPACE = "[\\t\\n\\v\\f\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]"
 _TRIMMED = re.compile(rf"(?:\A|/){_SPACE}|{_SPACE}(?:/|\Z)")
+#: How an operator shows its directory; a name with characters that Rust escapes is not taken.
+_ROOT = re.compile(r'root="([^"\\]+)"')
 #: How often a file is written whose directory another thread removes meanwhile.
 _ATTEMPTS = 5
 
@@ -75,6 +78,8 @@ class OpenDALStore(Objects):
         # Its repr alone names the service: Operator("fs", root=...).
         self._service = repr(operator).partition('"')[2].partition('"')[0]
         super().__init__(absent, self._service in _FILES, self._service != "memory", workers)
+        root = _ROOT.search(repr(operator))
+        self._root = root[1] if root and self._service == "fs" else None
         self.copies = bool(operator.capability().copy) and not self.capabilities.hierarchical
         self._rename_checks_source = self.copies
         self.operator = operator
@@ -198,7 +203,7 @@ class OpenDALStore(Objects):
                     raise
             except Exception:
                 # An empty directory of that name is no conflict.
-                if attempt or self._service != "fs" or not self._discard_directory(key):
+                if attempt or not self._discard_empty(key):
                     raise
 
     def _remove(self, key: str) -> None:
@@ -209,15 +214,8 @@ class OpenDALStore(Objects):
             return
         with suppress(self._errors.NotFound):  # deleted by another meanwhile
             self.operator.delete(key)
-        if self._service == "fs":
-            for above in reversed(list(k.parents(key))[1:]):
-                if not self._discard_directory(above):
-                    return
-
-    def _discard_directory(self, path: str) -> bool:
-        """Remove a directory if it is empty, and tell whether it was."""
-        try:
-            self.operator.delete(k.prefix(path))
-        except Exception:
-            return False
-        return True
+        if self._root:
+            # Not by the operator, which would delete a value that has taken the place of the directory.
+            with suppress(OSError):
+                for above in reversed(list(k.parents(key))[1:]):
+                    os.rmdir(os.path.join(self._root, above))
