@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dis
 import gc
 import os
 import shutil
@@ -12,55 +11,28 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
+from zarrstore.stores import zip as zip_store
 from zarrstore.stores.zip import ZipStore
+from zarrstore.testing.interrupts import interrupted
 
-#: Signals are handled behind these instructions and nowhere else.
-CHECKING = {
-    dis.opmap[name] for name in ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "RESUME", "JUMP_BACKWARD") if name in dis.opmap
-}
-PACKAGE = f"{os.sep}zarrstore{os.sep}stores{os.sep}zip{os.sep}"
+FOLDER = os.path.dirname(zip_store.__file__)
 
 BEFORE = {"d/a": b"1", "d/b": b"2" * 50_000, "d/e/f": b"3", "dd": b"4", "x": b"5", "big": b"6" * 40_000}
 
 
 def interrupted_at(n: int, act: Callable[[], object]) -> bool:
     """Call `act`, and raise KeyboardInterrupt at the `n`-th place; tell whether there were so many."""
-    count, last = 0, dict[FrameType, int]()
+    return interrupted(act, n - 1, FOLDER)
 
-    def in_frame(frame: FrameType, event: str, arg: Any) -> Any:
-        nonlocal count
-        if event == "exception":
-            last.pop(frame, None)  # behind a call that raised, no signal is handled
-        if event == "opcode":
-            previous, last[frame] = last.get(frame), frame.f_lasti
-            if previous is not None and frame.f_code.co_code[previous] in CHECKING:
-                count += 1
-                if count == n:
-                    sys.settrace(None)
-                    raise KeyboardInterrupt
-        return in_frame
 
-    def trace(frame: FrameType, event: str, arg: Any) -> Any:
-        if PACKAGE not in frame.f_code.co_filename:
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return in_frame
-
-    sys.settrace(trace)
-    try:
-        act()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
-        last.clear()
-    return count >= n
+@pytest.fixture
+def few_objects() -> None:
+    """Take what other tests made out of the garbage collector: each `gc.collect` would go through it all."""
+    gc.collect()
+    gc.freeze()
 
 
 ACTS: dict[str, Callable[[ZipStore], object]] = {
@@ -220,6 +192,7 @@ def files_open_below(folder):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc: run on Linux")
 @pytest.mark.parametrize("mode", ["r", "a", "w", "x"])
+@pytest.mark.usefixtures("few_objects")
 def test_an_interrupted_opening_leaves_no_file_open_and_no_lock(tmp_path, mode):
     path, n, there = tmp_path / "a.zip", 0, True
     with ZipStore(path) as store:
@@ -239,6 +212,7 @@ def test_an_interrupted_opening_leaves_no_file_open_and_no_lock(tmp_path, mode):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc: run on Linux")
+@pytest.mark.usefixtures("few_objects")
 def test_an_interrupted_flush_of_a_new_archive_leaves_no_file_open(tmp_path):
     n, there = 0, True
     while there:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dis
-import functools
 import gc
 import os
 import pickle
 import random
 import signal
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -18,6 +15,7 @@ import pytest
 
 from zarrstore import DictStore
 from zarrstore.testing import SlowStore
+from zarrstore.testing.interrupts import interrupted, places
 from zarrstore.wrappers import lru
 from zarrstore.wrappers.lru import LRUStoreCache
 
@@ -74,65 +72,25 @@ def make(tier):
     return LRUStoreCache(RangedStore(items), 30, **held)
 
 
-#: After these instructions, and after no others, CPython looks whether a signal has come.
-CHECKED = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "RESUME", "JUMP_BACKWARD"}
-
-
-@functools.cache
-def instructions(code):
-    return {one.offset: one.opname for one in dis.get_instructions(code)}
-
-
-class Interrupter:
-    """Raise KeyboardInterrupt in the code of the cache at the n-th place where a signal may come through."""
-
-    def __init__(self, at):
-        self.left = at
-        self.done = False
-        self.last = {}
-
-    def __call__(self, frame, event, arg):
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        self.last[frame] = "RESUME"
-        return self.step
-
-    def step(self, frame, event, arg):
-        if event == "exception":
-            self.last[frame] = None  # a call that raised is not followed by a look
-        if self.done or event != "opcode":
-            return self.step
-        before, self.last[frame] = self.last.get(frame), instructions(frame.f_code).get(frame.f_lasti)
-        if before in CHECKED:
-            self.left -= 1
-            if self.left < 0:
-                self.done = True
-                raise KeyboardInterrupt
-        return self.step
-
-
 @pytest.mark.parametrize("tier", [False, True])
 @pytest.mark.parametrize("name", ACTS)
 def test_an_interrupt_at_any_instruction_leaves_nothing_in_flight_and_a_true_size(name, tier):
-    everywhere = play(name, tier, at=1 << 30).left
-    places = (1 << 30) - everywhere
-    for at in range(0, places, max(1, places // 20)):
-        assert play(name, tier, at).done or at > places - 5
+    count = places_of(name, tier)
+    for at in range(0, count, max(1, count // 20)):
+        assert play(name, tier, at) or at > count - 5
+
+
+def places_of(name, tier):
+    cache = make(tier)
+    cache["a/0"], cache["a/5"]
+    return places(lambda: ACTS[name](cache), FOLDER)
 
 
 def play(name, tier, at):
-    """Interrupt one act, and check what is left of it; return the interrupter."""
+    """Interrupt one act, and check what is left of it; return whether it was interrupted."""
     cache = make(tier)
     cache["a/0"], cache["a/5"]
-    interrupter = Interrupter(at)
-    sys.settrace(interrupter)
-    try:
-        ACTS[name](cache)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(None)
+    there = interrupted(lambda: ACTS[name](cache), at, FOLDER)
     settled(cache)
     # And the cache works on, for another thread too.
     found = []
@@ -141,7 +99,7 @@ def play(name, tier, at):
     thread.join(10)
     assert found == [dict(cache.inner.items())], at
     settled(cache)
-    return interrupter
+    return there
 
 
 @pytest.mark.nightly
@@ -149,8 +107,7 @@ def play(name, tier, at):
 @pytest.mark.parametrize("tier", [False, True])
 @pytest.mark.parametrize("name", ACTS)
 def test_an_interrupt_at_every_instruction_leaves_nothing_in_flight_and_a_true_size(name, tier):
-    places = (1 << 30) - play(name, tier, at=1 << 30).left
-    for at in range(places):
+    for at in range(places_of(name, tier)):
         play(name, tier, at)
 
 

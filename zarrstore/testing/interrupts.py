@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["interrupted"]
+__all__ = ["interrupted", "places"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 #: After these instructions, and after no others, CPython looks whether a signal has come.
@@ -89,12 +89,52 @@ def interrupted(act: Callable[[], object], at: int, package: str = _PACKAGE) -> 
     >>> interrupted(lambda: store.update({"a": b"1"}), 1 << 30), dict(store)
     (False, {'a': b'1'})
     """
+    interrupter = _Interrupter(at, package)
+    try:
+        _trace(act, interrupter)
+    except KeyboardInterrupt:
+        if not interrupter.done:
+            raise
+    # Also true where Python dropped it, as in the callback of a weak reference.
+    return interrupter.done
+
+
+def places(act: Callable[[], object], package: str = _PACKAGE) -> int:
+    """Do something, and return in how many places of it Ctrl-C could come.
+
+    Parameters
+    ----------
+    act : callable
+        What is done, in this thread.
+    package : str
+        Folder of the code whose places count; by default this package.
+
+    Returns
+    -------
+    int
+        The first `at` for which `interrupted` interrupts nothing, if `act` does the same each time.
+
+    Examples
+    --------
+    >>> from zarrstore import DictStore
+    >>> count = places(lambda: DictStore().update({"a": b"1"}))
+    >>> interrupted(lambda: DictStore().update({"a": b"1"}), count - 1)
+    True
+    >>> interrupted(lambda: DictStore().update({"a": b"1"}), count)
+    False
+    """
+    most = sys.maxsize
+    interrupter = _Interrupter(most, package)
+    _trace(act, interrupter)
+    return most - interrupter.left
+
+
+def _trace(act: Callable[[], object], interrupter: _Interrupter) -> None:
     before = sys.gettrace()
-    sys.settrace(_Interrupter(at, package))
+    sys.settrace(interrupter)
     try:
         act()
-    except KeyboardInterrupt:
-        return True
     finally:
         sys.settrace(before)
-    return False
+        # Frames know their tracer: in a circle they, and what their variables hold, would wait for the collector.
+        interrupter.last.clear()
