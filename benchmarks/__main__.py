@@ -2,9 +2,11 @@
 
 ::
 
-    python -m benchmarks                    all, 20 minutes; writes benchmarks/results/latest.json
+    python -m benchmarks                    all but the races, 20 minutes; writes benchmarks/results/latest.json
     python -m benchmarks --quick            small sizes, about a minute; writes nothing
     python -m benchmarks files cache        these scenarios
+    python -m benchmarks race_s3 --output race.json
+                                            to S3 and back, beside aws, rclone and s5cmd; race_s3_full at length
     python -m benchmarks --compare          and name what has become slower than in the run that is committed
     python -m benchmarks --plot             draw the pictures of docs/performance.rst from that run, measure nothing
 
@@ -47,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     before = report.load(options.compare) if options.compare else {}
     results: dict[str, Any] = {}
     output = options.output or (None if options.quick or options.scenario else RESULTS)
-    for scenario, case, found in run(options.scenario or SCENARIOS, options.quick, options.rounds):
+    # Races against other programs take minutes and are run by name.
+    names = options.scenario or [name for name in SCENARIOS if not name.startswith("race_")]
+    for scenario, case, found in run(names, options.quick, options.rounds):
         if scenario not in results:
             print(scenario, flush=True)
         results.setdefault(scenario, {})[case.name] = found

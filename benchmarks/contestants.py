@@ -27,6 +27,11 @@ WORKERS = {
     "cp": "self",
     "zip": "self",
     "aws": "aws",
+    "zarrstore fsspec": "self",
+    "zarrstore obstore": "self",
+    "aws s3 sync": "self",
+    "rclone": "self",
+    "s5cmd": "self",
 }
 
 

@@ -33,13 +33,13 @@ def load(file: Path) -> dict[str, Any]:
 
 def line(case: str, found: dict[str, dict[str, Any]]) -> str:
     """Return a case as a line: each contestant with its time, and how many times that of zarrstore it is."""
-    ours = found.get("zarrstore", {}).get("cpu_us")
+    ours = next((found[who].get("cpu_us") for who in found if who.startswith("zarrstore")), None)
     parts = []
     for who, result in found.items():
         if "cpu_us" not in result:
             parts.append(f"{who}: {'not here' if 'lacks' in result else 'failed'}")
             continue
-        ratio = f" ({result['cpu_us'] / ours:.2f})" if ours and who != "zarrstore" else ""
+        ratio = f" ({result['cpu_us'] / ours:.2f})" if ours and not who.startswith("zarrstore") else ""
         rest = "".join(f" {k}={v}" for k, v in result.items() if k not in ("cpu_us", "wall_us"))
         parts.append(f"{who} {result['cpu_us']:,.3g} us{ratio}{rest}")
     return f"  {case:42} " + "; ".join(parts)

@@ -107,7 +107,7 @@ INTERPRETERS = {
         modules=("dbm.ndbm", "dbm.gnu"),
         packages=("python3", "python3-venv", "python3-gdbm"),
     ),
-    "aws": Interpreter("the aws command, to race against", ("awscli",), versions=("3.11", "3.12", "3.13")),
+    "aws": Interpreter("aws and s5cmd, to race against", ("awscli", "s5cmd"), versions=("3.11", "3.12", "3.13")),
 }
 PROGRAMS = {
     "s3": Programs(
@@ -115,6 +115,7 @@ PROGRAMS = {
         ("radosgw", "radosgw-admin", "ceph", "ceph-mon", "ceph-osd", "monmaptool"),
         ("radosgw", "ceph-mon", "ceph-osd", "ceph-common"),
     ),
+    "rclone": Programs("rclone, to race against", ("rclone",), ("rclone",)),
     "nginx": Programs("the nginx web server", ("nginx",), ("nginx-light",)),
     "tools": Programs(
         "strace, zip, unzip, tmux, the making of xfs, and a C compiler",
