@@ -8,10 +8,55 @@ MB the page faults cost more than the reading.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from typing import TypeVar
 
 from zarrstore.allowance import BUDGET, GROWTH, MAX_BATCH, Found, Sizes, allowance, allowed
 
-__all__ = ["AheadItems", "LazyItems", "MappedItems", "batches"]
+__all__ = ["AheadItems", "Checklist", "LazyItems", "MappedItems", "batches", "checklist"]
+
+
+T = TypeVar("T")
+
+
+class Checklist(list[T]):
+    """What one call of `_set_many` or `_delete_many` is given, and which of it is done when that call fails.
+
+    Attributes
+    ----------
+    done : set of str
+        Keys that the store has ticked off. A store that does all of a batch or none of it ticks nothing off.
+
+    Notes
+    -----
+    A retry repeats what is not ticked off. A wrapper that changes keys hands on an ordinary iterable, and the whole
+    batch is then repeated. Each key stands in the list once. Threads: a store may tick off in several.
+
+    Examples
+    --------
+    >>> items = Checklist([("a", b"1"), ("b", b"2")])
+    >>> checklist(items).add("a")
+    >>> items.done
+    {'a'}
+    """
+
+    def __init__(self, items: Iterable[T]) -> None:
+        super().__init__(items)
+        self.done: set[str] = set()
+
+
+class _NoList(set[str]):
+    """Ticks that nobody looks at, so that nothing is held."""
+
+    def add(self, key: str) -> None:
+        pass
+
+
+_NO_LIST = _NoList()
+
+
+def checklist(items: object) -> set[str]:
+    """Return the set to which a store adds each key that it has dealt with, whether its caller looks at it or not."""
+    return items.done if isinstance(items, Checklist) else _NO_LIST
 
 
 class _Names(KeysView[str]):

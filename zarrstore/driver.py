@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from zarrstore import keys as k
-from zarrstore.batch import LazyItems
+from zarrstore.batch import LazyItems, checklist
 from zarrstore.spans import Span, read_spans
 
 __all__ = ["DRIVER", "WRITES", "Capabilities", "Copier", "Driver", "Entry", "Extent", "Pair"]
@@ -284,13 +284,17 @@ class Driver:
         return LazyItems(self._get, keys)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        done = checklist(items)
         for key, value in items:
             self._set(key, value)
+            done.add(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
+        done = checklist(keys)
         for key in keys:
             with suppress(KeyError):
                 self._delete(key)
+            done.add(key)
 
     def _listdir(self, path: str) -> Iterable[str]:
         return k.children(self._keys(path), path)

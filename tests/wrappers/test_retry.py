@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import pickle
+from collections import Counter
 
 import pytest
 
-from zarrstore import DictStore, Store
+from zarrstore import DictStore, MetricsStore, ObstoreStore, PrefixStore, SQLiteStore, Store
+from zarrstore.driver import Driver
 from zarrstore.errors import DamagedStoreError, ReadOnlyError, StoreReadError
 from zarrstore.stores.http import HTTPStore
 from zarrstore.testing import CountingStore, FailingStore
@@ -248,3 +250,115 @@ def test_what_a_web_server_cannot_do_now_is_asked_again(http_server, proxy, tmp_
     between = proxy(http_server(tmp_path / "d"))
     between.fail(503, times=2)
     assert RetryStore(HTTPStore(between.url, retries=0), sleep=Pauses())["a"] == b"1"
+
+
+class Flaky(DictStore):
+    """Stores and deletes one after the other; some keys fail so many times."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.times = Counter(times)
+        self.calls = Counter()
+
+    def _act(self, key):
+        self.calls[key] += 1
+        if self.times[key] > 0:
+            self.times[key] -= 1
+            raise TimeoutError(f"{key} is slow today")
+
+    _set_many, _delete_many = Driver._set_many, Driver._delete_many
+
+    def _set(self, key, value):
+        self._act(key)
+        super()._set(key, value)
+
+    def _delete(self, key):
+        self._act(key)
+        super()._delete(key)
+
+
+ITEMS = {f"n/{n}": b"%d" % n for n in range(100)}
+
+
+def test_of_a_batch_that_fails_only_what_is_not_done_is_repeated():
+    inner = Flaky({"n/3": 2, "n/70": 3})
+    pauses = Pauses()
+    store = RetryStore(inner, attempts=4, jitter=0, sleep=pauses)
+    store.setitems(ITEMS)
+    assert dict(inner) == ITEMS
+    assert inner.calls == Counter(dict.fromkeys(ITEMS, 1)) + Counter({"n/3": 2, "n/70": 3})
+    # What was done in between begins the count anew.
+    assert pauses == [0.1, 0.2, 0.1, 0.2, 0.4]
+    inner.calls.clear()
+    inner.times.update({"n/5": 1, "n/99": 1})
+    store.delitems(ITEMS)
+    assert dict(inner) == {}
+    assert inner.calls == Counter(dict.fromkeys(ITEMS, 1)) + Counter({"n/5": 1, "n/99": 1})
+
+
+def test_the_error_names_what_of_the_batch_is_not_done():
+    inner = Flaky({"n/98": 9})
+    with pytest.raises(TimeoutError) as caught:
+        RetryStore(inner, attempts=3, sleep=Pauses()).setitems(ITEMS)
+    assert caught.value.__notes__ == ["after 3 attempts", "2 of 100 keys of the batch are not done, as 'n/98'"]
+    assert inner.calls["n/98"] == 3
+    assert inner.calls.total() == 98 + 3
+
+
+def test_a_key_that_never_comes_ends_after_its_attempts_however_much_else_was_done():
+    inner = Flaky({f"n/{n}": 1 for n in range(0, 100, 2)} | {"n/50": 99})
+    with pytest.raises(TimeoutError, match="n/50"):
+        RetryStore(inner, attempts=3, sleep=Pauses()).setitems(ITEMS)
+    assert inner.calls["n/50"] == 3
+
+
+@pytest.mark.parametrize("wrap", [lambda store: PrefixStore(store, "p"), MetricsStore])
+def test_behind_a_wrapper_that_changes_what_is_set_the_whole_batch_is_repeated(wrap):
+    # One key has the name that another has below: what that says of its own must not be taken for this one's.
+    items = {"p/a": b"1", "a": b"2", "b": b"3"}
+    inner = Flaky({"p/b": 1, "b": 1})
+    store = RetryStore(wrap(inner), sleep=Pauses())
+    store.setitems(items)
+    assert {key: store[key] for key in items} == items
+
+
+def test_a_store_that_does_all_or_nothing_is_given_all_again(tmp_path):
+    inner = FailingStore(SQLiteStore(tmp_path / "a.sqlite"), TimeoutError(), methods=["_set_many"], times=2)
+    RetryStore(inner, sleep=Pauses()).setitems(ITEMS)
+    assert dict(inner.inner) == ITEMS
+
+
+def test_an_error_after_the_last_key_is_no_success():
+    class Late(Flaky):
+        failures = 0
+
+        def _set_many(self, items):
+            super()._set_many(items)
+            self.failures += 1
+            if self.failures < 3:
+                raise TimeoutError("not flushed")
+
+    inner = Late({})
+    RetryStore(inner, sleep=Pauses()).setitems(ITEMS)
+    assert inner.failures == 3
+    with pytest.raises(TimeoutError, match="not flushed"):
+        inner.failures = 0
+        RetryStore(inner, attempts=2, sleep=Pauses()).setitems(ITEMS)
+
+
+def test_of_requests_under_way_at_once_only_those_that_failed_are_repeated():
+    obstore = pytest.importorskip("obstore.store")
+
+    class Service(ObstoreStore):
+        calls = Counter()
+
+        def _set(self, key, value):
+            self.calls[key] += 1
+            if self.calls[key] == 1 and int(key[2:]) % 25 == 24:
+                raise TimeoutError(key)
+            super()._set(key, value)
+
+    inner = Service(obstore.MemoryStore(), workers=1)
+    RetryStore(inner, sleep=Pauses()).setitems(ITEMS)
+    assert dict(inner) == ITEMS
+    assert inner.calls.total() == 104

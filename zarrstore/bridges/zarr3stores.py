@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from zarrstore import keys as k
 from zarrstore.allowance import Found, Gate, Sizes, allowance
 from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems, batches
+from zarrstore.batch import AheadItems, batches, checklist
 from zarrstore.bridges.aio import shared_loop
 from zarrstore.errors import ConflictError, ReadOnlyError, UnsupportedOperation
 from zarrstore.optional import require
@@ -396,9 +396,15 @@ class AsyncStoreMapping(Store):
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         # Of two values for one key in a batch the last one counts, whatever the order in which requests end.
+        done = checklist(items)
+
+        async def write(item: tuple[str, bytes]) -> None:
+            await self._write(item)
+            done.add(item[0])
+
         for batch in batches(items, _BATCH_KEYS, _BATCH_NBYTES):
             self._may_write(next(iter(batch)))
-            self._gather(self._write, batch.items())
+            self._gather(write, batch.items())
         self._may_write("")
 
     def _delete(self, key: str) -> None:

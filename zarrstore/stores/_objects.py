@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from zarrstore import keys as k
 from zarrstore.allowance import Sizes, read_overlapped
 from zarrstore.base import Capabilities, Store
-from zarrstore.batch import AheadItems, batches
+from zarrstore.batch import AheadItems, batches, checklist
 from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError, StoreReadError
 from zarrstore.urls import without_secrets
@@ -186,8 +186,14 @@ class Objects(Store):
             raise ConflictError(key, self, below)
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
+        done = checklist(items)
+
+        def store(item: tuple[str, bytes]) -> None:
+            self._set(*item)
+            done.add(item[0])
+
         for batch in batches(items, self.batch_keys, self.batch_bytes):
-            self._overlap(lambda item: self._set(*item), list(batch.items()))
+            self._overlap(store, list(batch.items()))
 
     def _delete(self, key: str) -> None:
         # Most services delete what is missing without a word.
@@ -196,7 +202,13 @@ class Objects(Store):
         self._remove(key)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
-        self._overlap(self._remove, list(dict.fromkeys(keys)))
+        done = checklist(keys)
+
+        def remove(key: str) -> None:
+            self._remove(key)
+            done.add(key)
+
+        self._overlap(remove, list(dict.fromkeys(keys)))
 
     def _getsize(self, path: str) -> int:
         if path:

@@ -38,7 +38,7 @@ class Instrument(Wrapper):
 def _observed(method: str) -> Callable[..., Any]:
     def call(self: Instrument, *args: Any) -> Any:
         if method in ("_set_many", "_delete_many"):
-            args = (list(args[0]),)
+            args = (args[0] if isinstance(args[0], list) else list(args[0]),)
         self._before(method, *args)
         return getattr(self.inner, method)(*args)
 

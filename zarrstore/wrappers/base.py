@@ -128,10 +128,14 @@ class Wrapper(Store):
         self.inner._delete(self._to_inner(key))
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
-        self.inner._set_many((self._to_inner(key), value) for key, value in items)
+        if type(self)._to_inner is not Wrapper._to_inner:
+            items = ((self._to_inner(key), value) for key, value in items)
+        self.inner._set_many(items)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
-        self.inner._delete_many(map(self._to_inner, keys))
+        if type(self)._to_inner is not Wrapper._to_inner:
+            keys = map(self._to_inner, keys)
+        self.inner._delete_many(keys)
 
     def _rmdir(self, path: str) -> None:
         self.inner._rmdir(self._to_inner(path))

@@ -7,10 +7,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from zarrstore.base import Entry
-from zarrstore.batch import LazyItems, batches
+from zarrstore.batch import Checklist, LazyItems, batches
 from zarrstore.errors import (
     DamagedStoreError,
     DestinationExistsError,
@@ -53,7 +55,7 @@ _PERMANENT = (
     DestinationExistsError,
 )
 
-# A batch is tried again as a whole, so it is held meanwhile: this much of it, in bytes and in keys.
+# What is not done of a batch is tried again, so it is held meanwhile: this much of it, in bytes and in keys.
 _BATCH_NBYTES = 16 << 20
 _BATCH_KEYS = 4096
 
@@ -88,10 +90,12 @@ class RetryStore(Wrapper):
     -----
     Never tried again: KeyError, which is an answer; a refused permission, a request that the server calls wrong (400,
     401, 403 and the like), a full disk or quota, a read-only, damaged or locked store, whether it was raised or is the
-    cause of what was raised. A write that failed after it took effect is
-    simply done twice; a delete that finds nothing on a later attempt has happened. A listing that breaks off is begun
-    again, and keys already given are not given twice (they are remembered until then). `setitems` writes in batches of
-    at most 16 MiB. Threads: safe, as far as `inner` is. Source: zarrstore; ``OSError`` covers time-outs, broken
+    cause of what was raised. A write that failed after it took effect is simply done twice; a delete that finds nothing
+    on a later attempt has happened. A listing that breaks off is begun again, and keys already given are not given
+    twice (they are remembered until then). `setitems` and `delitems` go in batches of at most 4,096 keys and 16 MiB. Of
+    one that fails, the keys that the store has done are not repeated: files and object stores say which these are, a
+    database does all or none; an attempt that did some begins to count anew, and the notes of the last error name a key
+    that is not done. Threads: safe, as far as `inner` is. Source: zarrstore; ``OSError`` covers time-outs, broken
     connections and StoreReadError.
 
     Examples
@@ -230,10 +234,36 @@ class RetryStore(Wrapper):
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         for batch in batches(items, _BATCH_KEYS, _BATCH_NBYTES):
-            self._again(self.inner._set_many, list(batch.items()))
+            self._until_done(self.inner._set_many, Checklist(batch.items()), itemgetter(0))
 
     def _delete_many(self, keys: Iterable[str]) -> None:
-        self._again(self.inner._delete_many, list(keys))
+        remaining = iter(dict.fromkeys(keys))
+        while batch := Checklist(islice(remaining, _BATCH_KEYS)):
+            self._until_done(self.inner._delete_many, batch, str)
+
+    def _until_done(
+        self, act: Callable[[Checklist[T]], object], batch: Checklist[T], key_of: Callable[[T], str]
+    ) -> None:
+        """Repeat what is not done; an attempt that did a part of it begins to count anew."""
+        call, total = _Call(self), len(batch)
+        while True:
+            try:
+                act(batch)
+                return
+            except Exception as exc:
+                left = Checklist(item for item in batch if key_of(item) not in batch.done)
+                if not left:  # what failed came after the last of them, and is repeated with all
+                    left = Checklist(batch)
+                elif batch.done:
+                    call.failures = 0
+                try:
+                    call.pause(exc)
+                except Exception:
+                    if len(left) < total:
+                        first = key_of(left[0])
+                        exc.add_note(f"{len(left):,} of {total:,} keys of the batch are not done, as {first!r}")
+                    raise
+                batch = left
 
     def _rmdir(self, path: str) -> None:
         self._again(self.inner._rmdir, path)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 
 from zarrstore import keys as k
+from zarrstore.batch import checklist
 from zarrstore.errors import ConflictError, InvalidKeyError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.stores._files import ABSENT, is_busy, release_name, rename_new, temporary_name, with_file, write_rest
@@ -208,8 +209,10 @@ class DirectoryWriter(DirectoryReader):
 
     def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
         if self.durability != "always":
+            done = checklist(items)
             for key, value in items:
                 self._set(key, value)
+                done.add(key)
             return
         from concurrent.futures import ThreadPoolExecutor
 

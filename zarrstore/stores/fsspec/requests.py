@@ -188,9 +188,14 @@ class S3Requests(_Requests):
         """Store one value."""
         self._run(self._put, (key, value))
 
-    def put_many(self, items: Sequence[tuple[str, bytes]]) -> None:
-        """Store many values."""
-        self._each(self._put, items)
+    def put_many(self, items: Sequence[tuple[str, bytes]], stored: Callable[[str], object]) -> None:
+        """Store many values, and call `stored` with the key of each that is."""
+
+        async def put(item: tuple[str, bytes]) -> None:
+            await self._put(item)
+            stored(item[0])
+
+        self._each(put, items)
 
     async def _copy(self, source: S3Requests, pair: Pair) -> int:
         key, dest_key, nbytes = pair

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from zarrstore import keys as k
 from zarrstore.base import Entry
-from zarrstore.batch import batches
+from zarrstore.batch import batches, checklist
 from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError
 from zarrstore.stores.fsspec import filesystems
@@ -112,11 +112,14 @@ class Writing(Listing):
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         if not (self._traits.remote and self._traits.flat):
             return super()._set_many(items)
+        done = checklist(items)
         for batch in batches(items, _BATCH_KEYS, _BATCH_BYTES):
             self._refuse_if_read_only(next(iter(batch)))
             try:
                 if isinstance(self._requests, S3Requests):
-                    self._requests.put_many([(self._name(key), value) for key, value in batch.items()])
+                    keys = {self._name(key): key for key in batch}
+                    values = [(name, batch[key]) for name, key in keys.items()]
+                    self._requests.put_many(values, lambda name, keys=keys: done.add(keys[name]))  # type: ignore[misc]
                 else:
                     self.fs.pipe({self._path(key): value for key, value in batch.items()}, batch_size=self.workers)
             except PermissionError as exc:
