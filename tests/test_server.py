@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import re
+from contextlib import suppress
 from email import message_from_bytes
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +114,13 @@ def test_the_etag_of_a_file_costs_no_read(tmp_path):
     assert ask(app, "/a", "HEAD")[1]["etag"] != first
     held._get = None  # to read would raise
     assert ask(app, "/a", "HEAD")[0] == 200
+
+
+def test_the_etag_of_a_file_costs_no_read_behind_the_wrapper_that_serve_opens(tmp_path, monkeypatch):
+    DirectoryStore(tmp_path)["a/0"] = b"12"
+    app = make_app(open_store(tmp_path, mode="r"))
+    monkeypatch.setattr(DirectoryStore, "_get", None)
+    assert ask(app, "/a/0", "HEAD")[1]["etag"]
 
 
 def test_documents_are_packed_and_chunks_are_not(app):
@@ -282,3 +291,33 @@ def test_ten_thousand_requests_of_thirty_two_clients_keep_the_memory_flat(tmp_pa
             right += sum(clients.map(client, range(80)))
         assert right == 10_000
         assert memory() - before < 8 << 10
+
+
+def test_workers_answer_at_one_socket_and_end_together(tmp_path):
+    import urllib3
+
+    DirectoryStore(tmp_path)["a/0"] = b"12"
+    with serving(str(tmp_path), "--workers", "2") as url:
+        pid = serving.pid
+        assert urllib3.request("GET", f"{url}/a/0").data == b"12"
+        workers = _workers_of(pid)
+        assert len(workers) == 1
+    # The parent has ended (`serving` waits for it), and it waits for its workers.
+    assert not any(map(_lives, workers))
+
+
+def _workers_of(pid: int) -> list[int]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and b"spawn_main" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False

@@ -60,7 +60,7 @@ def test_a_new_name_in_the_driver_is_a_failing_test() -> None:
     # The three tests above go by these lists: a method that Wrapper forwards is in them.
     forwarded = {name for name in vars(Wrapper) if name.startswith("_") and hasattr(Store, name)}
     forwarded -= {name for name in forwarded if name.startswith("__")}
-    no_driver = {"_place", "_abc_impl", "_departures", "_details", "_extent", "_irregular", "_stored_key"}
+    no_driver = {"_place", "_abc_impl", "_departures", "_details", "_entry", "_extent", "_irregular", "_stored_key"}
     forwarded -= no_driver
     assert forwarded == set(DRIVER)
 
@@ -178,3 +178,28 @@ def test_sizes_and_identities_of_a_listing_come_through(wrap: Any) -> None:
     store = wrap(Detailed({"a/b": b"", "a/.DS_Store": b"", "c": b""}))
     keys = list(store)
     assert sorted(store._details("")) == [Entry(key, 7, "tag") for key in sorted(keys)]
+
+
+@pytest.mark.parametrize("wrap", [Wrapper, ReadOnlyStore, lambda s: PrefixStore(s, "a")])
+def test_the_identity_of_a_value_comes_through(wrap: Any) -> None:
+    class Identified(DictStore):
+        def _entry(self, key: str) -> Entry:
+            return Entry(key, 7, "tag")
+
+    store = wrap(Identified({"a/b": b""}))
+    (key,) = store
+    assert store._entry(key) == Entry(key, 7, "tag")
+
+
+def test_a_wrapper_with_values_of_its_own_tells_no_identity_of_others() -> None:
+    class Identified(DictStore):
+        def _entry(self, key: str) -> Entry:
+            return Entry(key, 7, "tag")
+
+    class Reversed(Wrapper):
+        def _get(self, key: str) -> bytes:
+            return super()._get(key)[::-1]
+
+    assert Reversed(Identified({"a": b"12"}))._entry("a") == Entry("a", 2)
+    with pytest.raises(KeyError):
+        FilterStore(Identified({".DS_Store": b""}))._entry(".DS_Store")

@@ -23,8 +23,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _EXPOSED = "content-length, content-range, accept-ranges, etag, content-encoding"
-_CORS = {"access-control-allow-origin": "*", "access-control-expose-headers": _EXPOSED}
-_SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+#: What every answer has: any page may read it (CORS), and no browser takes it for what it is not.
+_EVERYWHERE = [
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", _EXPOSED.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+#: Headers of a request that change its answer.
+_HEEDED = frozenset({b"range", b"if-range", b"if-none-match", b"accept-encoding", b"authorization"})
 _PREFLIGHT = {
     "access-control-allow-methods": "GET, HEAD, OPTIONS",
     "access-control-allow-headers": "range, if-none-match, if-range, authorization, cache-control, pragma",
@@ -72,9 +79,9 @@ class Application:
         if scope["type"] != "http":
             return
         reply = await self._reply(scope)
-        headers = {**reply.headers, **_CORS, **_SAFE}
-        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+        headers += _EVERYWHERE
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
     async def _reply(self, scope: MutableMapping[str, Any]) -> Reply:
@@ -83,14 +90,15 @@ class Application:
             return Reply(204, dict(_PREFLIGHT))
         if method not in ("GET", "HEAD"):
             return _text(405, "what is served can be read only", allow="GET, HEAD, OPTIONS")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in scope["headers"] if name in _HEEDED}
         query = (
             parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True) if scope["query_string"] else {}
         )
         if self._token is not None and not self._is_allowed(headers, query):
             return _text(401, "a token is needed", **{"www-authenticate": "Bearer"})
         try:
-            path = unquote_to_bytes(scope.get("raw_path") or scope["path"].encode()).decode()
+            raw = scope.get("raw_path") or scope["path"].encode()
+            path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode()
         except UnicodeDecodeError:
             return _text(404, "nothing is there")
         return await self._at(path.removeprefix("/"), method, headers, query)

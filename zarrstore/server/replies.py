@@ -65,13 +65,14 @@ def reply_with_value(store: Store, key: str, method: str, headers: Headers, docu
     """
     value = _Value(store, key, document)
     tag = value.tag()
-    kind = "application/json" if is_document(key) else _ANY
+    is_json = is_document(key)
+    kind = "application/json" if is_json else _ANY
     common = {"content-type": kind, "accept-ranges": "bytes", "cache-control": "no-cache"}
     if tag:
         common["etag"] = tag
-    if is_document(key):
+    if is_json:
         common["vary"] = "accept-encoding"
-    if tag and _names(headers.get("if-none-match", ""), tag):
+    if tag and headers and _names(headers.get("if-none-match", ""), tag):
         return Reply(304, common)
     wanted = headers.get("range") if method == "GET" else None
     if wanted and headers.get("if-range", tag) == tag:

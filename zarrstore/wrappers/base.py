@@ -82,6 +82,12 @@ class Wrapper(Store):
         entries = self.inner._details(self._to_inner(path))
         return (entry._replace(key=self._from_inner(entry.key)) for entry in entries)
 
+    def _entry(self, key: str) -> Entry:
+        cls = type(self)
+        if cls._get is not Wrapper._get or cls._nbytes is not Wrapper._nbytes or cls._contains is not Wrapper._contains:
+            return super()._entry(key)
+        return self.inner._entry(self._to_inner(key))._replace(key=key)
+
     def _stored_key(self, key: str) -> str:
         return self._from_inner(self.inner._stored_key(self._to_inner(key)))
 
