@@ -58,13 +58,22 @@ class TestOverS3(OverS3):
     def make_store(self, tmp_path):
         return FSStore(self.url(), **self.server.storage_options())
 
-    # A request costs some 5 ms of both processors here, and these take a thousand and more; a random history of
-    # ObstoreStore against the same server are in each run.
+    # A request costs some 5 ms of both processors here, and these take hundreds and more; ObstoreStore runs them
+    # against the same server each time.
     @pytest.mark.slow
     def test_random_histories_end_as_they_do_with_a_dict(self, tmp_path, tmp_path_factory):
         super().test_random_histories_end_as_they_do_with_a_dict(tmp_path, tmp_path_factory)
 
-    @pytest.mark.parametrize("place", ["{}", pytest.param("{}/x", marks=pytest.mark.slow)], ids=["name", "directory"])
+    @pytest.mark.slow
+    def test_threads_read_whole_values_and_listings_never_raise(self, store):
+        super().test_threads_read_whole_values_and_listings_never_raise(store)
+
+    @pytest.mark.slow
+    def test_setitems_and_delitems_do_all(self, store):
+        super().test_setitems_and_delitems_do_all(store)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("place", ["{}", "{}/x"], ids=["name", "directory"])
     def test_names_that_look_alike_are_kept_apart_or_refused(self, store, place):
         super().test_names_that_look_alike_are_kept_apart_or_refused(store, place)
 

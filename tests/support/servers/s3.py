@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -188,6 +189,7 @@ class S3Server:
 def session() -> Iterator[S3Server]:
     """Use the server, starting it if it is not up; the last to leave stops it."""
     peers.require("s3")
+    _share_models()
     FOLDER.mkdir(mode=0o700, exist_ok=True)
     with open(FOLDER / "users.lock", "w") as users:
         with _door():
@@ -200,6 +202,14 @@ def session() -> Iterator[S3Server]:
                 fcntl.flock(users, fcntl.LOCK_UN)
                 if not (FOLDER / "keep").exists():
                     _stop_if_unused(users)
+
+
+@functools.cache
+def _share_models() -> None:
+    """Let all clients of this process share what botocore reads of S3 from JSON: each takes 0.2 s for it."""
+    import botocore.session
+
+    botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 def up() -> S3Server:
