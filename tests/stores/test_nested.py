@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -451,3 +453,39 @@ def test_a_tree_of_zarr_2_2_is_read_by_zarr_through_ours(tmp_path):
     """
     assert peers.run("zarr2", script, tmp_path) == [data.tolist(), 77]
     assert sorted(os.listdir(tmp_path / "0")) == [".zarray", "0", "1"]
+
+
+def _setting_an_array_after(tmp_path, count, durability, flushed):
+    """Set chunks, and then their array; return the calls of functions and the syncs of the latter."""
+    store = NestedDirectoryStore(tmp_path / f"{count}-{flushed}", durability=durability)
+    store.setitems({f"a/{n // 10}.{n % 10}": b"x" for n in range(count)})
+    if flushed:
+        store.flush()
+    calls, syncs = 0, []
+
+    def count_call(frame, event, argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+        if argument is os.fsync:
+            syncs.append(frame)
+
+    threading.setprofile(count_call)
+    sys.setprofile(count_call)
+    try:
+        store["a/.zarray"] = b"{}"
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    assert sorted(store)[1:3] == ["a/0.0", "a/0.1"]
+    assert not os.path.exists(os.path.join(store.path, "a/0.0"))
+    return calls, len(syncs)
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("durability", ["none", "flush", "always"])
+def test_the_cost_of_an_array_set_after_its_chunks_grows_with_their_number_only(tmp_path, durability, flushed):
+    few, _ = _setting_an_array_after(tmp_path, 100, durability, flushed)
+    many, syncs = _setting_an_array_after(tmp_path, 400, durability, flushed)
+    assert many < 6 * few, (few, many)
+    # "always": for each of 42 directories, and not for each chunk. "flush": none, for nothing was overwritten.
+    assert syncs <= {"none": 0, "flush": 0, "always": 100}[durability]

@@ -179,15 +179,32 @@ class Unsynced:
             return False
         return key in self.removed or any(above in self.removed for above in k.parents(key))
 
-    def sync_before_move(self, source: str, destination: str) -> None:
+    def sync_before_move(self, source: str, destination: str, is_value: bool) -> None:
         """Sync values that are moved to where others were removed: a cut must find the old ones or the new."""
-        if self.was_removed(destination) or any(k.is_below(name, destination) for name in self.removed):
+        if is_value:  # one value, whatever the number of names
+            if source in self.files and self.was_removed(destination):
+                self.sync_file(source)
+        elif self.was_removed(destination) or any(k.is_below(name, destination) for name in self.removed):
             for key in self.files:
                 if key == source or k.is_below(key, source):
                     self.sync_file(key)
 
-    def copy(self, source: str, destination: str) -> None:
-        """Take what is known of `source` and below for `destination` too. Call it before the move."""
+    def copy(self, source: str, destination: str, is_value: bool) -> None:
+        """Take what is known of `source` and below for `destination` too. Call it before the move.
+
+        Parameters
+        ----------
+        source, destination : str
+            A key or a directory.
+        is_value : bool
+            A value stands at `source`, so nothing is below.
+        """
+        if is_value:
+            if source in self.files:
+                self.files.add(destination)
+            if source in self.failed:
+                self.failed[destination] = self.failed[source]
+            return
         for names in (self.files, self.folders):
             for name in names:
                 if name == source or k.is_below(name, source):

@@ -328,7 +328,7 @@ class NestedDirectoryStore(DirectoryStore):
             if nested == flat:
                 continue
             try:
-                super()._rename(flat, nested)
+                super()._rename_noted(flat, nested)
             except DestinationExistsError:  # which is read first
                 with suppress(KeyError):
                     super()._unlink(flat)
@@ -354,12 +354,12 @@ class NestedDirectoryStore(DirectoryStore):
 
     def _move_over(self, nested: str, flat: str) -> None:
         try:
-            super()._rename(nested, flat)
+            super()._rename_noted(nested, flat)
         except DestinationExistsError:  # an older value: the nested file is read first
             with suppress(KeyError):
                 super()._unlink(flat)
             with suppress(KeyError, DestinationExistsError):
-                super()._rename(nested, flat)
+                super()._rename_noted(nested, flat)
         except KeyError:  # deleted meanwhile
             pass
 

@@ -179,22 +179,29 @@ class DirectoryStore(DirectoryWriter):
         self._sync_if_always()
 
     def _rename(self, source: str, destination: str) -> None:
+        self._rename_noted(source, destination)
+        self._sync_if_always()
+
+    def _rename_noted(self, source: str, destination: str) -> None:
+        """Move a value or a directory, and note what the next flush is to sync."""
         source, destination = self._own_path(source), self._own_key(destination)
-        if self._unsynced is None:
+        unsynced = self._unsynced
+        if unsynced is None:
             self._move(source, destination)
             return
+        is_value = not os.path.isdir(self._base + source)
         # Before, for Ctrl-C behind the move; after, for what another thread set below the source meanwhile.
-        self._unsynced.copy(source, destination)
-        self._unsynced.note_removal(source)
+        unsynced.copy(source, destination, is_value)
+        unsynced.note_removal(source)
         try:
-            self._unsynced.sync_before_move(source, destination)
+            unsynced.sync_before_move(source, destination, is_value)
             self._move(source, destination)
         except SyncError as exc:
             raise self._write_error("rename", source, exc) from exc
         finally:
-            self._unsynced.copy(source, destination)
-            self._unsynced.note_removal(source)
-        self._sync_if_always()
+            # Asked again: another thread may have put a directory in the place of the value.
+            unsynced.copy(source, destination, is_value and not os.path.isdir(self._base + destination))
+            unsynced.note_removal(source)
 
     def _move(self, source: str, destination: str) -> None:
         for attempt in range(ATTEMPTS):
