@@ -55,7 +55,7 @@ def test_every_verb_explains_itself(cli: Cli) -> None:
 
 def test_ls(cli: Cli) -> None:
     assert cli("ls", "legacy.zarr", "ocean").out.split() == [".zgroup", "deep/", "surface/"]
-    listed = json.loads(cli("ls", "legacy.zip", "scalar", "--json").out)
+    listed = json.loads(cli("ls", "legacy.zip", "scalar", "--json").out)["entries"]
     assert [(item["name"], item["kind"]) for item in listed] == [(".zarray", "key"), ("0", "key")]
     assert len(cli("ls", "-r", "legacy.lmdb").out.splitlines()) == 89
     assert "bytes" in cli("ls", "-l", "legacy.zip").out
@@ -93,7 +93,7 @@ def test_cat(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_du(cli: Cli) -> None:
-    report = json.loads(cli("du", "legacy.zarr", "--json").out)
+    report = json.loads(cli("du", "legacy.zarr", "--json").out)["entries"]
     total = sum(len(value) for value in open_store("legacy.zarr", mode="r").values())
     assert report[0] == {"path": "", "nbytes": total, "nkeys": 89}
     assert f"{total:,}" in cli("du", "legacy.zarr").out
@@ -110,7 +110,8 @@ def test_copy_and_diff_round_through_every_local_kind(cli: Cli) -> None:
     DirectoryStore("e")["scalar/0"] = b"changed"
     result = cli("diff", "legacy.zarr", "e")
     assert (result.code, result.out) == (1, "! scalar/0\n")
-    assert json.loads(cli("diff", "legacy.zarr", "e", "--json").out) == [{"key": "scalar/0", "kind": "different"}]
+    found = json.loads(cli("diff", "legacy.zarr", "e", "--json").out)
+    assert found == {"schema_version": 1, "entries": [{"key": "scalar/0", "kind": "different"}]}
 
 
 def test_copy_with_options(cli: Cli) -> None:

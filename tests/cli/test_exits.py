@@ -243,7 +243,7 @@ def test_names_in_every_output_are_harmless_to_a_terminal(cli: Cli, tmp_path: Pa
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", result.out + result.err), args
         if "--json" in args:
             parsed = json.loads(result.out, parse_constant=lambda name: pytest.fail(f"bare {name}"))
-            assert parsed is not None
+            assert parsed["schema_version"] == 1
 
 
 # The ends -------------------------------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ def test_find_takes_patterns(cli, place):  # noqa: F811
 
 
 def test_du_sums_and_ls_sorts(cli, place):  # noqa: F811
-    assert len(json.loads(cli("du", "-s", place, "--json").out)) == 1
-    sizes = [row["nbytes"] for row in json.loads(cli("ls", "-r", "--sort", "size", place, "--json").out)]
+    assert len(json.loads(cli("du", "-s", place, "--json").out)["entries"]) == 1
+    sizes = [row["nbytes"] for row in json.loads(cli("ls", "-r", "--sort", "size", place, "--json").out)["entries"]]
     assert sizes == sorted(sizes, reverse=True)
     assert " B " in cli("ls", "-lh", place, "ocean/temperature").out
 

@@ -61,3 +61,33 @@ def test_an_array_of_no_axes_has_one_cell():
     zarrstore.init_array(store, (), dtype="<f8", path="a", compressor=None)
     store["a/0"] = bytes(8)
     assert str(chunk_map(store, "a")).splitlines()[1] == "█"
+
+
+def test_du_draws_what_is_large(cli, place, tmp_path):  # noqa: F811
+    result = cli("du", place, "--plot", str(tmp_path / "sizes.svg"), "--json")
+    assert (result.code, json.loads(result.out)["entries"][0]["path"]) == (0, "")
+    assert (tmp_path / "sizes.svg").read_bytes().startswith(b"<?xml")
+    assert cli("du", place, "--plot", "sizes.txt").code == 2
+
+
+def test_the_report_of_verify_maps_each_damaged_array(cli, place, tmp_path):  # noqa: F811
+    store = DirectoryStore(place)
+    zarrstore.init_array(store, (4, 4), (2, 2), "|u1", path="<b>", compressor=None)
+    store.update({f"<b>/{i}.{j}": b"1234" for i in range(2) for j in range(2)})
+    page = tmp_path / "report.html"
+    assert cli("verify", place, "--report", str(page)).code == 1
+    text = page.read_text()
+    assert "a/0.1.1" in text
+    assert text.count("data:image/png;base64,") == 1  # of the one array that is damaged
+    store["<b>/0.1"] = b"1"
+    assert cli("verify", place, "--report", str(page)).code == 1
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "<b>" not in text
+    assert "&lt;b&gt;/0.1" in text
+
+
+def test_a_map_from_a_report_decodes_nothing(place, monkeypatch):
+    report = zarrstore.verify(place)
+    monkeypatch.setattr("zarrstore.tools.chunkmap.verify", None)
+    assert chunk_map(place, "a", report=report).damaged == {(0, 1, 1)}

@@ -9,7 +9,7 @@ import click
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.cli.common import echo_err, opened, path_argument, print_json, storage_options, target_argument
+from zarrstore.cli.common import echo_err, opened, path_argument, print_value, storage_options, target_argument
 from zarrstore.metadata import documents
 from zarrstore.nodes import Node, node_at
 from zarrstore.tools.nearby import absent
@@ -42,7 +42,7 @@ def command(
             _write(store, node, attributes)
             echo_err(f"set {len(changes):,}, deleted {len(names):,}; consolidated metadata is not changed")
             return
-    print_json(attributes)
+    print_value(attributes)
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from zarrstore.tools.progress import Progress
 
 __all__ = [
+    "SCHEMA_VERSION",
     "check_hierarchy",
     "complete_path",
     "confirm",
@@ -49,6 +50,7 @@ __all__ = [
     "path_option",
     "print_json",
     "print_table",
+    "print_value",
     "printable",
     "progress",
     "questions_option",
@@ -63,7 +65,7 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ud8
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, stable across releases.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, with the version of its schema.")
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 force_option = click.option("--force", is_flag=True, help="Also in what holds no Zarr hierarchy.")
@@ -211,7 +213,17 @@ def console() -> Console:
     return console_of_stdout()
 
 
+#: Of what ``--json`` prints, errors included; a member that changes its meaning makes another.
+SCHEMA_VERSION = 1
+
+
 def print_json(value: Any) -> None:
+    """Print what a verb found as one JSON object with its schema version; rows are its ``entries``."""
+    facts = {"entries": value} if isinstance(value, list) else value
+    print_value({"schema_version": SCHEMA_VERSION, **facts})
+
+
+def print_value(value: Any) -> None:
     """Print a value as JSON: NaN and infinities as text, and no character that a terminal would obey."""
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     click.echo(_UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text))

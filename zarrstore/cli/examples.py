@@ -43,7 +43,7 @@ EXAMPLES = {
     "tree": ("zarrstore tree data.zarr", "zarrstore tree old.lmdb ocean -L 2"),
     "info": ("zarrstore info data.zip", "zarrstore info data.zarr ocean/temperature"),
     "cat": ("zarrstore cat data.zarr ocean/.zattrs --json",),
-    "du": ("zarrstore du data.zarr", "zarrstore du -s s3://bucket/data.zarr ocean"),
+    "du": ("zarrstore du data.zarr", "zarrstore du data.zarr --plot sizes.png"),
     "map": (
         "zarrstore map data.zarr ocean/temperature",
         "zarrstore map data.zarr ocean/temperature --decode -o map.png",
@@ -55,7 +55,7 @@ EXAMPLES = {
     "refs": ("zarrstore refs write s3://bucket/data.zarr refs.json",),
     "migrate": ("zarrstore migrate data.zarr --dry-run", "zarrstore migrate --help"),
     "consolidate": ("zarrstore consolidate data.zarr",),
-    "verify": ("zarrstore verify data.zarr", "zarrstore verify data.zip --write-manifest sums.txt"),
+    "verify": ("zarrstore verify data.zarr", "zarrstore verify data.zip --report report.html"),
     "repair": ("zarrstore repair data.zarr --dry-run",),
     "diff": ("zarrstore diff data.zarr s3://bucket/data.zarr",),
     "mv": ("zarrstore mv data.zarr ocean/temp ocean/temperature",),

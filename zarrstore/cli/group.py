@@ -165,7 +165,12 @@ def _code(main: Callable[[], Any], verb: str, debug: bool, given: Sequence[str] 
         if "--json" in given:
             import json
 
-            failure = {"schema_version": 1, "error": {"type": type(exc).__name__, "message": _sentence(exc)}}
+            from zarrstore.cli.common import SCHEMA_VERSION
+
+            failure = {
+                "schema_version": SCHEMA_VERSION,
+                "error": {"type": type(exc).__name__, "message": _sentence(exc)},
+            }
             click.echo(json.dumps(failure), err=True)
         else:
             click.echo(f"zarrstore: {_sentence(exc)}", err=True)

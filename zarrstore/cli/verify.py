@@ -41,6 +41,13 @@ from zarrstore.tools.verify import verify
     callback=not_empty,
     help="Write SHA-256 sums of all keys.",
 )
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(dir_okay=False),
+    callback=not_empty,
+    help="Write an .html page with the problems, and the map of each damaged array.",
+)
 @click.option("--missing", type=click.Choice(["unfilled", "all", "none"]), default="unfilled", show_default=True)
 @memory_option
 @questions_option
@@ -55,6 +62,7 @@ def command(
     decode: bool,
     manifest: str | None,
     write_to: str | None,
+    page: str | None,
     missing: Literal["unfilled", "all", "none"],
     memory: int,
     max_questions: int,
@@ -84,6 +92,11 @@ def command(
         if write_to:
             written = write_manifest(store, write_to, path, max_questions=max_questions, memory=memory)
             echo_err(f"wrote {written:,} sums to {write_to}")
+        if page:
+            from zarrstore.cli.htmlreport import write_report
+
+            write_report(store, report, target, page)
+            echo_err(f"wrote {page}")
     if as_json:
         print_json(report.as_dict())
     else:

@@ -14,6 +14,7 @@ from zarrstore.nodes import node_at
 from zarrstore.shown import clip, human_bytes
 from zarrstore.spelling import chunk_keys_of
 from zarrstore.targets import Target, opens
+from zarrstore.tools.findings import VerifyReport
 from zarrstore.tools.grid import regular_grid
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import listing_of, present
@@ -102,7 +103,9 @@ def _sign(share: float) -> str:
 
 
 @opens(store="r")
-def chunk_map(store: Target, path: object = "", *, decode: bool = False) -> ChunkMap:
+def chunk_map(
+    store: Target, path: object = "", *, decode: bool = False, report: VerifyReport | None = None
+) -> ChunkMap:
     """Return which chunks of an array are written, and how many bytes each takes.
 
     Parameters
@@ -113,6 +116,8 @@ def chunk_map(store: Target, path: object = "", *, decode: bool = False) -> Chun
         Where the array is.
     decode : bool, default False
         Read and decode every chunk too, to find those that are damaged.
+    report : VerifyReport, optional
+        Of `verify`, made before: chunks that it names are damaged, and none is decoded.
 
     Raises
     ------
@@ -153,7 +158,9 @@ def chunk_map(store: Target, path: object = "", *, decode: bool = False) -> Chun
         if position is not None and all(i < n for i, n in zip(position, grid, strict=True)):
             sizes[position] = entry.nbytes
     damaged: set[tuple[int, ...]] = set()
-    for problem in verify(adapted, at).problems if decode else ():
+    if report is None and decode:
+        report = verify(adapted, at)
+    for problem in report.problems if report is not None else ():
         position = rule.coords(problem.key, at)
         if position in sizes:
             damaged.add(position)
