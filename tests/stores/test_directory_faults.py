@@ -17,7 +17,7 @@ from tests.stores.test_directory import files
 from tests.support.interrupts import Interrupts
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.stores import _files
-from zarrstore.stores.directory import DirectoryStore, writing
+from zarrstore.stores.directory import DirectoryStore, direct, writing
 from zarrstore.stores.nested import NestedDirectoryStore
 from zarrstore.stores.temp import TempStore
 
@@ -499,3 +499,19 @@ def fail_once(store, step, name, nth):
             assert value in (found.get(key), found.get(moved)), (name, nth)
     leftovers = [file for file in files(Path(store.path)) if _files.is_temporary(os.path.basename(file))]
     assert leftovers == [], (name, nth)
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="direct reads are made with preadv")
+@pytest.mark.parametrize("most", [1, 512, 4096, 5000])
+def test_short_direct_reads_are_no_end_of_a_value(tmp_path, monkeypatch, most):
+    """A read that ended before the first byte asked for gave an empty value."""
+    value = bytes(range(256)) * 60
+    store = DirectoryStore(tmp_path, direct_io=True)
+    store["a"] = value
+    preadv = os.preadv
+    monkeypatch.setattr(direct, "_arm", lambda fd, direct=True: True)
+    monkeypatch.setattr(os, "preadv", lambda fd, views, offset: preadv(fd, [views[0][:most]], offset))
+    assert store["a"] == value
+    for start, stop in [(0, 10), (600, 700), (5000, 5100), (15_300, 15_360), (15_360, 15_400)]:
+        assert store.getrange("a", start, stop) == value[start:stop]
+    assert [store.getsuffix("a", n) for n in (0, 1, 5000)] == [b"", value[-1:], value[-5000:]]

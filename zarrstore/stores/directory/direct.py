@@ -69,6 +69,11 @@ def pread(fd: int, n: int, offset: int) -> bytes:
             _arm(fd, False)
             parts.append(os.pread(fd, stop - offset, offset))
             break
+        if 0 < count <= skip:
+            # A short read that ended before `offset`: an empty part would look like the end of the file.
+            _arm(fd, False)
+            parts.append(os.pread(fd, stop - offset, offset))
+            break
         part = buffer[skip : min(count, skip + stop - offset)]
         parts.append(part)
         offset += len(part)
