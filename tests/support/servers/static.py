@@ -25,11 +25,16 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         self.requests.append((self.command, self.path))
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    # Of more connections at once than wait for their turn, each is tried again after a second, and then after two.
+    request_queue_size = 256
+
+
 @contextlib.contextmanager
 def python_server(root: Path) -> Iterator[str]:
     """Serve `root` with Python's own http.server; the URL, without a slash at its end."""
     handler = type("Handler", (_Quiet,), {"requests": []})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(root))) as server:
+    with _Server(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(root))) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
