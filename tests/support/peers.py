@@ -123,6 +123,7 @@ PROGRAMS = {
         ("strace", "zip", "unzip", "tmux", "xfsprogs", "gcc", "libc6-dev"),
     ),
     "browser": Programs("a browser without a window, and Node.js", ("chromium", "node", "npm"), ("chromium", "nodejs")),
+    "shells": Programs("zsh and fish, which complete what is typed", ("zsh", "fish"), ("zsh", "fish")),
     "exfat": Programs(
         "exFAT through FUSE, which takes no heed of case",
         ("mkfs.exfat", "mount.exfat-fuse", "losetup"),
