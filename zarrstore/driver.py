@@ -17,6 +17,7 @@
 ``_set_many(items)``                  all, in order                                                 a loop
 ``_delete_many(keys)``                all that exist                                                a loop
 ``_listdir(path)``                    names of the immediate children, each once, any order         via _keys
+``_list_children(path)``              the same, each with whether keys may be below it             all may
 ``_rmdir(path)``                      every key below `path`, never a value at `path`               via _keys
 ``_rename(source, destination)``      moves the value and all keys below; `Store.rename` checked    copy, delete
 ``_getsize(path)``                    as the function `getsize`                                     via _nbytes
@@ -298,6 +299,11 @@ class Driver:
 
     def _listdir(self, path: str) -> Iterable[str]:
         return k.children(self._keys(path), path)
+
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        """Yield what `_listdir` does, each name with whether keys may be below it: False saves whoever walks a look."""
+        # Not in DRIVER: without it each name is looked at, and nothing is missed.
+        return ((name, True) for name in self._listdir(path))
 
     def _rmdir(self, path: str) -> None:
         self._delete_many(list(self._keys(path)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -103,7 +103,8 @@ def walk(
     Cost: one listing and one read a directory; chunks are not looked at, since what is below an array is no node. Where
     the store is `concurrent`, up to 512 directories are looked at together, and below a group the documents are asked
     for by name first, so that an array is one request (of version 3, three) and is never listed. A directory without a
-    document is walked through. A value that happens to be named ``meta`` makes no node unless it is version 1 metadata.
+    document is walked through; a stray value is asked nothing where the listing tells that nothing is below it. A value
+    that happens to be named ``meta`` makes no node unless it is version 1 metadata.
 
     Examples
     --------
@@ -217,20 +218,24 @@ class _Look:
             return [_Failure(path, exc)]
         found: list[_Place | _Failure | Node] = []
         if (node is None or node.kind != "array") and (self._depth is None or place.level < self._depth):
-            below = sorted((k.join(path, name) for name in names if not _is_document(name)), key=k.natural_order)
+            places = (k.join(path, name) for name, is_path in names.items() if is_path and not _is_document(name))
+            below = sorted(places, key=k.natural_order)
             version = place.version if node is None else node.version
             found += [_Place(child, place.level + 1, version) for child in reversed(below)]
         return found if node is None else [*found, node]
 
 
-def _names(store: Store, path: str) -> list[str]:
-    """Return the names in a directory; of an array in a store that cannot be listed, those of its documents."""
+def _names(store: Store, path: str) -> dict[str, bool]:
+    """Return the names in a directory, and whether keys may be below each.
+
+    Of an array in a store that cannot be listed, those of its documents.
+    """
     try:
-        return store.listdir(path)
+        return dict(store._list_children(path))
     except UnsupportedOperation:
         names = [name for name, kind, _ in _MARKS if kind != "group" and k.join(path, name) in store]
         if documents.ZARRAY in names or _node(path, names, store.get, tolerant=False) is not None:
-            return names
+            return dict.fromkeys(names, False)
         raise
 
 
@@ -238,7 +243,7 @@ def _is_document(name: str) -> bool:
     return name in documents.DOCUMENTS
 
 
-def _node(path: str, names: Sequence[str], read: Callable[[str], bytes | None], tolerant: bool) -> Node | None:
+def _node(path: str, names: Container[str], read: Callable[[str], bytes | None], tolerant: bool) -> Node | None:
     for document_name, kind, version in _MARKS:
         if document_name not in names:
             continue

@@ -10,6 +10,7 @@ import pytest
 
 from zarrstore import FSStore, clean, delete_node, init_array
 from zarrstore.cli.group import run
+from zarrstore.nodes import walk
 from zarrstore.tools.info import describe_node
 from zarrstore.tools.tree import du, tree
 
@@ -79,6 +80,17 @@ def test_what_each_verb_costs(store: Any, cost: Any, s3_counted: Any) -> None:
     assert sum(cost(lambda: delete_node(store, "a")).values()) <= 5
     _, proxy = s3_counted
     assert proxy.busiest <= 64
+
+
+def test_a_walk_asks_nothing_of_stray_values(store: Any, cost: Any) -> None:
+    init_array(store, shape=4, path="g/a", dtype="u1")
+    spent = cost(lambda: tree(store))
+    store.setitems({f"g/{name}": b"" for name in ("README.md", ".DS_Store", "run-1.log", "x", "y")})
+    store["g/x/b/.zarray"] = store["g/a/.zarray"]  # below a value: flat stores hold both
+    found = cost(lambda: tree(store))
+    assert [node.path for node in walk(store)] == ["", "g", "g/a", "g/x/b"]
+    # Of "x" a guess and a listing, of the array below it one read.
+    assert sum(found.values()) <= sum(spent.values()) + 3
 
 
 def test_a_place_is_occupied_by_what_stands_at_or_below_it_and_by_nothing_beside_it(store: Any) -> None:

@@ -154,16 +154,19 @@ class Objects(Store):
             return list(pool.map(act_in_turn, things))
 
     def _listdir(self, path: str) -> Iterable[str]:
-        for name, is_value in self._children(path):
+        return (name for name, _ in self._list_children(path))
+
+    def _list_children(self, path: str) -> Iterator[tuple[str, bool]]:
+        for name, is_value, is_path in self._children(path):
             # Directories of files stay when their last file goes, and are no children then.
             if is_value or not self.capabilities.hierarchical or self._holds(k.join(path, name)):
-                yield name
+                yield name, is_path
 
     def _holds(self, path: str) -> bool:
         return next(iter(self._keys(path)), None) is not None
 
-    def _children(self, path: str) -> Iterator[tuple[str, bool]]:
-        """Yield the names below a path, each once, and whether it is a value. Override."""
+    def _children(self, path: str) -> Iterator[tuple[str, bool, bool]]:
+        """Yield the names below a path, whether each is a value, and whether something is below it. Override."""
         raise NotImplementedError
 
     def _set(self, key: str, value: bytes) -> None:
@@ -218,7 +221,9 @@ class Objects(Store):
 
     def _sizes(self, path: str) -> Iterable[int]:
         """Return the sizes of the values immediately below a path."""
-        return self._overlap(self._nbytes, [k.join(path, name) for name, is_value in self._children(path) if is_value])
+        return self._overlap(
+            self._nbytes, [k.join(path, name) for name, is_value, _ in self._children(path) if is_value]
+        )
 
     # Renaming: copies that the server makes ------------------------------------------------------------------------
 

@@ -256,12 +256,11 @@ class ObstoreStore(Objects):
         )
         return found
 
-    def _children(self, path: str) -> Iterator[tuple[str, bool]]:
+    def _children(self, path: str) -> Iterator[tuple[str, bool, bool]]:
         found = self._below(path)
-        values = [item["path"] for item in found.get("objects", ())]
-        names = {k.child(at, path): True for at in values}
-        names |= {name: False for at in found.get("common_prefixes", ()) if (name := k.child(at, path)) not in names}
-        return ((name, is_value) for name, is_value in names.items() if name and k.is_key(name))
+        values = {k.child(item["path"], path) for item in found.get("objects", ())}
+        paths = {k.child(at, path) for at in found.get("common_prefixes", ())}
+        return ((name, name in values, name in paths) for name in values | paths if name and k.is_key(name))
 
     def _sizes(self, path: str) -> Iterable[int]:
         return (int(item["size"]) for item in self._below(path).get("objects", ()) if k.is_below(item["path"], path))

@@ -179,12 +179,9 @@ class OpenDALStore(Objects):
                 # A service whose listing tells no size leaves 0 there.
                 yield Entry(key, int(metadata.content_length or 0) or -1, metadata.etag or "")
 
-    def _children(self, path: str) -> Iterator[tuple[str, bool]]:
-        names: dict[str, bool] = {}
-        for at, is_value, _ in self._entries(path, recursive=False):
-            name = k.child(at, path) or ""
-            names[name] = is_value or names.get(name, False)
-        return iter(names.items())
+    def _children(self, path: str) -> Iterator[tuple[str, bool, bool]]:
+        found = {(k.child(at, path) or "", is_value) for at, is_value, _ in self._entries(path, recursive=False)}
+        return ((name, (name, True) in found, (name, False) in found) for name in {name for name, _ in found})
 
     # Writing -------------------------------------------------------------------------------------------------------
 

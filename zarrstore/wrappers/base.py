@@ -124,6 +124,12 @@ class Wrapper(Store):
     def _listdir(self, path: str) -> Iterable[str]:
         return self.inner._listdir(self._to_inner(path))
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        # A wrapper with listings of its own may show other directories.
+        if type(self)._listdir is not Wrapper._listdir:
+            return super()._list_children(path)
+        return self.inner._list_children(self._to_inner(path))
+
     def _getsize(self, path: str) -> int:
         return self.inner._getsize(self._to_inner(path))
 

@@ -206,6 +206,9 @@ class RetryStore(Wrapper):
         # list(): the backend may list as it is iterated.
         return self._again(lambda: list(self.inner._listdir(path)))
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        return self._again(lambda: list(self.inner._list_children(path)))
+
     def _details(self, path: str) -> Iterable[Entry]:
         return self._again(lambda: list(self.inner._details(path)))
 

@@ -108,22 +108,28 @@ class Listing(Reading):
         raise AssertionError
 
     def _listdir(self, path: str) -> Iterable[str]:
-        self._refuse_unlistable()
-        if isinstance(self._requests, S3Requests):
-            return self._object_names(path)
-        return self._file_names(path)
+        return (name for name, _ in self._list_children(path))
 
-    def _object_names(self, path: str) -> set[str]:
-        found: set[str] = set()
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        self._refuse_unlistable()
+        children = self._object_names if isinstance(self._requests, S3Requests) else self._file_names
+        return children(path).items()
+
+    def _object_names(self, path: str) -> dict[str, bool]:
+        """Return the names of values and of what has keys below it, and whether it has."""
+        found: dict[str, bool] = {}
         assert isinstance(self._requests, S3Requests)
         for page in self._pages(path, k.prefix(path), "/"):
-            names = [item["Key"] for item in page.get("Contents", ())]
-            names += [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", ())]
-            found.update(k.child(key, path) or "" for name in names if (key := self._requests.key_of(name)))
-        return found - {""}
+            names = [(item["Key"], False) for item in page.get("Contents", ())]
+            names += [(item["Prefix"].removesuffix("/"), True) for item in page.get("CommonPrefixes", ())]
+            for name, is_path in names:
+                key = self._requests.key_of(name)
+                if child := k.child(key, path) if key else "":
+                    found[child] = is_path or found.get(child, False)
+        return found
 
-    def _file_names(self, path: str) -> set[str]:
-        found = set()
+    def _file_names(self, path: str) -> dict[str, bool]:
+        found: dict[str, bool] = {}
         for info in self._infos(path):
             name = k.child(info["name"][len(self._lead) :].rstrip("/"), path)
             if not name or not self._key(info["name"].rstrip("/")) or name in found:
@@ -131,7 +137,8 @@ class Listing(Reading):
             # Empty directories stay behind where they cannot be removed safely, and are no children.
             may_be_empty = info["type"] == "directory" and not (self._traits.careful or self._traits.flat)
             if not may_be_empty or self._is_filled(k.join(path, name)):
-                found.add(name)
+                # On some, a value and a directory have one name.
+                found[name] = self._traits.flat or not self._traits.refuses or info["type"] == "directory"
         return found
 
     def _is_filled(self, path: str) -> bool:
