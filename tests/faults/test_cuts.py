@@ -21,13 +21,11 @@ KEYS = 12
 NAMES = {key: f"a{key % 2}/0.{key}" for key in range(KEYS)} | {key + KEYS: f"b/0.{key}" for key in range(KEYS)}
 
 WRITER = '''
-import os, random, sys
+import concurrent.futures, os, random, sys
 from pathlib import Path
 from tests.faults.modes import MODES
 from tests.faults.test_cuts import KEYS, NAMES
 from tests.support import crash
-from zarrstore.stores import _sync
-from zarrstore.stores.directory import writing
 
 class Serial:
     """A pool whose calls can be told apart in the record."""
@@ -44,7 +42,7 @@ class Serial:
     def shutdown(self, **options):
         pass
 
-_sync.ThreadPoolExecutor = writing.ThreadPoolExecutor = Serial
+concurrent.futures.ThreadPoolExecutor = Serial  # the stores import it where they use it
 folder, mode, sets, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 store = MODES[mode].open(folder)
 chance = random.Random(seed)

@@ -69,7 +69,7 @@ NAMED = (
     Named(
         "a key whose write failed is journalled as done",
         "tools.transfer",
-        "                result.done.pop(pair[0], None)\n",
+        "                result.done.pop(pair.key, None)\n",
         "",
         _COPY,
     ),
@@ -124,7 +124,7 @@ NAMED = (
     ),
     Named(
         "version 2 goes before version 3 is flushed",
-        "tools.migrate_2to3",
+        "tools.exchange",
         "        store.flush()\n        for part in _levels(removed):\n",
         "        for part in _levels(removed):\n",
         _MIGRATE,

@@ -282,13 +282,13 @@ def test_the_law_sees_a_migration_that_forgets_how_chunks_are_spelled(tmp_path: 
 def test_the_law_sees_a_migration_that_writes_and_then_refuses(tmp_path: Path, monkeypatch: Any) -> None:
     from zarrstore.errors import MetadataError
 
-    apply = migration._apply
+    exchange = migration.exchange
 
     def half(store: Any, writes: Any, removed: Any, later: Any) -> None:
-        apply(store, writes, [], {})
+        exchange(store, writes, [], {})
         raise MetadataError("x", None, "refused too late")
 
-    monkeypatch.setattr(migration, "_apply", half)
+    monkeypatch.setattr(migration, "exchange", half)
     assert _broken(tmp_path, "migrate", 10)
 
 
