@@ -10,8 +10,22 @@ from typing import Any
 
 import pytest
 
-from zarrstore import CopyError, DirectoryStore, copy_store, diff, init_array, verify
+from tests.support.servers.static import python_server
+from zarrstore import (
+    CopyError,
+    DirectoryStore,
+    HTTPStore,
+    ZipStore,
+    consolidate_metadata,
+    copy_store,
+    diff,
+    init_array,
+    init_group,
+    pack,
+    verify,
+)
 from zarrstore.errors import ClusterError, DestinationExistsError
+from zarrstore.stores.zip.ranges import ValueRanges
 from zarrstore.testing import CountingStore
 from zarrstore.tools import cluster
 from zarrstore.tools.executing import window
@@ -256,3 +270,42 @@ def test_what_the_client_asks_and_handles_does_not_grow_with_the_keys(tmp_path: 
         assert list(diff(source, dest)) == []
     assert asked[0] == asked[1]
     assert sum(asked[0]) < 100
+
+
+def test_an_archive_that_is_read_travels_to_workers(source: DirectoryStore, pool: Any, tmp_path: Path) -> None:
+    pack(source, tmp_path / "a.zip")
+    with ZipStore(tmp_path / "a.zip", mode="r") as archive:
+        for number, executor in enumerate((pool, elsewhere := Elsewhere())):
+            dest = DirectoryStore(tmp_path / f"dest{number}")
+            assert copy_store(archive, dest, executor=executor)[:2] == (len(source), 0)
+            assert list(diff(source, dest)) == []
+            assert verify(archive, executor=executor).n_decoded == 600
+        assert elsewhere.n_tasks > 10
+    with ZipStore(tmp_path / "a.zip", mode="a") as writer:
+        assert not writer.capabilities.process_safe  # one process writes it, which then does all the work
+        assert copy_store(writer, DirectoryStore(tmp_path / "dest2"), executor=pool)[0] == len(source)
+
+
+def test_an_archive_in_a_store_that_all_see_travels(source: DirectoryStore, tmp_path: Path) -> None:
+    pack(source, tmp_path / "a.zip")
+    executor = Elsewhere()
+    with ZipStore(ValueRanges(DirectoryStore(tmp_path), "a.zip")) as archive:
+        assert verify(archive, executor=executor).n_decoded == 600
+    assert executor.n_tasks == 5  # whether it sees the same, what is odd, and three arrays
+    held = ZipStore(ValueRanges({"a.zip": (tmp_path / "a.zip").read_bytes()}, "a.zip"))
+    assert not held.capabilities.process_safe
+
+
+def test_a_web_server_travels_to_workers(pool: Any, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "source")
+    init_group(store)
+    init_array(store, shape=8, chunks=1, dtype="u1", compressor=None, fill_value=0, path="a")
+    store.setitems((f"a/{n}", bytes([n])) for n in range(8))
+    consolidate_metadata(store)
+    with python_server(tmp_path) as url:
+        web, elsewhere = HTTPStore(f"{url}/source"), Elsewhere()
+        for number, executor in enumerate((pool, elsewhere)):
+            dest = DirectoryStore(tmp_path / f"dest{number}")
+            assert copy_store(web, dest, executor=executor).n_copied == len(store)
+            assert list(diff(store, dest)) == []
+        assert elsewhere.n_tasks > 2  # the first one only looks whether the workers see the same

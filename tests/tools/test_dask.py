@@ -81,3 +81,7 @@ def test_processes_of_dask_copy_parts_by_themselves(client: Any, tmp_path: Path)
         assert window(executor) == 4
         assert copy_store(source, dest, executor=executor)[:2] == (602, 0)
         assert list(diff(source, dest)) == []
+        dest["a/7"] = b"12"
+        report = verify(dest, executor=executor)
+        assert report == verify(dest)
+        assert [problem.key for problem in report.problems] == ["a/7"]

@@ -25,6 +25,7 @@ __all__ = ["Inspection", "PlannedChunk"]
 #: Missing chunks that are named one by one, for each array.
 _MISSING_NAMED = 100
 _V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS)
+_OF_NODES = (*documents.DOCUMENTS, documents.META, documents.ATTRS)
 _READERS: dict[str, Callable[[bytes, str], object]] = {
     documents.ZARRAY: v2.decode_array,
     documents.ZGROUP: v2.decode_group,
@@ -63,6 +64,8 @@ class Inspection:
         All keys below it.
     missing : {'unfilled', 'all', 'none'}
         See `verify`.
+    elsewhere : frozenset of str
+        Paths of arrays at which another process looks: here they only count as nodes of the hierarchy.
     """
 
     store: Store
@@ -75,6 +78,7 @@ class Inspection:
     n_groups: int = 0
     n_chunks: int = 0
     n_expected: int = 0
+    elsewhere: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.present = set(self.keys.documents)
@@ -100,6 +104,11 @@ class Inspection:
         """Look at every document of a node."""
         self.nodes = {node.path: node for node in walk(self.store, self.path, on_error=self._directory_error)}
         for node in self.nodes.values():
+            if node.path in self.elsewhere:
+                for name in _OF_NODES:
+                    self._claim(k.join(node.path, name))
+                self._check_ancestors(node)
+                continue
             self._check_documents(node)
             if node.kind == "array":
                 self.n_arrays += 1
@@ -112,6 +121,8 @@ class Inspection:
         found: set[str] = set()
         # All keys below a path follow one another. An array's go to the topmost array above them.
         for path, entries in groupby(self.keys, self._array_above):
+            if path in self.elsewhere:
+                continue
             if path is not None:
                 found.add(path)
                 yield from self._check_array(self.nodes[path], entries)
@@ -119,6 +130,7 @@ class Inspection:
             for entry in entries:
                 if entry.key not in self.present:
                     self._check_unclaimed(entry.key)
+        found |= self.elsewhere
         for node in self.nodes.values():
             if node.kind == "array" and node.path not in found and self._array_above(Entry(node.key)) == node.path:
                 yield from self._check_array(node, ())

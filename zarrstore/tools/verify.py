@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from itertools import groupby
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import MEMORY, allowed, check_memory
-from zarrstore.base import Entry, Store
-from zarrstore.metadata import v2
-from zarrstore.metadata.chunk import decode_chunk
-from zarrstore.metadata.shards import ShardLayout, shard_problems
+from zarrstore.allowance import MEMORY, check_memory
+from zarrstore.base import Store
 from zarrstore.targets import Target, opens
-from zarrstore.tools.batches import Batches
+from zarrstore.tools.checking import CheckOptions, check_here
 from zarrstore.tools.cluster import check_workers
-from zarrstore.tools.executing import Task, run_ordered, window
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
-from zarrstore.tools.inspection import Inspection, PlannedChunk
-from zarrstore.tools.listed import ListedStore
-from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
+from zarrstore.tools.listing import MAX_QUESTIONS
 from zarrstore.tools.manifest import compare_manifest
-from zarrstore.tools.nearby import absent
-from zarrstore.tools.overlap import overlaps
-from zarrstore.tools.progress import Progress, reporter
-from zarrstore.tools.sortedkeys import SortedKeys
+from zarrstore.tools.outline import check_elsewhere
+from zarrstore.tools.progress import Progress
 
 __all__ = ["KINDS", "Problem", "VerifyReport", "verify"]
-
-_BATCH = 64
 
 
 @opens(store="r")
@@ -65,9 +53,11 @@ def verify(
         SHA-256 by key, as `write_manifest` writes it: every value is read and compared, and a key that is missing or
         new is a problem.
     executor : concurrent.futures.Executor, optional
-        Where chunks are decoded: threads, processes, ``dask.distributed``'s. Stores travel to it by pickle unless it
-        is a ThreadPoolExecutor; one that only this process may use is read here. Not given, as many threads as there
-        are cores.
+        Where chunks are decoded: threads, processes, ``dask.distributed``'s. Of executors that are no threads it is
+        made sure first that their workers see the same store, which travels by pickle; they then list, judge and decode
+        arrays, or parts of one, by themselves, and this process sees groups and documents only. A store that only this
+        process may use, or that cannot be pickled or listed, is read here. Not given, as many threads as there are
+        cores.
     missing : {'unfilled', 'all', 'none'}
         Which absent chunks are problems: those of arrays without a fill value some of whose chunks are there; all;
         none. Zarr does not write what equals the fill value, so an absent chunk says nothing where there is one.
@@ -116,215 +106,30 @@ def verify(
     check_memory(memory)
     adapted = as_store(store)
     at = k.normalize_path(path)
-    if executor is not None and not isinstance(executor, ThreadPoolExecutor) and adapted.capabilities.process_safe:
+    options = CheckOptions(decode, missing, max_chunk_nbytes, memory)
+    elsewhere = executor is not None and not isinstance(executor, ThreadPoolExecutor)
+    if executor is not None and elsewhere and adapted.capabilities.process_safe:
         check_workers(executor, adapted, at, None)
-    unlisted: list[Problem] = []
-    notes: tuple[str, ...] = ()
-    if adapted.capabilities.listable:
-        entries = _entries(adapted, at, unlisted)
+    if executor is not None and elsewhere and _travels(adapted):
+        findings = check_elsewhere(adapted, at, options, executor, progress)
     else:
-        listing = listing_of(adapted, at, max_questions=max_questions)
-        notes = listing.notes
-        entries = present(adapted, listing)
-    with SortedKeys(entries) as keys:
-        if not len(keys) and not unlisted:
-            raise absent(adapted, at)
-        looked_at: Store = adapted
-        if not unlisted and (not adapted.capabilities.listable or overlaps(adapted)):
-            # Known already: the names in every directory, and which keys are documents.
-            looked_at = ListedStore(adapted, keys.documents)
-        inspection = Inspection(looked_at, at, keys, missing, problems=unlisted, notes=list(notes))
-        for key, reason in adapted._irregular(at):
-            inspection.problem(key, "irregular", reason)
-        for key, reason in adapted._departures(at):
-            inspection.problem(key, "departure", reason)
-        inspection.check_documents()
-        total = len(keys) - len(keys.documents) if decode else 0
-        decoding = _Decoding(adapted, executor, memory, max_chunk_nbytes)
-        with reporter(progress, total, "verify") as report:
-            for found, decoded in decoding.run(inspection.chunks(), decode):
-                inspection.problems += found
-                report(Progress(decoded, total, errors=0))
-        inspection.finish()
-        if manifest is not None:
-            inspection.problems += _manifest_problems(adapted, at, manifest, max_questions, memory)
-        there = keys.among({problem.key for problem in inspection.problems})
-        inspection.problems.sort(key=lambda problem: (problem.key not in there, problem.key))
-        return replace(inspection.report(), n_decoded=decoding.n_decoded)
+        findings = check_here(adapted, at, options, executor, max_questions=max_questions, progress=progress)
+    if manifest is not None:
+        for problem in _manifest_problems(adapted, at, manifest, max_questions, memory):
+            findings.add(problem, is_listed=problem.key in adapted)
+    return findings.report()
 
 
-@dataclass(frozen=True)
-class _Batch:
-    layout: v2.ArrayMeta | ShardLayout
-    keys: Sequence[str]
-
-
-class _Decoding:
-    """Reads and decodes chunks wherever the executor is, within a budget of bytes."""
-
-    def __init__(self, store: Store, executor: Executor | None, memory: int, max_nbytes: int) -> None:
-        self._store = store
-        self._executor = executor
-        self._memory = memory
-        self._max_nbytes = max_nbytes
-        self.n_decoded = 0
-
-    def run(self, chunks: Iterator[PlannedChunk], decode: bool) -> Iterator[tuple[list[Problem], int]]:
-        """Yield the problems of some chunks, and how many were decoded so far."""
-        if not decode:
-            for _ in chunks:
-                pass
-            return
-        store = self._store
-        # Where a batch waits for its values, others decode theirs meanwhile.
-        threads = max(4, os.cpu_count() or 1) if overlaps(store) else os.cpu_count() or 1
-        own = nullcontext(self._executor) if self._executor is not None else ThreadPoolExecutor(threads)
-        with own as chosen:
-            # A mapping that is not safe for threads is read by this thread alone.
-            in_threads = isinstance(chosen, ThreadPoolExecutor) and store.capabilities.thread_safe
-            travels = in_threads or (not isinstance(chosen, ThreadPoolExecutor) and store.capabilities.process_safe)
-            share = max(1, self._memory // max(1, window(chosen) // 2))
-            batches = Batches(self._memory, share, store.capabilities.concurrent, max_keys=_BATCH)
-            tasks = (self._task(batch, cost, share, travels) for batch, cost in batches.cut(chunks))
-            for result in run_ordered(chosen, tasks, self._memory):
-                batches.learn(result.largest)
-                self.n_decoded += result.n_chunks
-                yield result.problems, self.n_decoded
-
-    def _task(self, batch: list[PlannedChunk], cost: int, share: int, travels: bool) -> Task:
-        arrays = groupby(batch, lambda chunk: id(chunk.layout))
-        task = [_Batch(found[0].layout, [chunk.key for chunk in found]) for found in (list(of) for _, of in arrays)]
-        if travels:
-            return Task(cost, check_batches, (self._store, task, self._max_nbytes, share))
-        return Task(cost, check_values, (_read_here(self._store, task, share), task, self._max_nbytes))
-
-
-class Checked(NamedTuple):
-    """What came of some chunks: their problems, their number, and the size of the largest in bytes."""
-
-    problems: list[Problem]
-    n_chunks: int
-    largest: int
-
-
-def check_batches(store: Store, task: Sequence[_Batch], max_nbytes: int, share: int) -> Checked:
-    """Read and decode some chunks, of which `share` bytes may be held unread; runs wherever the executor is."""
-    return check_values(_read(store, task, share), task, max_nbytes)
-
-
-def check_values(values: Mapping[str, bytes | Exception], task: Sequence[_Batch], max_nbytes: int) -> Checked:
-    """Decode some chunks, read already or as they are asked for."""
-    problems: list[Problem] = []
-    largest = 0
-    for batch in task:
-        found, size = _check_array(values, batch, max_nbytes)
-        problems += found
-        largest = max(largest, size)
-    return Checked(problems, sum(len(batch.keys) for batch in task), largest)
-
-
-def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> tuple[list[Problem], int]:
-    problems = []
-    largest = 0
-    for key in batch.keys:
-        try:
-            data = values[key]
-        except KeyError:
-            problems.append(Problem(key, "unread", "it was listed, and is not there any more"))
-            continue
-        except Exception as exc:
-            data = exc
-        if isinstance(data, Exception):
-            problems.append(Problem(key, "unread", str(data) or type(data).__name__))
-            continue
-        largest = max(largest, len(data))
-        problems += [Problem(key, "undecodable", reason) for reason in _chunk_reasons(data, batch.layout, max_nbytes)]
-        # The next value must not be read while this one is still held.
-        del data
-    return problems, largest
-
-
-def _chunk_reasons(data: bytes, layout: v2.ArrayMeta | ShardLayout, max_nbytes: int) -> list[str]:
-    if isinstance(layout, ShardLayout):
-        return shard_problems(data, layout, max_nbytes=max_nbytes, strict=True)
+def _travels(store: Store) -> bool:
+    """Tell whether workers elsewhere can list and read a store by themselves."""
+    flags = store.capabilities
+    if not (flags.process_safe and flags.listable):
+        return False
     try:
-        decode_chunk(data, layout, max_nbytes=max_nbytes, strict=True)
-    except (ValueError, MemoryError) as exc:
-        return [str(exc) or "not enough memory"]
-    return []
-
-
-def _read(store: Store, task: Sequence[_Batch], share: int) -> _Values:
-    with allowed(share):
-        return _Values(store, [key for batch in task for key in batch.keys])
-
-
-class _Values(Mapping[str, bytes]):
-    """The values of a batch; where reading them together fails, each is read alone, so that only the bad one fails."""
-
-    def __init__(self, store: Store, keys: Sequence[str]) -> None:
-        self.store = store
-        self.keys_ = keys
-        self.found: Mapping[str, bytes] | None = None
-        try:
-            self.found = store.getitems(keys)
-        except Exception:
-            self.found = None
-
-    def __getitem__(self, key: str) -> bytes:
-        if self.found is not None:
-            try:
-                return self.found[key]
-            except KeyError:
-                raise
-            except Exception:
-                self.found = None
-        return self.store[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys_)
-
-    def __len__(self) -> int:
-        return len(self.keys_)
-
-
-def _read_here(store: Store, task: Sequence[_Batch], share: int) -> dict[str, bytes | Exception]:
-    """Read the chunks of a task in this thread, for a store that no other may touch."""
-    values: dict[str, bytes | Exception] = {}
-    found = _read(store, task, share)
-    for key in found.keys_:
-        try:
-            values[key] = found[key]
-        except KeyError:
-            continue
-        except Exception as exc:
-            values[key] = exc
-    return values
-
-
-def _entries(store: Store, path: str, problems: list[Problem]) -> Iterator[Entry]:
-    """Yield all keys below a path, perhaps twice; a directory that cannot be read becomes a problem."""
-    try:
-        # A listing over a network tells sizes; of files, each would be a question.
-        yield from store._details(path) if overlaps(store) else map(Entry, store.keys_below(path))
-        return
-    except OSError:
-        pass
-    # Directory by directory, to name the one that fails and to see the others.
-    waiting = [path]
-    while waiting:
-        at = waiting.pop()
-        try:
-            names = store.listdir(at)
-        except OSError as exc:
-            problems.append(Problem(at, "unread", str(exc) or type(exc).__name__))
-            continue
-        for name in names:
-            key = k.join(at, name)
-            if key in store:
-                yield Entry(key)
-            else:
-                waiting.append(key)
+        pickle.dumps(store)
+    except Exception:
+        return False
+    return True
 
 
 def _manifest_problems(

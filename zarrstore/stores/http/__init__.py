@@ -83,7 +83,9 @@ class HTTPStore(RefuseWrites):
     HTTPStore('https://host/data.zarr?sig=***')
     """
 
-    capabilities = Capabilities(writable=False, erasable=False, listable=False, ranged=True, concurrent=True)
+    capabilities = Capabilities(
+        writable=False, erasable=False, listable=False, ranged=True, concurrent=True, process_safe=True
+    )
 
     def __init__(
         self,

@@ -66,6 +66,8 @@ class HeldArchive(Store):
             ranged=True,
             concurrent=concurrent,
             durable_flush=writable,
+            # A reader of a file; of a value in another store, as far as that may be opened elsewhere.
+            process_safe=not writable and (self._source is None or _is_process_safe(self._source)),
             blocking=True,
         )
         self._flushed = flushed
@@ -260,6 +262,11 @@ class HeldArchive(Store):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._start(self._flushed)
+
+
+def _is_process_safe(source: Any) -> bool:
+    """Tell whether other processes see what an archive is read from, where that is no file."""
+    return isinstance(source, ValueRanges) and source.store.capabilities.process_safe
 
 
 class _Guard(Resource):

@@ -1,0 +1,178 @@
+"""What is wrong with a hierarchy, or with a part of one, as far as one process looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from zarrstore import keys as k
+from zarrstore.base import Entry, Store
+from zarrstore.tools.decoding import Decoding
+from zarrstore.tools.findings import Problem, VerifyReport
+from zarrstore.tools.inspection import Inspection
+from zarrstore.tools.listed import ListedStore
+from zarrstore.tools.listing import listing_of, present
+from zarrstore.tools.nearby import absent
+from zarrstore.tools.overlap import overlaps
+from zarrstore.tools.progress import Progress, reporter
+from zarrstore.tools.sortedkeys import SortedKeys
+from zarrstore.tools.subtrees import Subtree
+
+__all__ = ["CheckOptions", "Findings", "check_here", "entries_below", "oddities", "sorted_out"]
+
+
+class CheckOptions(NamedTuple):
+    """What is looked at, and how: see `verify`."""
+
+    decode: bool
+    missing: str
+    max_chunk_nbytes: int
+    memory: int
+
+
+@dataclass
+class Findings:
+    """Problems and numbers of a hierarchy, or of a part.
+
+    Parameters
+    ----------
+    listed, unlisted : list of Problem
+        At keys that a listing names, and at others: these come last in a report.
+    documents : list of str
+        Of a part, keys of documents that lie below its node.
+    """
+
+    listed: list[Problem] = field(default_factory=list)
+    unlisted: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    n_arrays: int = 0
+    n_groups: int = 0
+    n_chunks: int = 0
+    n_expected: int = 0
+    n_decoded: int = 0
+    documents: list[str] = field(default_factory=list)
+
+    def add(self, problem: Problem, *, is_listed: bool) -> None:
+        """Take in one problem."""
+        (self.listed if is_listed else self.unlisted).append(problem)
+
+    def merge(self, other: Findings) -> None:
+        """Take in what was found of another part."""
+        self.listed += other.listed
+        self.unlisted += other.unlisted
+        self.notes += other.notes
+        self.n_arrays += other.n_arrays
+        self.n_groups += other.n_groups
+        self.n_chunks += other.n_chunks
+        self.n_expected += other.n_expected
+        self.n_decoded += other.n_decoded
+        self.documents += other.documents
+
+    def report(self) -> VerifyReport:
+        """Return all, in the order of the keys."""
+        problems = [*sorted(self.listed, key=_key), *sorted(self.unlisted, key=_key)]
+        counts = self.n_arrays, self.n_groups, self.n_chunks, self.n_expected, self.n_decoded
+        return VerifyReport(tuple(problems), *counts, notes=tuple(self.notes))
+
+
+def _key(problem: Problem) -> str:
+    return problem.key
+
+
+def oddities(store: Store, path: str) -> list[Problem]:
+    """Return what a store tells of things that no listing shows, and of what departs from its format."""
+    found = [Problem(key, "irregular", reason) for key, reason in store._irregular(path)]
+    return found + [Problem(key, "departure", reason) for key, reason in store._departures(path)]
+
+
+def check_here(
+    store: Store,
+    path: str,
+    options: CheckOptions,
+    executor: Executor | None,
+    *,
+    part: Subtree | None = None,
+    max_questions: int | None = None,
+    progress: bool | Callable[[Progress], object] | None = None,
+) -> Findings:
+    """Look at every key at and below a path; the executor only decodes.
+
+    Of a `part`, its chunks are decoded; what names and documents show is told by the first part.
+
+    Raises
+    ------
+    KeyError
+        Nothing is there.
+    """
+    unread: list[Problem] = []
+    notes: tuple[str, ...] = ()
+    if store.capabilities.listable:
+        entries = entries_below(store, path, unread)
+    else:
+        listing = listing_of(store, path, max_questions=max_questions)
+        notes = listing.notes
+        entries = present(store, listing)
+    with SortedKeys(entries) as keys:
+        if not len(keys) and not unread:
+            raise absent(store, path)
+        looked_at: Store = store
+        if not unread and (not store.capabilities.listable or overlaps(store)):
+            # Known already: the names in every directory, and which keys are documents.
+            looked_at = ListedStore(store, keys.documents)
+        inspection = Inspection(looked_at, path, keys, options.missing, problems=unread, notes=list(notes))
+        if part is None:
+            inspection.problems += oddities(store, path)
+        inspection.check_documents()
+        total = len(keys) - len(keys.documents) if options.decode else 0
+        decoding = Decoding(store, executor, options.memory, options.max_chunk_nbytes)
+        chunks = (chunk for chunk in inspection.chunks() if part is None or part.takes(chunk.key))
+        undecoded: list[Problem] = []
+        with reporter(progress, total, "verify") as report:
+            for found, decoded in decoding.run(chunks, options.decode):
+                undecoded += found
+                report(Progress(decoded, total, errors=0))
+        if part is not None and part.part:
+            return Findings(undecoded, n_decoded=decoding.n_decoded)
+        inspection.problems += undecoded
+        inspection.finish()
+        findings = sorted_out(inspection, decoding.n_decoded)
+        if part is not None:
+            findings.documents = [key for key in keys.documents if k.parent(key) != path]
+        return findings
+
+
+def sorted_out(inspection: Inspection, n_decoded: int = 0) -> Findings:
+    """Return what an inspection found."""
+    one = inspection
+    findings = Findings([], [], one.notes, one.n_arrays, one.n_groups, one.n_chunks, one.n_expected, n_decoded)
+    there = one.keys.among({problem.key for problem in one.problems})
+    for problem in one.problems:
+        findings.add(problem, is_listed=problem.key in there)
+    return findings
+
+
+def entries_below(store: Store, path: str, problems: list[Problem]) -> Iterator[Entry]:
+    """Yield all keys below a path, perhaps twice; a directory that cannot be read becomes a problem."""
+    try:
+        # A listing over a network tells sizes; of files, each would be a question.
+        yield from store._details(path) if overlaps(store) else map(Entry, store.keys_below(path))
+        return
+    except OSError:
+        pass
+    # Directory by directory, to name the one that fails and to see the others.
+    waiting = [path]
+    while waiting:
+        at = waiting.pop()
+        try:
+            names = store.listdir(at)
+        except OSError as exc:
+            problems.append(Problem(at, "unread", str(exc) or type(exc).__name__))
+            continue
+        for name in names:
+            key = k.join(at, name)
+            if key in store:
+                yield Entry(key)
+            else:
+                waiting.append(key)

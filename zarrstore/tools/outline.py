@@ -1,0 +1,180 @@
+"""A verification that is planned where it is done: the client looks at groups and documents, workers at arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from typing import Any
+
+from zarrstore import keys as k
+from zarrstore.base import Entry, Store
+from zarrstore.metadata import documents
+from zarrstore.nodes import Node, walk
+from zarrstore.tools.checking import CheckOptions, Findings, check_here, oddities, sorted_out
+from zarrstore.tools.cluster import failure, is_of_cluster
+from zarrstore.tools.executing import Task, run_ordered, threads_of
+from zarrstore.tools.findings import Problem
+from zarrstore.tools.inspection import Inspection
+from zarrstore.tools.listed import ListedStore
+from zarrstore.tools.nearby import absent
+from zarrstore.tools.overlap import found_among
+from zarrstore.tools.progress import Progress, reporter
+from zarrstore.tools.sortedkeys import SortedKeys
+from zarrstore.tools.subtrees import Subtree
+
+__all__ = ["check_array_parts", "check_elsewhere"]
+
+#: Of each array, what the client sees: the rest of it is looked at by a worker.
+_DOCUMENTS = (documents.ZARRAY, documents.ZATTRS, documents.ZGROUP, documents.ZARR_JSON)
+#: An array is dealt out to several tasks from so many chunks a task on; each of them lists it.
+_CHUNKS_A_TASK = 2000
+#: Tasks of one array at the most, and arrays of one task.
+_MOST_PARTS, _MOST_ARRAYS = 256, 64
+
+
+def check_elsewhere(
+    store: Store,
+    path: str,
+    options: CheckOptions,
+    executor: Executor,
+    progress: bool | Callable[[Progress], object] | None = None,
+) -> Findings:
+    """Look at every key at and below a path; workers list, judge and decode the arrays.
+
+    Notes
+    -----
+    Of a key below an array this process sees nothing. Cost here: one listing of each directory that is not below an
+    array, and the documents of each array.
+    """
+    unread: list[Problem] = []
+
+    def note(at: str, error: Exception) -> None:
+        unread.append(Problem(at, "unread", str(error) or type(error).__name__))
+
+    nodes = list(walk(store, path, on_error=note))
+    arrays = {node.path: node for node in nodes if node.kind == "array"}
+    groups = {node.path for node in nodes if node.kind == "group"}
+    with SortedKeys(_outline(store, path, arrays, groups, unread)) as keys:
+        if not len(keys) and not unread:
+            raise absent(store, path)
+        inspection = Inspection(
+            ListedStore(store, keys.documents),
+            path,
+            keys,
+            options.missing,
+            problems=unread,
+            elsewhere=frozenset(arrays),
+        )
+        inspection.check_documents()
+        for _ in inspection.chunks():
+            pass
+        findings = Findings()
+        share = options._replace(memory=max(1, options.memory // (threads_of(executor) or 16)))
+        with reporter(progress, 0, "verify") as report:
+            for found in _run(executor, _tasks(store, path, list(arrays.values()), share, executor)):
+                findings.merge(found)
+                report(Progress(findings.n_decoded, findings.n_decoded))
+        # Consolidated metadata repeats what workers found below arrays, too.
+        keys.documents = sorted({*keys.documents, *findings.documents})
+        inspection.finish()
+        own = sorted_out(inspection)
+    own.merge(findings)
+    return own
+
+
+def _outline(
+    store: Store, path: str, arrays: dict[str, Node], groups: set[str], unread: list[Problem]
+) -> Iterator[Entry]:
+    """Yield the keys below a path that are below no array, and the documents of arrays."""
+    wanted = [key for node in arrays.values() for key in (node.key, node.attrs_key)]
+    wanted += [k.join(at, name) for at in arrays for name in _DOCUMENTS]
+    if not store.capabilities.hierarchical:
+        wanted += [*arrays, *groups]  # a value may stand there as well
+    yield from map(Entry, found_among(store, dict.fromkeys(filter(None, wanted))))
+    waiting = [] if path in arrays else [path]
+    while waiting:
+        at = waiting.pop()
+        try:
+            keys = [k.join(at, name) for name in store.listdir(at)]
+        except OSError as exc:
+            if not any(problem.key == at for problem in unread):
+                unread.append(Problem(at, "unread", str(exc) or type(exc).__name__))
+            continue
+        others = [key for key in keys if key not in arrays and key not in groups]
+        values = found_among(store, others)
+        yield from map(Entry, values)
+        # What is no value is a directory without a document, below which there may be nodes.
+        is_flat = not store.capabilities.hierarchical
+        waiting += [key for key in keys if key in groups or (key not in arrays and (is_flat or key not in values))]
+
+
+def _tasks(
+    store: Store, path: str, arrays: list[Node], options: CheckOptions, executor: Executor
+) -> Iterator[tuple[Any, ...]]:
+    yield _check_oddities, store, path
+    wanted = 4 * (threads_of(executor) or 16)
+    most = max(1, min(_MOST_PARTS, wanted // max(1, len(arrays))))
+    together = max(1, min(_MOST_ARRAYS, len(arrays) // wanted))
+    batch: list[Subtree] = []
+    for node in arrays:
+        parts = min(most, 1 + _n_chunks(node) // _CHUNKS_A_TASK)
+        if parts > 1:
+            for part in range(parts):
+                yield check_array_parts, store, [Subtree(node.path, part, parts)], options
+            continue
+        batch.append(Subtree(node.path))
+        if len(batch) == together:
+            yield check_array_parts, store, batch, options
+            batch = []
+    if batch:
+        yield check_array_parts, store, batch, options
+
+
+def _n_chunks(node: Node) -> int:
+    """Return about how many chunks an array has, as far as its document can be understood."""
+    try:
+        shape = node.document["shape"]
+        grid = node.document.get("chunk_grid", {"configuration": {"chunk_shape": node.document.get("chunks")}})
+        count = 1
+        for length, chunk in zip(shape, grid["configuration"]["chunk_shape"], strict=True):
+            count *= -(-int(length) // int(chunk))
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        return 1
+    return count
+
+
+def _run(executor: Executor, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Findings]:
+    try:
+        yield from run_ordered(executor, (Task(0, task[0], task[1:]) for task in tasks))
+    except (Exception, CancelledError) as exc:
+        if is_of_cluster(exc):
+            raise failure(exc, "nothing was changed") from exc
+        raise
+
+
+# On a worker --------------------------------------------------------------------------------------------------------
+
+
+def _check_oddities(store: Store, path: str) -> Findings:
+    findings = Findings()
+    for problem in oddities(store, path):
+        findings.add(problem, is_listed=bool(problem.key) and store._contains(problem.key))
+    return findings
+
+
+def check_array_parts(store: Store, parts: Iterable[Subtree], options: CheckOptions) -> Findings:
+    """Look at some arrays, or at parts of one; runs on a worker.
+
+    Notes
+    -----
+    Cost: one listing of each array; its documents; the chunks of the part. What names and documents show is told by the
+    first part of an array alone.
+    """
+    findings = Findings()
+    with ThreadPoolExecutor(1) as pool:
+        for part in parts:
+            try:
+                findings.merge(check_here(store, part.path, options, pool, part=part))
+            except KeyError:
+                findings.add(Problem(part.path, "unread", "it was listed, and is not there any more"), is_listed=False)
+    return findings
