@@ -34,10 +34,10 @@ def command(target: str, as_json: bool) -> None:
 def _size(target: str) -> int:
     path = Path(os.path.expanduser(target))
     files = [path] if path.is_file() else [file for file in path.glob("*") if file.is_file()]
-    # Sparse files count as what they take, which is what is given back.
+    # Sparse files count as what they take, which is what is given back; others without the rest of their last block.
     return sum(_taken(file.stat()) for file in files)
 
 
 def _taken(status: os.stat_result) -> int:
     blocks: int | None = getattr(status, "st_blocks", None)  # not on Windows
-    return status.st_size if blocks is None else blocks * 512
+    return status.st_size if blocks is None else min(status.st_size, blocks * 512)

@@ -16,7 +16,9 @@ def command(archive: str, dest: str | None, as_json: bool) -> None:
     """Keep every whole entry of a damaged zip ARCHIVE, in place or in a new archive DEST."""
     recovery = ZipStore.recover(archive, dest)
     facts = {name: getattr(recovery, name) for name in recovery.__dataclass_fields__}
+    facts = {name: list(v) if isinstance(v, tuple | set | frozenset) else v for name, v in facts.items()}
     if as_json:
-        print_json({name: list(v) if isinstance(v, tuple | set | frozenset) else v for name, v in facts.items()})
+        print_json(facts)
     for name, value in facts.items():
-        echo_err(printable(f"{name}: {value}"))
+        text = (", ".join(map(str, value)) or "none") if isinstance(value, list) else value
+        echo_err(printable(f"{name}: {text}"))
