@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,7 @@ def test_a_forked_child_opens_its_own_connection(tmp_path: Path) -> None:
             store["child"] = b"2"
             os._exit(0 if ok else 1)
         except BaseException:
+            traceback.print_exc()
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     store["b"] = b"3"
@@ -460,15 +462,21 @@ def test_no_connection_crosses_a_fork(tmp_path: Path) -> None:
     go, done = os.pipe(), os.pipe()
     child = os.fork()
     if not child:
-        os.close(go[1])
-        store["child"] = b"2"
-        os.write(done[1], b"!")
-        os.read(go[0], 1)  # the parent closes, and would take the log away if the child held no lock
-        store["late"] = b"3"
-        os.write(done[1], b"!")
-        os.read(go[0], 1)
-        store.close()
-        os._exit(0)
+        code = 2
+        try:
+            os.close(go[1])
+            store["child"] = b"2"
+            os.write(done[1], b"!")
+            os.read(go[0], 1)  # the parent closes, and would take the log away if the child held no lock
+            store["late"] = b"3"
+            os.write(done[1], b"!")
+            os.read(go[0], 1)
+            store.close()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:  # or the child would go on with the tests of its parent
+            os._exit(code)
     os.close(done[1])
     os.read(done[0], 1)
     store.close()

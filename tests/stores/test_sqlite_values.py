@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import traceback
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -251,8 +252,14 @@ def test_memory_is_no_file(tmp_path, monkeypatch):
         assert problems == []
         child = os.fork()
         if not child:
-            store["child"] = b"1"
-            os._exit(0 if store["a/b"] == b"1" else 1)
+            code = 2
+            try:
+                store["child"] = b"1"
+                code = 0 if store["a/b"] == b"1" else 3
+            except BaseException:
+                traceback.print_exc()
+            finally:  # or the child would go on with the tests of its parent
+                os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert "child" not in store
         # As zarr 2: a copy would be another database.

@@ -72,7 +72,7 @@ def kills(
         What must be there after a kill: all that was set, or only what was set before a flush.
     """
     command = ["kills", where, str(folder), str(rounds), promise, str(flush_every), str(seed)]
-    return _run(command, timeout=60 + rounds)
+    return _run(command, timeout=60 + 10 * rounds)
 
 
 def _kills(where: str, folder: str, rounds: str, promise: str, flush_every: str, seed: str) -> dict[str, Any]:

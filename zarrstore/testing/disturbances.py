@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -131,7 +133,10 @@ def _status_of_child(check: Callable[[], bool]) -> int:
         try:
             signal.alarm(_PATIENCE)
             code = 0 if check() else 3
+        except BaseException:
+            traceback.print_exc()  # otherwise nobody learns why it ended with 1
         finally:
+            sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
