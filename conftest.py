@@ -110,16 +110,30 @@ def _locked(path: Path, how: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+@contextmanager
+def _turn(item: pytest.Item) -> Iterator[None]:
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     if run is None:
-        return (yield)
+        yield
+        return
     how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
     field = Path(tempfile.gettempdir(), f"zarrstore-tests-{run}.lock")
     with _locked(field.with_suffix(".turnstile"), fcntl.LOCK_EX) as turnstile, _locked(field, how):
         fcntl.flock(turnstile, fcntl.LOCK_UN)
-        return (yield)
+        yield
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with _turn(item):
+        try:
+            return (yield)
+        except pytest.fail.Exception as exc:
+            # A timeout while pytest writes about a test, which would end the worker, and with it the whole run.
+            report = pytest.TestReport(item.nodeid, item.location, {}, "failed", f"beside the test: {exc}", "call")
+            item.ihook.pytest_runtest_logreport(report=report)
+            item.session._setupstate.teardown_exact(None)
+            return True
 
 
 # What the markers leave out is printed at the end of a run. Under xdist the workers collect, and each collects all.

@@ -76,6 +76,25 @@ def test_where_peers_are_required_a_skip_for_want_of_one_is_a_failure(tmp_path):
     assert re.match("1 error", suite(tmp_path, module, ZARRSTORE_REQUIRE_PEERS="1"))
 
 
+DYING = """
+import os, signal, time, pytest
+class Stuck(Exception):
+    @property
+    def __notes__(self): time.sleep(50)
+@pytest.mark.timeout(1)
+def test_whose_failure_cannot_be_written(): raise Stuck
+def test_that_is_killed(): os.kill(os.getpid(), signal.SIGKILL)
+@pytest.mark.parametrize("n", range(6))
+def test_other(n, tmp_path): pass
+"""
+
+
+@pytest.mark.slow
+def test_a_test_that_hangs_in_its_report_or_kills_its_worker_fails_and_the_others_run(tmp_path):
+    assert re.match("2 failed, 6 passed", suite(tmp_path, DYING, "-n", "2"))
+    assert re.match("1 failed, 6 passed", suite(tmp_path, DYING, "-k", "not killed"))
+
+
 MEASURING = """
 import pathlib, time, pytest
 log = pathlib.Path(__file__).with_name("log")
