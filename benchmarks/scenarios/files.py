@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from benchmarks.contestants import made
+from benchmarks.steps import STEPS
 from benchmarks.timing import Case, timed
 
 TITLE = "One file a key"
@@ -34,23 +35,5 @@ def _measure(store: Any, step: str, kib: int, n: int) -> dict[str, Any]:
         # The first key makes the directory: what is measured is the values.
         store["foo/bar/first"] = value
     else:
-        for key in keys:
-            store[key] = value
-
-    def act() -> None:
-        if step in ("set", "replace"):
-            for key in keys:
-                store[key] = value
-        elif step == "get":
-            for key in keys:
-                store[key]
-        elif step == "in":
-            for key in keys:
-                key in store  # noqa: B015 - that is what is measured
-        elif step == "delete":
-            for key in keys:
-                del store[key]
-        else:
-            list(store)
-
-    return timed(act, n)
+        STEPS["set"](store, keys, value)
+    return timed(lambda: STEPS[step](store, keys, value), n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.contestants import made
+from benchmarks.steps import STEPS
 from benchmarks.timing import Case, timed
 
 TITLE = "In memory"
@@ -34,23 +35,13 @@ def _measure(store: Any, step: str, n: int, beside: int) -> dict[str, Any]:
     if step == "subtree":
         store.rmdir("foo")  # the first builds the index of DictStore
     if step in ("get", "in"):
-        for key in keys:
-            store[key] = value
+        STEPS["set"](store, keys, value)
+    if step != "subtree":
+        return timed(lambda: STEPS[step](store, keys, value), n)
 
-    def act() -> None:
-        if step == "get":
-            for key in keys:
-                store[key]
-        elif step == "in":
-            for key in keys:
-                key in store  # noqa: B015 - that is what is measured
-        elif step == "set":
-            for key in keys:
-                store[key] = value
-        else:
-            for _ in range(10):
-                for key in keys:
-                    store[key] = value
-                store.rmdir("foo")
+    def come_and_go() -> None:
+        for _ in range(10):
+            STEPS["set"](store, keys, value)
+            store.rmdir("foo")
 
-    return timed(act, 10 if step == "subtree" else n)
+    return timed(come_and_go, 10)
