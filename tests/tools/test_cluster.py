@@ -29,7 +29,7 @@ from zarrstore.stores.zip.ranges import ValueRanges
 from zarrstore.testing import CountingStore
 from zarrstore.tools import cluster
 from zarrstore.tools.executing import window
-from zarrstore.tools.subtrees import Subtree, subtrees
+from zarrstore.tools.subtrees import Subtree, entries_of, subtrees
 
 
 class Elsewhere(Executor):
@@ -90,6 +90,18 @@ def test_parts_cover_every_key_once(source: DirectoryStore) -> None:
         assert sorted(met) == keys, (path, wanted)
         assert wanted <= len(parts) <= 8 * wanted
     assert Subtree("a").takes("a/0")
+
+
+def test_a_value_at_the_path_of_others_is_of_one_part_too(tmp_path: Path) -> None:
+    items = {"a": b"1", "a/b": b"2", "a/b/c": b"3", "a/b/d": b"4", "e": b"5", "a.x": b"6"}
+    archive = ZipStore(tmp_path / "a.zip", mode="w")
+    archive.update(items)
+    archive.close()
+    with ZipStore(tmp_path / "a.zip", mode="r") as store:
+        for wanted in (1, 2, 3, 5, 9):
+            parts = list(subtrees(store, "", wanted))
+            met = [entry.key for part in parts for entry in entries_of(store, part) if part.takes(entry.key)]
+            assert sorted(met) == sorted(items), wanted
 
 
 def test_a_copy_by_processes_is_whole_and_the_client_handles_no_chunk(

@@ -90,7 +90,9 @@ def command(
             progress=progress("verify"),
         )
         if write_to:
-            written = write_manifest(store, write_to, path, max_questions=max_questions, memory=memory)
+            written = write_manifest(
+                store, write_to, path, max_questions=max_questions, memory=memory, executor=executor
+            )
             echo_err(f"wrote {written:,} sums to {write_to}")
         if page:
             from zarrstore.cli.htmlreport import write_report

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 import socket
 import uuid
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +16,7 @@ from zarrstore.base import Store
 from zarrstore.errors import ClusterError
 from zarrstore.tools.executing import threads_of
 
-__all__ = ["GO_ON", "PATIENCE", "check_workers", "failure", "is_of_cluster"]
+__all__ = ["GO_ON", "PATIENCE", "check_workers", "failure", "is_of_cluster", "travels"]
 
 #: Seconds that the first task may take.
 PATIENCE = 60.0
@@ -25,6 +26,25 @@ GO_ON = "what was copied is whole; go on with the same resume=, or with if_exist
 _CLUSTERS = ("dask", "distributed", "loky", "mpi4py")
 #: Bytes of a value that are compared.
 _SAMPLE = 1 << 16
+
+
+def travels(executor: Executor, store: Store) -> bool:
+    """Tell whether the workers of an executor are elsewhere, and can list and read a store by themselves.
+
+    Examples
+    --------
+    >>> from zarrstore.adapt import as_store
+    >>> travels(ThreadPoolExecutor(1), as_store({}))
+    False
+    """
+    flags = store.capabilities
+    if isinstance(executor, ThreadPoolExecutor) or not (flags.process_safe and flags.listable):
+        return False
+    try:
+        pickle.dumps(store)
+    except Exception:
+        return False
+    return True
 
 
 def check_workers(executor: Executor, source: Store, source_path: str, dest: Store | None, dest_path: str = "") -> None:

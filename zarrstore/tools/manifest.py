@@ -6,19 +6,20 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from operator import itemgetter
 from pathlib import Path
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import MEMORY, allowed, check_memory
+from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Entry
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.targets import Target, opens
-from zarrstore.tools.batches import Batches
-from zarrstore.tools.holding import is_document
-from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, value_or_none
+from zarrstore.tools.cluster import travels
+from zarrstore.tools.listing import MAX_QUESTIONS, listing_of
 from zarrstore.tools.streams import merge, sort_entries
+from zarrstore.tools.sums import line_of, lines_elsewhere, values_among
 
 __all__ = [
     "compare_manifest",
@@ -101,20 +102,9 @@ def values_of(
     check_memory(memory)
     adapted = as_store(store)
     at = k.normalize_path(path)
-    batches = Batches(memory, memory, adapted.capabilities.concurrent)
     listing = listing_of(adapted, at, details=True, max_questions=max_questions)
-    for batch, _ in batches.cut(sort_entries(listing.entries)):
-        with allowed(memory):
-            found = adapted._get_many([entry.key for entry in batch])
-        largest = -1
-        for key, *_ in batch:
-            value = value_or_none(found, key)
-            if value is not None:
-                if not is_document(key):
-                    largest = max(largest, len(value))
-                yield k.replace_root(key, at, ""), value
-                del value
-        batches.learn(largest)
+    for key, value in values_among(adapted, listing.entries, memory):
+        yield k.replace_root(key, at, ""), value
 
 
 @opens(store="r")
@@ -125,6 +115,7 @@ def write_manifest(
     *,
     max_questions: int | None = MAX_QUESTIONS,
     memory: int = MEMORY,
+    executor: Executor | None = None,
 ) -> int:
     """Write the SHA-256 of every value to a file that ``sha256sum --check`` reads; return how many there are.
 
@@ -140,6 +131,14 @@ def write_manifest(
         As `manifest_of`.
     memory : int, bytes, default 128 MiB
         What the values under way in all threads may take together; one value more may be held.
+    executor : concurrent.futures.Executor, optional
+        Processes, or workers elsewhere: they list parts of the store and digest their values by themselves. Threads
+        change nothing, nor does any executor for a store that cannot be listed or that only this process may use.
+
+    Raises
+    ------
+    ClusterError
+        `executor` has no worker, one that lacks a package, or workers that see another store.
 
     Examples
     --------
@@ -150,8 +149,12 @@ def write_manifest(
     >>> open(file).read()
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a/x\\n'
     """
-    digests = digests_of(store, path, max_questions=max_questions, memory=memory)
-    return write_lines(file, (_line(key, digest) for key, digest in digests))
+    adapted = as_store(store)
+    if executor is not None and travels(executor, adapted):
+        check_memory(memory)
+        return write_lines(file, lines_elsewhere(adapted, k.normalize_path(path), executor, memory))
+    digests = digests_of(adapted, path, max_questions=max_questions, memory=memory)
+    return write_lines(file, (line_of(key, digest) for key, digest in digests))
 
 
 def write_lines(file: str | os.PathLike[str], lines: Iterable[str]) -> int:
@@ -171,12 +174,6 @@ def write_lines(file: str | os.PathLike[str], lines: Iterable[str]) -> int:
         beside.unlink(missing_ok=True)
         raise
     return count
-
-
-def _line(key: str, digest: str) -> str:
-    # A backslash cannot be in a key; a line break can, and is written as sha256sum writes it.
-    escaped = key.replace("\n", "\\n").replace("\r", "\\r")
-    return f"{'' if escaped == key else chr(92)}{digest}  {escaped}\n"
 
 
 def read_manifest(file: str | os.PathLike[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from zarrstore.tools.listing import Listing
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
 from zarrstore.tools.progress import Progress
 
-__all__ = ["Subtree", "SubtreeOptions", "SubtreeResult", "copy_subtree", "copy_subtrees", "subtrees"]
+__all__ = ["Subtree", "SubtreeOptions", "SubtreeResult", "copy_subtree", "copy_subtrees", "entries_of", "subtrees"]
 
 #: A directory with more names than so many times the tasks that are wanted is dealt out key by key.
 _MOST_NAMES = 4
@@ -38,14 +38,19 @@ class Subtree(NamedTuple):
         At the source.
     part, parts : int
         Keys whose CRC-32 leaves `part` when it is divided by `parts`.
+    is_alone : bool
+        Only the key at the path: what is below it is of other parts. In a flat store a value may stand there.
     """
 
     path: str
     part: int = 0
     parts: int = 1
+    is_alone: bool = False
 
     def takes(self, key: str) -> bool:
         """Tell whether a key is of this part."""
+        if self.is_alone:
+            return key == self.path
         return self.parts == 1 or zlib.crc32(key.encode()) % self.parts == self.part
 
 
@@ -88,15 +93,18 @@ def subtrees(store: Store, path: str, wanted: int) -> Iterator[Subtree]:
     >>> [part.path for part in subtrees(store, "", 3)]
     ['a/x', 'a/y', 'b']
     >>> list(subtrees(store, "a/x", 2))
-    [Subtree(path='a/x/0', part=0, parts=2), Subtree(path='a/x/0', part=1, parts=2)]
+    [Subtree(path='a/x/0', part=0, parts=2, is_alone=False), Subtree(path='a/x/0', part=1, parts=2, is_alone=False)]
     """
     found, whole = [path], set[str]()
+    is_flat = not store.capabilities.hierarchical
     while len(found) < wanted and not whole.issuperset(found):
         expanded: list[str] = []
         for at in found:
             names = [] if at in whole else store.listdir(at)
             if 0 < len(names) <= _MOST_NAMES * wanted - len(expanded):
                 expanded += [k.join(at, name) for name in names]
+                if is_flat and at and store._contains(at):
+                    yield Subtree(at, is_alone=True)
             else:
                 whole.add(at)
                 expanded.append(at)
@@ -117,7 +125,7 @@ def copy_subtree(source: Store, dest: Store, subtree: Subtree, options: SubtreeO
     paths = Paths(subtree.path, options.paths.to_dest(subtree.path) if subtree.path else options.paths.dest)
     copying = Copying(source, dest, paths, None, options.verify)
     judge = Judge(source, dest, checksum=options.checksum)
-    listing = Listing(entry for entry in _entries(source, subtree.path) if subtree.takes(entry.key))
+    listing = Listing(entry for entry in entries_of(source, subtree) if subtree.takes(entry.key))
     arguments = (listing, source, dest, paths, options.selection, options.if_exists, None, copying.skipped)
     result = SubtreeResult()
     with closing(make_plan(*arguments, memory=options.memory, judge=judge)) as plan:
@@ -132,10 +140,12 @@ def copy_subtree(source: Store, dest: Store, subtree: Subtree, options: SubtreeO
     return result
 
 
-def _entries(store: Store, path: str) -> Iterator[Entry]:
-    yield from store._details(path)
-    if path and store._contains(path):
-        yield Entry(path)
+def entries_of(store: Store, part: Subtree) -> Iterator[Entry]:
+    """Yield the keys at and below the path of a part, with what a listing tells of each."""
+    if not part.is_alone:
+        yield from store._details(part.path)
+    if part.path and store._contains(part.path):
+        yield Entry(part.path)
 
 
 def copy_subtrees(copying: Copying, executor: Executor, options: SubtreeOptions, transfer: Transfer) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Literal
@@ -14,7 +13,7 @@ from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Store
 from zarrstore.targets import Target, opens
 from zarrstore.tools.checking import CheckOptions, check_here
-from zarrstore.tools.cluster import check_workers
+from zarrstore.tools.cluster import check_workers, travels
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
 from zarrstore.tools.listing import MAX_QUESTIONS
 from zarrstore.tools.manifest import compare_manifest
@@ -110,7 +109,7 @@ def verify(
     elsewhere = executor is not None and not isinstance(executor, ThreadPoolExecutor)
     if executor is not None and elsewhere and adapted.capabilities.process_safe:
         check_workers(executor, adapted, at, None)
-    if executor is not None and elsewhere and _travels(adapted):
+    if executor is not None and travels(executor, adapted):
         findings = check_elsewhere(adapted, at, options, executor, progress)
     else:
         findings = check_here(adapted, at, options, executor, max_questions=max_questions, progress=progress)
@@ -118,18 +117,6 @@ def verify(
         for problem in _manifest_problems(adapted, at, manifest, max_questions, memory):
             findings.add(problem, is_listed=problem.key in adapted)
     return findings.report()
-
-
-def _travels(store: Store) -> bool:
-    """Tell whether workers elsewhere can list and read a store by themselves."""
-    flags = store.capabilities
-    if not (flags.process_safe and flags.listable):
-        return False
-    try:
-        pickle.dumps(store)
-    except Exception:
-        return False
-    return True
 
 
 def _manifest_problems(
