@@ -144,6 +144,19 @@ def test_a_place_far_deeper_than_what_is_there_is_empty_and_the_connection_stays
     assert dict(store) == {"d/d/x": b"1"}
 
 
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_name_longer_than_any_file_system_keeps_is_absent_however_the_server_says_so(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    """SFTP has no code for it: asyncssh answers with a text, OpenSSH with "Failure"."""
+    store = request.getfixturevalue(server)(uuid.uuid4().hex)
+    store["a"] = b"1"
+    for key in ("x" * 300, f"a/{'x' * 300}", f"{'x' * 300}/a"):
+        assert (store.getsize(key), store.listdir(key), key in store, store.get(key)) == (0, [], False, None)
+        store.rmdir(key)
+    assert dict(store) == {"a": b"1"}
+
+
 def test_a_failed_listing_is_absence_only_if_the_name_cannot_be_listed_either(arrow: Any, monkeypatch: Any) -> None:
     """Servers leave names with a leading dot out of a listing, and a connection may break once."""
     store = arrow(uuid.uuid4().hex)

@@ -157,8 +157,12 @@ class Place(Store):
 
     def _is_too_long(self, key: str, exc: BaseException) -> bool:
         """Tell whether nothing can have this name: too long for the disk, or, on object stores, above 1,024 bytes."""
-        name = (self._lead + key).partition("/")[2]
-        return getattr(exc, "errno", None) == errno.ENAMETOOLONG or (self._traits.flat and len(name.encode()) > 1024)
+        if getattr(exc, "errno", None) == errno.ENAMETOOLONG:
+            return True
+        if self._traits.flat:
+            return len((self._lead + key).partition("/")[2].encode()) > 1024
+        # SFTP has no code for it. No file system keeps a name of more than 255 characters.
+        return not self._traits.remote and any(len(name) > 255 for name in k.segments(key))
 
     def _refuse_if_read_only(self, what: str) -> None:
         if not self.capabilities.writable:
