@@ -21,6 +21,8 @@ from zarrstore import (
     diff,
     init_array,
     init_group,
+    migrate_2to3,
+    migrate_3to2,
     pack,
     verify,
 )
@@ -321,3 +323,36 @@ def test_a_web_server_travels_to_workers(pool: Any, tmp_path: Path) -> None:
             assert copy_store(web, dest, executor=executor).n_copied == len(store)
             assert list(diff(store, dest)) == []
         assert elsewhere.n_tasks > 2  # the first one only looks whether the workers see the same
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": 40}], ids=["plain", "shards"])
+def test_a_migration_by_workers_is_the_one_that_is_made_here(
+    options: Any, source: DirectoryStore, pool: Any, tmp_path: Path
+) -> None:
+    expected = DirectoryStore(tmp_path / "expected")
+    report = migrate_2to3(source, expected, **options)
+    for number, executor in enumerate((pool, elsewhere := Elsewhere())):
+        dest = DirectoryStore(tmp_path / f"dest{number}")
+        assert migrate_2to3(source, dest, executor=executor, **options) == report
+        assert list(diff(expected, dest)) == []
+    assert elsewhere.n_tasks > 10
+
+    def other_disk(args: Any) -> Any:
+        return tuple(
+            DirectoryStore(tmp_path / "local") if isinstance(arg, DirectoryStore) and arg.path == dest.path else arg
+            for arg in args
+        )
+
+    dest = DirectoryStore(tmp_path / "far")
+    with pytest.raises(ClusterError, match="is not there on worker"):
+        migrate_2to3(source, dest, executor=Elsewhere(other_disk), **options)
+    assert list(dest) == []
+
+
+def test_a_migration_back_to_version_2_by_workers(source: DirectoryStore, pool: Any, tmp_path: Path) -> None:
+    newer = DirectoryStore(tmp_path / "newer")
+    migrate_2to3(source, newer, shards=40)
+    for number, executor in enumerate((None, pool)):
+        back = DirectoryStore(tmp_path / f"back{number}")
+        migrate_3to2(newer, back, executor=executor)
+        assert [str(one) for one in diff(source, back)] == ["< stray"]

@@ -12,6 +12,7 @@ from zarrstore.cli.common import (
     confirm,
     dry_run_option,
     echo_err,
+    executor_options,
     json_option,
     memory_option,
     opened,
@@ -21,6 +22,7 @@ from zarrstore.cli.common import (
     print_table,
     storage_options,
     target_argument,
+    with_executor,
     yes_option,
 )
 from zarrstore.keys import normalize_path
@@ -66,6 +68,7 @@ from zarrstore.wrappers.v2view import V2View
 @click.option("--resume", type=click.Path(dir_okay=False), metavar="FILE", help="With --dest, a journal to go on from.")
 @click.option("--remove-v2", is_flag=True, help="Delete the documents of version 2 once those of version 3 stand.")
 @memory_option
+@executor_options
 @dry_run_option
 @yes_option
 @json_option
@@ -85,6 +88,8 @@ def command(
     message: str | None,
     remove_v2: bool,
     memory: int,
+    jobs: int | None,
+    dask: str | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -153,6 +158,7 @@ def command(
                 shards=None if shards is None else parse_shards(shards),
                 objects=objects,
                 memory=memory,
+                executor=stack.enter_context(with_executor(jobs, dask)),
             )
         if report_file is not None:
             new = store if target_store is None else target_store

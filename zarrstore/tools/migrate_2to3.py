@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from itertools import islice
 from typing import Any
 
@@ -47,6 +48,7 @@ def migrate_2to3(
     shards: Shards | None = None,
     objects: Objects | None = None,
     memory: int = MEMORY,
+    executor: Executor | None = None,
 ) -> MigrationReport:
     """Write a version 3 document for every version 2 node that version 3 can represent: all of them, or none.
 
@@ -79,6 +81,8 @@ def migrate_2to3(
     memory : int, bytes, default 128 MiB
         What the values under way in all threads may take together; one value more may be held.
         Shards are held besides, see `migrate_to_shards`.
+    executor : concurrent.futures.Executor, optional
+        With `dest`, where chunks are copied or packed: see `copy_store`.
 
     Returns
     -------
@@ -134,14 +138,29 @@ def migrate_2to3(
     if objects is not None:
         source, notes = reencoded(source, at, objects, None if dest is None else as_store(dest))
         report = migrate_2to3(
-            source, dest, at, dry_run=dry_run, overwrite=overwrite, resume=resume, shards=shards, memory=memory
+            source,
+            dest,
+            at,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            resume=resume,
+            shards=shards,
+            memory=memory,
+            executor=executor,
         )
         return with_notes(report, notes)
     if shards is not None:
         if dest is None:
             raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
         return migrate_to_shards(
-            source, as_store(dest), at, shards, dry_run=dry_run, overwrite=overwrite, resume=resume
+            source,
+            as_store(dest),
+            at,
+            shards,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            resume=resume,
+            executor=executor,
         )
     target = source if dest is None else as_store(dest)
     if dest is None and documents.ZARR_JSON in source._refused_documents:
@@ -154,7 +173,7 @@ def migrate_2to3(
     if remove_v2 and not source.capabilities.erasable:
         raise UnsupportedOperation("remove version 2 documents", source, "leave remove_v2 False, or pass dest")
     if dest is not None:
-        _copy_chunks(source, target, at, plan, overwrite, resume, memory)
+        _copy_chunks(source, target, at, plan, overwrite, resume, memory, executor)
     removed = _removable(source, plan) if remove_v2 else []
     writes = {
         step.key: step.data for step in by_depth(step for step in plan if step.action == "migrated")
@@ -359,6 +378,7 @@ def _copy_chunks(
     overwrite: bool,
     resume: str | os.PathLike[str] | None,
     memory: int,
+    executor: Executor | None,
 ) -> None:
     names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
     impossible = [step.node.path for step in plan if step.action == "impossible"]
@@ -367,7 +387,17 @@ def _copy_chunks(
     # A journal knows what is its own. Without one, what is there already has to be equal.
     if not overwrite and (resume is None or not os.path.exists(resume)):
         _check_equal(source, dest, path, excludes, memory)
-    copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, resume=resume, memory=memory)
+    copy_store(
+        source,
+        dest,
+        path,
+        path,
+        excludes=excludes,
+        if_exists=if_exists,
+        resume=resume,
+        memory=memory,
+        executor=executor,
+    )
 
 
 def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str], memory: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import Executor
 from typing import Literal
 
 from zarrstore import keys as k
@@ -31,6 +32,7 @@ def migrate_3to2(
     dry_run: bool = False,
     overwrite: bool = False,
     memory: int = MEMORY,
+    executor: Executor | None = None,
 ) -> MigrationReport:
     """Write the version 3 hierarchy below a path as version 2, with its chunks as they are.
 
@@ -50,6 +52,8 @@ def migrate_3to2(
         Replace what is in `dest`.
     memory : int, bytes, default 128 MiB
         What the values under way in all threads may take together; one value more may be held.
+    executor : concurrent.futures.Executor, optional
+        Where chunks are copied: see `copy_store`.
 
     Returns
     -------
@@ -90,7 +94,14 @@ def migrate_3to2(
         excludes = [f"^{re.escape(k.prefix(array))}" for array in impossible]
         try:
             copy_store(
-                view, dest, at, at, excludes=excludes, if_exists="replace" if overwrite else "raise", memory=memory
+                view,
+                dest,
+                at,
+                at,
+                excludes=excludes,
+                if_exists="replace" if overwrite else "raise",
+                memory=memory,
+                executor=executor,
             )
         except DestinationExistsError as exc:
             raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None

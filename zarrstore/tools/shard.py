@@ -23,6 +23,8 @@ from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
 from zarrstore.targets import Target, opens
+from zarrstore.tools.cluster import check_workers
+from zarrstore.tools.copying import both_travel
 from zarrstore.tools.executing import run_ordered
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.listing import listing_of
@@ -77,8 +79,8 @@ def migrate_to_shards(
         A journal: shards that an interrupted run finished are not made again, unless their chunks changed since (size
         and what identity `store` has of them). Deleted at the end.
     executor : concurrent.futures.Executor, optional
-        Where shards are put together; both stores travel to its workers if it has its own processes. Threads of this
-        process by default.
+        Where shards are put together. To workers elsewhere both stores travel, and it is made sure first that they see
+        the same; stores that cannot travel are used by threads of this process, as by default.
     workers : int, default 4
         Threads, where no executor is given. So many shards are in memory at a time, twice.
     on_shard : callable, optional
@@ -93,6 +95,8 @@ def migrate_to_shards(
     ------
     DestinationExistsError
         A shard or another document is in `dest`, and `overwrite` is False. Nothing was written.
+    ClusterError
+        `executor` has no worker, one that lacks a package, or workers that see other stores. Nothing was written.
     DamagedStoreError, LockedStoreError
         `resume` is the journal of other work, or of a run that goes on.
     MetadataError
@@ -126,6 +130,10 @@ def migrate_to_shards(
         raise absent(source, path, "array or group")
     _consolidate(source, steps)
     if not dry_run:
+        if executor is not None and not both_travel(executor, source, dest):
+            executor = None
+        elif executor is not None and not isinstance(executor, ThreadPoolExecutor):
+            check_workers(executor, source, path, dest, path)
         with ExitStack() as stack:
             journal = None
             if resume is not None:
