@@ -105,16 +105,23 @@ def table_html(title: str, headers: Sequence[str], rows: Sequence[Sequence[objec
 
     Examples
     --------
-    >>> "<td>&lt;x&gt;</td>" in table_html("t", ("name",), [("<x>",)])
+    >>> ">&lt;x&gt;</td>" in table_html("t", ("name",), [("<x>",)])
     True
     """
     if not rows:
         return f'<div style="{STYLE}"><b>{escape(title)}</b></div>'
     head = "".join(f'<th style="text-align:left">{escape(name)}</th>' for name in headers)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows[:_ROWS])
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:_ROWS])
     more = f"<div>… and {len(rows) - _ROWS:,} more</div>" if len(rows) > _ROWS else ""
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
     return f'<div style="{STYLE}">{fold(f"<b>{escape(title)}</b>", table, is_open=True)}</div>'
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    # For each cell: notebooks align all cells of a table to the right.
+    side = "right" if text.replace(",", "").isdecimal() else "left"
+    return f'<td style="text-align:{side}">{escape(text)}</td>'
 
 
 class Shown:

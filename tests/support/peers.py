@@ -107,6 +107,9 @@ INTERPRETERS = {
         modules=("dbm.ndbm", "dbm.gnu"),
         packages=("python3", "python3-venv", "python3-gdbm"),
     ),
+    "jupyter": Interpreter(
+        "Jupyter, which runs notebooks", ("nbconvert", "ipykernel", *PACKAGE), versions=("3.11", "3.12", "3.13")
+    ),
     "aws": Interpreter("aws and s5cmd, to race against", ("awscli", "s5cmd"), versions=("3.11", "3.12", "3.13")),
 }
 PROGRAMS = {
