@@ -49,20 +49,21 @@ def outcomes(interpreter: str, script: str, folder: Path, *options: str) -> dict
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.needs_peer("zarr2")
-def test_of_zarr_s_tests_of_storage_those_fail_that_are_known(tmp_path: Path) -> None:
-    found = outcomes(peers.python("zarr2"), "tests/bridges/inside_zarr2_storage.py", tmp_path)
-    assert found["FAILED"] | found["ERROR"] == set(STORAGE)
-    assert len(found["PASSED"]) > 300
-
-
-@pytest.mark.nightly
-@pytest.mark.needs_peer("zarr2")
-def test_of_zarr_s_tests_of_arrays_those_fail_that_are_known(tmp_path: Path) -> None:
-    found = outcomes(peers.python("zarr2"), "tests/bridges/inside_zarr2_core.py", tmp_path)
-    assert found["FAILED"] | found["ERROR"] == set(ARRAYS)
-    assert len(found["PASSED"]) > 700
+@pytest.mark.parametrize(
+    "subject, known, least",
+    [
+        pytest.param("storage", STORAGE, 300, marks=pytest.mark.slow),
+        pytest.param("core", ARRAYS, 700, marks=pytest.mark.nightly),
+    ],
+    ids=["storage", "core"],
+)
+def test_of_zarr_s_tests_those_fail_that_are_known(
+    subject: str, known: dict[str, str], least: int, tmp_path: Path
+) -> None:
+    found = outcomes(peers.python("zarr2"), f"tests/bridges/inside_zarr2_{subject}.py", tmp_path)
+    assert found["FAILED"] | found["ERROR"] == set(known)
+    assert len(found["PASSED"]) > least
 
 
 @pytest.mark.nightly

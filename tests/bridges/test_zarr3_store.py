@@ -107,7 +107,7 @@ def hierarchies(make: Any, folder: Any, examples: int) -> None:
 
 
 #: Histories: a few in each run, more with the slow tests. One costs a fifth of a second in zarr.
-EXAMPLES = [6, pytest.param(20, marks=pytest.mark.slow)]
+EXAMPLES = [3, pytest.param(20, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("examples", EXAMPLES)

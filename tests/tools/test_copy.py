@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.ahead import AheadStore
 from zarrstore import CopyError, DictStore, DirectoryStore, copy_store
 from zarrstore.adapt import as_store
 from zarrstore.base import Entry
-from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.batch import LazyItems
 from zarrstore.driver import Pair
 from zarrstore.errors import DestinationExistsError, InvalidKeyError, ReadOnlyError
 from zarrstore.testing import CountingStore, FailingStore, Recorder, SlowStore, tree
@@ -352,39 +353,20 @@ def test_the_destination_is_flushed_after_the_last_document() -> None:
 @pytest.mark.parametrize("documents_first", [False, True])
 def test_memory_is_bounded_for_a_source_that_fetches_ahead_and_tells_no_sizes(documents_first: bool) -> None:
     size, count, memory = 1 << 20, 60, 4 << 20
-    under_way = most = 0
-    lock = threading.Lock()
-
-    class Far(DictStore):
-        """Values that are made when they are fetched, and counted until they are written."""
-
-        capabilities = replace(DictStore.capabilities, concurrent=True)
-
-        def _details(self, path: str) -> Any:
-            return map(Entry, self._keys(path))
-
-        def _get_many(self, keys: Any) -> Any:
-            def fetch(wanted: Any) -> dict[str, bytes]:
-                nonlocal under_way, most
-                with lock:
-                    under_way += len(wanted)
-                    most = max(most, under_way)
-                return {key: bytes(size) for key in wanted}
-
-            return AheadItems(fetch, keys)
+    value = bytes(size)
+    source = AheadStore({f"a/{n}": value for n in range(count)}, keeps=True)
 
     class Dest(DictStore):
+        """Counts a value as under way until it is written."""
+
         def _set(self, key: str, value: bytes) -> None:
-            nonlocal under_way
-            with lock:
-                under_way -= 1
+            source.release(key)
             super()._set(key, b"")
 
-    source = Far({f"a/{n}": b"" for n in range(count)})
     copy_store(source, Dest(), workers=4, memory=memory, documents_first=documents_first)
-    assert under_way == 0
+    assert source.under_way == set()
     # What is under way, and one value more in each thread that its consumer has not let go of yet.
-    assert most * size <= memory + size
+    assert source.most * size <= memory + size
 
 
 def test_a_value_larger_than_the_budget_travels_alone() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.bridges import legacy
+from tests.support.ahead import AheadStore
 from zarrstore import (
     DictStore,
     DirectoryStore,
@@ -26,8 +25,6 @@ from zarrstore import (
     verify,
     write_manifest,
 )
-from zarrstore.base import Entry
-from zarrstore.batch import AheadItems
 from zarrstore.metadata import chunking, v2
 from zarrstore.metadata.chunk import encode_chunk
 from zarrstore.testing import FailingStore
@@ -339,36 +336,7 @@ def test_a_document_of_version_3_that_cannot_be_read_is_a_problem(key: str) -> N
 
 def test_values_under_way_keep_within_the_budget_of_all_threads_together() -> None:
     size, count, memory = 10_000, 120, 100_000
-    held: set[str] = set()
-    most = 0
-    lock = threading.Lock()
-
-    class Far(DictStore):
-        """Values that are made when they are fetched, whose sizes no listing tells; counted until they are let go."""
-
-        capabilities = replace(DictStore.capabilities, concurrent=True)
-
-        def _details(self, path: str) -> Any:
-            return map(Entry, self._keys(path))
-
-        def _get_many(self, keys: Any) -> Any:
-            def fetch(wanted: Any) -> dict[str, bytes]:
-                nonlocal most
-                with lock:
-                    held.update(wanted)
-                    most = max(most, len(held))
-                return {key: super(Far, self)._get(key) for key in wanted}
-
-            class Items(AheadItems):
-                def __getitem__(self, key: str) -> bytes:
-                    value = super().__getitem__(key)
-                    with lock:
-                        held.discard(key)
-                    return value
-
-            return Items(fetch, keys)
-
-    store = Far()
+    store = AheadStore()
     init_array(store, shape=size * count, chunks=size, dtype="u1", compressor=None, path="a")
     store.update({f"a/{n}": bytes(size) for n in range(count)})
     with ThreadPoolExecutor(4) as pool:
@@ -376,7 +344,7 @@ def test_values_under_way_keep_within_the_budget_of_all_threads_together() -> No
     assert report
     assert report.n_decoded == count
     # What is fetched, and one value more in each thread that it has not let go of.
-    assert most * size <= memory + size
+    assert store.most * size <= memory + size
 
 
 def test_the_spelling_of_chunks_is_seen_beside_any_number_of_them() -> None:
