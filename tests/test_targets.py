@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -75,13 +76,31 @@ VERBS = {
     "migrate_2to3": lambda at, tmp: zarrstore.migrate_2to3(at, tmp / "v3.zarr").counts(),
     "migrate_3to2": lambda at, tmp: zarrstore.migrate_3to2(at, tmp / "v2.zarr").counts(),
     "migrate_to_shards": lambda at, tmp: zarrstore.migrate_to_shards(at, tmp / "v3.zip").counts(),
+    "migrate_to_icechunk": lambda at, tmp: _into_repository(at),
+    "write_report": lambda at, tmp: _reported(at, tmp),
     "pack": lambda at, tmp: tuple(zarrstore.pack(at, tmp / "packed.zip")),
     "unpack": lambda at, tmp: tuple(zarrstore.unpack(at, tmp / "unpacked")),
 }
 
-#: Public functions that take no store.
-#: `write_references` names the files of a store, which a dict has not; what an Icechunk repository holds has new names.
-_OTHERS = {"migrate_to_icechunk", "write_report", "write_references", "as_store", "open_store", "read_manifest"}
+#: Public functions that take no store; and `write_references`, which names the files of one, which a dict has not.
+_OTHERS = {"write_references", "as_store", "open_store", "read_manifest"}
+
+
+def _into_repository(at):
+    """Return what a repository holds after a migration."""
+    icechunk = pytest.importorskip("icechunk", reason="needs icechunk: pip install zarrstore[icechunk]")
+    from zarrstore.bridges.icechunk import IcechunkStore
+
+    dest = IcechunkStore(icechunk.Repository.create(icechunk.in_memory_storage()))
+    report, commit = zarrstore.migrate_to_icechunk(at, dest, "foo")
+    return report.counts(), commit is not None, dict(dest)
+
+
+def _reported(at, tmp):
+    """Return what a report says of each node."""
+    report = zarrstore.migrate_2to3(at, tmp / "v3.zarr")
+    zarrstore.write_report(report, tmp / "report.json", at, tmp / "v3.zarr")
+    return json.loads((tmp / "report.json").read_text())["nodes"]
 
 
 def test_the_table_names_every_verb():
@@ -146,6 +165,10 @@ def test_references_are_written_from_a_path(tmp_path):
         for n, form in enumerate(("path", "URL", "Path", "store"))
     }
     assert len(set(written.values())) == 1
+    for form in ("dict", "zarr 3 store", "zarr Group"):  # which do not tell in what file a value lies
+        with pytest.raises(zarrstore.UnsupportedOperation, match="copy it to a directory"):
+            zarrstore.write_references(FORMS[form](tmp_path / "a.zarr"), tmp_path / "refused.json")
+    assert not (tmp_path / "refused.json").exists()
 
 
 def test_what_a_verb_opened_is_closed_again_after_an_error_too(tmp_path, monkeypatch):

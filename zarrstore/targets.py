@@ -127,11 +127,11 @@ def opens(
 def opened(target: Target, mode: str) -> Iterator[Store]:
     """Open a target for the length of a block; what the caller opened stays open."""
     store = store_of(target, mode)
-    try:
+    if isinstance(target, str | os.PathLike) or hasattr(target, "protocol"):
+        with store:  # which learns of an error: a repository commits nothing then
+            yield store
+    else:
         yield store
-    finally:
-        if isinstance(target, str | os.PathLike) or hasattr(target, "protocol"):
-            store.close()
 
 
 def _opened(stack: ExitStack, target: Target, mode: Mode, given: Mapping[str, Any], *, closes: bool) -> Store:

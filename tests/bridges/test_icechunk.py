@@ -315,10 +315,11 @@ def test_a_copy_that_fails_leaves_no_array_without_its_chunks(repository, legacy
         copy_store(source, store, if_exists="replace")
 
 
-def test_a_migration_that_keeps_the_names_of_version_2_is_refused_and_a_copy_into_the_store_is_not(repository, legacy):
+def test_a_migration_gives_chunks_the_names_that_icechunk_wants(repository, legacy):
     dest = IcechunkSession(repository.writable_session("main"))
-    with pytest.raises(CopyError, match="Icechunk holds documents, and chunks within arrays"):
-        migrate_2to3(legacy, dest)
-    assert list(dest) == []
-    copy_store(legacy, IcechunkStore(dest.session))
-    assert "ocean/deep/raw/zarr.json" in dest
+    report = migrate_2to3(legacy, dest)
+    arrays = [node.path for node in report if node.kind == "array" and node.action == "migrated"]
+    assert "ocean/deep/raw" in arrays
+    assert {key for key in dest if key.endswith("zarr.json")} == {key for node in report for key in node.keys}
+    assert all("/c/" in key or key.endswith(("/c", "zarr.json")) for key in dest)
+    assert "ocean/deep/raw/c/0" in dest

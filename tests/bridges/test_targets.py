@@ -12,10 +12,25 @@ icechunk = pytest.importorskip("icechunk", reason="needs icechunk: pip install z
 zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3: pip install zarrstore[zarr3]")
 
 from tests.bridges.legacy import ARRAYS, DATA, NOT_ZARR_3, expected, same  # noqa: E402
-from zarrstore import DirectoryStore, LMDBStore, migrate_to_icechunk, migrate_to_shards, open_store, tree  # noqa: E402
-from zarrstore.bridges.icechunk import IcechunkStore, open_repository  # noqa: E402
+from zarrstore import (  # noqa: E402
+    DirectoryStore,
+    LMDBStore,
+    copy_store,
+    migrate_2to3,
+    migrate_to_icechunk,
+    migrate_to_shards,
+    open_store,
+    tree,
+)
+from zarrstore.bridges.icechunk import IcechunkSession, IcechunkStore, open_repository  # noqa: E402
 from zarrstore.cli.group import run  # noqa: E402
-from zarrstore.errors import DestinationExistsError, MetadataError, StoreNotFoundError  # noqa: E402
+from zarrstore.errors import (  # noqa: E402
+    DestinationExistsError,
+    MetadataError,
+    StoreNotFoundError,
+    UnsupportedOperation,
+)
+from zarrstore.tools.copy import CopyError  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification"),
@@ -111,6 +126,7 @@ def test_a_repository_opens_by_url_commits_at_the_end_and_not_after_an_error(tmp
     url = f"icechunk://{tmp_path}/repo"
     with pytest.raises(StoreNotFoundError, match="repository"):
         open_store(url, "r")
+    assert not (tmp_path / "repo").exists()
     with open_store(url, message="one group") as store:
         assert isinstance(store, IcechunkStore)
         store[".zgroup"] = b'{"zarr_format": 2}'
@@ -154,3 +170,46 @@ def test_the_command_says_what_does_not_go_together(legacy: str, tmp_path: Path,
     assert run(["migrate", legacy, str(tmp_path / "r"), "--to", "icechunk", "--dry-run", "--json"]) in (0, 1)
     assert json.loads(capsys.readouterr().out)["dry_run"]
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("shards", [None, "auto"])
+def test_migrate_2to3_writes_into_a_session_a_repository_and_a_url(shards: Any, legacy: str, tmp_path: Path) -> None:
+    wanted = SHARDED if shards else WANTED
+    repository = icechunk.Repository.create(icechunk.in_memory_storage())
+    session = repository.writable_session("main")
+    report = migrate_2to3(legacy, IcechunkSession(session), shards=shards)
+    assert set(report.counts()) == {"migrated"}
+    session.commit("by the caller")
+    assert [name for name in wanted if not same(native(repository)[name][...], expected(name))] == []
+    store = IcechunkStore(icechunk.Repository.create(icechunk.in_memory_storage()))
+    assert migrate_2to3(legacy, store, shards=shards).counts() == report.counts()
+    assert store.has_changes
+    store.commit("by the caller")
+    assert [name for name in wanted if not same(native(store.repository)[name][...], expected(name))] == []
+    url = f"icechunk://{tmp_path}/repo"
+    assert migrate_2to3(legacy, url, shards=shards, dry_run=True).counts() == {"planned": len(report)}
+    assert not (tmp_path / "repo").exists()
+    assert migrate_2to3(legacy, url, shards=shards).counts() == report.counts()
+    with open_store(url, "r") as written:
+        assert len(written.history()) == 2  # the commit that made the repository, and one
+    assert [name for name in wanted if not same(native(opened(tmp_path / "repo"))[name][...], expected(name))] == []
+    with pytest.raises(DestinationExistsError):
+        migrate_2to3(legacy, url, shards=shards)
+
+
+def test_a_verb_that_fails_leaves_no_commit_in_the_repository_that_it_opened(tmp_path: Path) -> None:
+    url = f"icechunk://{tmp_path}/repo"
+    with open_store(url) as store:
+        store[".zgroup"] = b'{"zarr_format": 2}'
+    bad = dict(DirectoryStore(DATA / "legacy.zarr")) | {"zz/notes.txt": b"no array"}
+    for verb in (migrate_2to3, copy_store):
+        with pytest.raises((CopyError, UnsupportedOperation)):
+            verb(bad, url, **({"overwrite": True} if verb is migrate_2to3 else {"if_exists": "replace"}))
+        with open_store(url, "r") as store:
+            assert list(store) == [".zgroup"]
+            assert len(store.history()) == 2
+
+
+def test_a_journal_does_not_go_with_a_repository(legacy: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedOperation, match="one commit, or none"):
+        migrate_2to3(legacy, f"icechunk://{tmp_path}/repo", resume=tmp_path / "journal")

@@ -48,6 +48,23 @@ def test_random_trees_have_it_too(tmp_path):
         assert dandi_checksum(store) == theirs(store), sorted(store)
 
 
+@pytest.mark.parametrize(
+    "items",
+    [
+        {},
+        {"a/b/c/d/e/f/g": b""},
+        {"é": b"1", "e\u0301": b"2", "ﬀ/\U0001f600": b"3", "日本/語": b"4", "\u00df/ss": b"5"},
+        {"a/0": b"1", "a.b/0": b"2", "a0/0": b"3", "ab": b"4", "A/0": b"5"},
+    ],
+    ids=["empty", "nested", "unicode", "siblings"],
+)
+def test_trees_that_are_empty_deep_or_named_in_any_script_have_it(items, tmp_path):
+    store = DirectoryStore(tmp_path / "d")
+    store.update(items)
+    (tmp_path / "d").mkdir(exist_ok=True)
+    assert dandi_checksum(store) == theirs(store) == dandi_checksum(items)
+
+
 def test_a_part_of_a_store_and_a_store_of_nothing():
     data = {"a/b/0": b"1", "ab/0": b"2"}
     assert dandi_checksum(data, "a") == dandi_checksum({"b/0": b"1"})

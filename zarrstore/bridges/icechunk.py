@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
+from zarrstore.bridges.icechunkstorage import local_folder, storage_of
 from zarrstore.bridges.zarr3stores import AsyncStoreMapping
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreNotFoundError, UnsupportedOperation
 from zarrstore.metadata import documents
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZGROUP
 from zarrstore.optional import require
-from zarrstore.urls import without_secrets
 from zarrstore.wrappers.v2view import V2View
 
 require("icechunk", extra="icechunk", feature="IcechunkStore")
@@ -404,7 +404,10 @@ def open_repository(
     StoreNotFoundError
         No repository is there, and `mode` does not create.
     """
-    storage = _storage(place, dict(storage_options or {}))
+    folder = local_folder(place)
+    if folder is not None and mode in ("r", "r+") and not os.path.isdir(folder):
+        raise StoreNotFoundError(place, "a repository of Icechunk")  # Icechunk would make the directory
+    storage = storage_of(place, dict(storage_options or {}))
     if mode in ("r", "r+") or icechunk.Repository.exists(storage):
         try:
             repository = icechunk.Repository.open(storage)
@@ -417,44 +420,3 @@ def open_repository(
     store = IcechunkStore(repository, read_only=mode == "r", **options)
     store._message = message
     return store
-
-
-def _storage(place: str, options: dict[str, Any]) -> Any:
-    """Return Icechunk's storage for a path or URL."""
-    scheme, parted, rest = place.partition("://")
-    if not parted or scheme in ("file", "local"):
-        return icechunk.local_filesystem_storage(os.path.abspath(os.path.expanduser(rest if parted else place)))
-    bucket, _, prefix = rest.partition("/")
-    if scheme in ("s3", "s3a"):
-        return icechunk.s3_storage(bucket=bucket, prefix=prefix.strip("/") or None, **_s3_options(options))
-    if scheme in ("gs", "gcs"):
-        return icechunk.gcs_storage(bucket=bucket, prefix=prefix.strip("/") or None, **({"from_env": True} | options))
-    raise UnsupportedOperation(
-        f"keep a repository at {without_secrets(place)!r}",
-        "Icechunk",
-        "pass a path, s3:// or gs://; for others make an icechunk.Repository and pass IcechunkStore(repository)",
-    )
-
-
-#: What s3fs calls it, and what Icechunk does.
-_S3_NAMES = {
-    "key": "access_key_id",
-    "secret": "secret_access_key",
-    "token": "session_token",
-    "anon": "anonymous",
-    "region_name": "region",
-}
-
-
-def _s3_options(given: dict[str, Any]) -> dict[str, Any]:
-    options = {**dict(given.pop("client_kwargs", None) or {}), **given}
-    options = {_S3_NAMES.get(name, name): value for name, value in options.items()}
-    environment = os.environ.get
-    options.setdefault("endpoint_url", environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL"))
-    options.setdefault("region", environment("AWS_REGION") or environment("AWS_DEFAULT_REGION"))
-    if options["endpoint_url"]:
-        options.setdefault("allow_http", str(options["endpoint_url"]).startswith("http://"))
-        options.setdefault("force_path_style", True)
-    if not options.get("access_key_id") and not options.get("anonymous"):
-        options.setdefault("from_env", True)
-    return options

@@ -32,6 +32,7 @@ from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_1to3 import migrate_1to3
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migrate_icechunk import migrate_to_icechunk
+from zarrstore.tools.migrate_view import view_of
 from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.objects import Objects
 from zarrstore.tools.report import FORMATS, documents_of, write_report
@@ -161,7 +162,8 @@ def command(
                 executor=stack.enter_context(with_executor(jobs, dask)),
             )
         if report_file is not None:
-            new = store if target_store is None else target_store
+            view = None if target_store is None else view_of(target_store)
+            new = store if target_store is None else target_store if view is None else view.inner
             write_report(report, report_file, old, new, names=(target, dest or target))
     _show(report, as_json)
     ctx.exit(1 if report.counts().get("impossible") else 0)

@@ -21,6 +21,7 @@ from zarrstore.targets import Target, opens
 from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.copy import copy_store
 from zarrstore.tools.exchange import exchange, removal_order
+from zarrstore.tools.migrate_view import copy_into_view, view_of
 from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.objects import Objects, reencoded, way_out, with_notes
@@ -57,7 +58,9 @@ def migrate_2to3(
     store : MutableMapping of str to bytes
         Any mapping that can be listed.
     dest : MutableMapping of str to bytes, optional
-        Copy the chunks there and write the documents there; `store` is then only read.
+        Copy the chunks there and write the documents there; `store` is then only read. A repository or a session of
+        Icechunk gets documents first, and version 3's own names of chunks; ``"icechunk://..."`` makes one commit, or
+        none, and a repository or session that the caller opened is committed by the caller.
     path : str
         The root of the hierarchy.
     dry_run : bool, default False
@@ -149,12 +152,15 @@ def migrate_2to3(
             executor=executor,
         )
         return with_notes(report, notes)
+    view = None if dest is None else view_of(as_store(dest))
+    if view is not None and resume is not None:
+        raise UnsupportedOperation("go on from a journal", view, "leave out resume: it is one commit, or none")
     if shards is not None:
         if dest is None:
             raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
         return migrate_to_shards(
             source,
-            as_store(dest),
+            as_store(dest) if view is None else view.inner,
             at,
             shards,
             dry_run=dry_run,
@@ -162,6 +168,10 @@ def migrate_2to3(
             resume=resume,
             executor=executor,
         )
+    if view is not None:
+        steps = _plan(source, as_store({}), at, False, in_place=False)
+        planned = report_of_steps(steps, dry_run=dry_run)
+        return copy_into_view(source, view, at, planned, overwrite=overwrite, memory=memory, executor=executor)
     target = source if dest is None else as_store(dest)
     if dest is None and documents.ZARR_JSON in source._refused_documents:
         raise UnsupportedOperation("migrate in place", source, "what is stored is not version 2; pass dest")

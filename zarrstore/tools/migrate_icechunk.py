@@ -10,15 +10,14 @@ from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError, MetadataError
+from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents
 from zarrstore.nodes import walk
 from zarrstore.targets import Target, opens
-from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migrate_2to3 import migrate_2to3
+from zarrstore.tools.migrate_view import as_done, copy_into
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.tools.objects import Objects, reencoded, with_notes
-from zarrstore.tools.plan import IfExists
 from zarrstore.tools.shard import Shards, migrate_to_shards
 
 __all__ = ["migrate_to_icechunk"]
@@ -115,7 +114,7 @@ def migrate_to_icechunk(
         elif shards is not None:
             report = migrate_to_shards(source, dest.inner, at, shards, overwrite=overwrite, dry_run=dry_run)
         else:
-            report = _copy_2(source, dest, at, overwrite, dry_run, memory)
+            report = migrate_2to3(source, dest, at, overwrite=overwrite, dry_run=dry_run, memory=memory)
     except BaseException:
         if not dry_run:
             dest.discard()
@@ -126,39 +125,10 @@ def migrate_to_icechunk(
     return report, dest.commit(message, metadata)
 
 
-def _copy_2(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool, memory: int) -> MigrationReport:
-    plan = migrate_2to3(source, {}, path, dry_run=True)
-    impossible = [node.path for node in plan if node.action == "impossible"]
-    names = f"{re.escape(documents.ZMETADATA)}|{re.escape(documents.ZARR_JSON)}"
-    excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
-    _copy(source, dest, path, excludes, overwrite, dry_run, memory)
-    return plan if dry_run else _as_done(plan.nodes, 2)
-
-
 def _copy_3(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool, memory: int) -> MigrationReport:
     nodes = [
         MigratedNode(node.path, node.kind, "planned", (), (k.join(node.path, documents.ZARR_JSON),))
         for node in walk(source, path)
     ]
-    _copy(source, dest.inner, path, [rf"(^|/){re.escape(documents.ZMETADATA)}$"], overwrite, dry_run, memory)
-    return MigrationReport(3, 3, True, tuple(nodes)) if dry_run else _as_done(nodes, 3)
-
-
-def _copy(
-    source: Store, dest: Store, path: str, excludes: list[str], overwrite: bool, dry_run: bool, memory: int
-) -> None:
-    if_exists: IfExists = "replace" if overwrite else "raise"
-    try:
-        copy_store(source, dest, path, path, excludes=excludes, if_exists=if_exists, dry_run=dry_run, memory=memory)
-    except DestinationExistsError as exc:
-        raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
-
-
-def _as_done(nodes: Any, version: int) -> MigrationReport:
-    done = (
-        MigratedNode(
-            node.path, node.kind, "migrated" if node.action == "planned" else node.action, node.notes, node.keys
-        )
-        for node in nodes
-    )
-    return MigrationReport(version, 3, False, tuple(done))
+    copy_into(source, dest.inner, path, [rf"(^|/){re.escape(documents.ZMETADATA)}$"], overwrite, dry_run, memory)
+    return MigrationReport(3, 3, True, tuple(nodes)) if dry_run else as_done(nodes, 3)

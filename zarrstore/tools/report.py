@@ -17,6 +17,7 @@ from zarrstore.kinds import load
 from zarrstore.metadata import documents, v2, v3
 from zarrstore.metadata.readers import READERS, refusals
 from zarrstore.nodes import walk
+from zarrstore.targets import Target, opens
 from zarrstore.tools.manifest import values_of, write_lines
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.urls import without_secrets
@@ -27,10 +28,11 @@ __all__ = ["FORMATS", "documents_of", "format_of", "report_of", "write_report"]
 FORMATS = (".json", ".html")
 
 
+@opens(source="r", dest="r")
 def report_of(
     report: MigrationReport,
-    source: Mapping[str, Any],
-    dest: Mapping[str, Any] | None = None,
+    source: Target,
+    dest: Target | None = None,
     *,
     checksums: bool = True,
     names: tuple[str, str] | None = None,
@@ -174,11 +176,12 @@ def _values(store: Store, path: str) -> dict[str, Any]:
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
+@opens(source="r", dest="r")
 def write_report(
     report: MigrationReport,
     file: str | os.PathLike[str],
-    source: Mapping[str, Any],
-    dest: Mapping[str, Any] | None = None,
+    source: Target,
+    dest: Target | None = None,
     *,
     checksums: bool = True,
     names: tuple[str, str] | None = None,

@@ -1,0 +1,102 @@
+"""A migration to version 3 through a view of version 2, into what takes a chunk only within an array that is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from concurrent.futures import Executor
+
+from zarrstore import keys as k
+from zarrstore.base import Store
+from zarrstore.errors import DestinationExistsError
+from zarrstore.metadata import documents
+from zarrstore.tools.copy import copy_store
+from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.plan import IfExists
+from zarrstore.wrappers.v2view import V2View
+
+__all__ = ["as_done", "copy_into", "copy_into_view", "view_of"]
+
+
+def view_of(dest: Store) -> V2View | None:
+    """Return the view of version 2 through which a destination is written; None if it takes documents last.
+
+    Notes
+    -----
+    A V2View (as IcechunkStore) is one itself. A session of Icechunk, which has keys of version 3 and wants documents
+    first, gets one.
+
+    Examples
+    --------
+    >>> from zarrstore.adapt import as_store
+    >>> view_of(as_store({})), view_of(V2View({})) is None
+    (None, False)
+    """
+    if isinstance(dest, V2View):
+        return dest
+    if dest._documents_first and documents.ZARR_JSON not in dest._refused_documents:
+        return V2View(dest)
+    return None
+
+
+def copy_into_view(
+    source: Store,
+    view: V2View,
+    path: str,
+    plan: MigrationReport,
+    *,
+    overwrite: bool,
+    memory: int,
+    executor: Executor | None = None,
+) -> MigrationReport:
+    """Copy the hierarchy of version 2 below a path through a view, without what the plan says is impossible.
+
+    Raises
+    ------
+    DestinationExistsError
+        Something else is there already, and `overwrite` is False.
+    """
+    impossible = [node.path for node in plan if node.action == "impossible"]
+    names = f"{re.escape(documents.ZMETADATA)}|{re.escape(documents.ZARR_JSON)}"
+    excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
+    copy_into(source, view, path, excludes, overwrite, plan.dry_run, memory, executor)
+    return plan if plan.dry_run else as_done(plan.nodes, 2)
+
+
+def copy_into(
+    source: Store,
+    dest: Store,
+    path: str,
+    excludes: list[str],
+    overwrite: bool,
+    dry_run: bool,
+    memory: int,
+    executor: Executor | None = None,
+) -> None:
+    """Copy what is below a path; what stands in the way is an error that names the way out."""
+    if_exists: IfExists = "replace" if overwrite else "raise"
+    try:
+        copy_store(
+            source,
+            dest,
+            path,
+            path,
+            excludes=excludes,
+            if_exists=if_exists,
+            dry_run=dry_run,
+            memory=memory,
+            executor=executor,
+        )
+    except DestinationExistsError as exc:
+        raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
+
+
+def as_done(nodes: Iterable[MigratedNode], version: int) -> MigrationReport:
+    """Return the report of a plan that was carried out."""
+    done = (
+        MigratedNode(
+            node.path, node.kind, "migrated" if node.action == "planned" else node.action, node.notes, node.keys
+        )
+        for node in nodes
+    )
+    return MigrationReport(version, 3, False, tuple(done))
