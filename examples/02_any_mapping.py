@@ -46,8 +46,8 @@ def main() -> None:
         size = zarrstore.getsize(mapping, "archive/2026/depth")
         print(f"{type(mapping).__name__:10} {size:5} bytes, {values.shape} {values.dtype}")
         assert zarrstore.verify(mapping, missing="all", path="archive/2026/depth")
+    print(*drawings, sep="\n")
     assert len(drawings) == 1
-    print(drawings.pop())
 
 
 if __name__ == "__main__":

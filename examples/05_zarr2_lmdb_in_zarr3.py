@@ -38,8 +38,9 @@ def main() -> None:
         print(dataset)
         assert np.array_equal(array[...], wanted, equal_nan=True)
         assert dataset["temperature"].dims == ("time", "lat", "lon")
-        assert np.array_equal(dataset["temperature"].values, wanted, equal_nan=True)
+        values = dataset["temperature"].values
         store.close()
+        assert np.array_equal(values, wanted, equal_nan=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -24,3 +25,14 @@ def test_an_example_runs_to_its_end(example: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("example", sorted((HERE / "examples").glob("[0-9]*.py")), ids=lambda path: path.stem)
+def test_an_example_is_read_in_a_minute_and_ends_in_an_assert(example: Path) -> None:
+    source = example.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 60
+    (main,) = [part for part in ast.parse(source).body if isinstance(part, ast.FunctionDef) and part.name == "main"]
+    last = main.body[-1]
+    while isinstance(last, ast.With):
+        last = last.body[-1]
+    assert isinstance(last, ast.Assert)

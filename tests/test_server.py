@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import re
+import subprocess
 from contextlib import suppress
 from email import message_from_bytes
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import zarrstore
-from tests.support import world
+from tests.support import peers, world
 from tests.support.servers.serving import ask, serving
 from zarrstore import DictStore, DirectoryStore, HTTPStore, V3View, open_store
 from zarrstore.errors import StoreReadError
@@ -291,6 +292,25 @@ def test_ten_thousand_requests_of_thirty_two_clients_keep_the_memory_flat(tmp_pa
             right += sum(clients.map(client, range(80)))
         assert right == 10_000
         assert memory() - before < 8 << 10
+
+
+def test_curl_reads_parts_of_what_is_served(tmp_path):
+    peers.require("curl")
+    DirectoryStore(tmp_path)["a/0"] = bytes(range(256))
+
+    def curl(*options):
+        done = subprocess.run(["curl", "-sS", *options, f"{url}/a/0"], capture_output=True, timeout=60, check=True)
+        return done.stdout
+
+    with serving(str(tmp_path)) as url:
+        assert curl("-r", "10-19") == bytes(range(10, 20))
+        assert curl("-r", "-5") == bytes(range(251, 256))
+        assert b"Content-Range: bytes 250-255/256" in curl("-r", "250-", "-D", "-").replace(
+            b"content-range", b"Content-Range"
+        )
+        assert b" 416 " in curl("-r", "300-400", "-D", "-")
+        tag = re.search(rb"(?i)etag: (\S+)", curl("-I"))[1].decode()
+        assert b" 304 " in curl("-D", "-", "-H", f"If-None-Match: {tag}")
 
 
 def test_workers_answer_at_one_socket_and_end_together(tmp_path):

@@ -121,9 +121,9 @@ PROGRAMS = {
     "rclone": Programs("rclone, to race against", ("rclone",), ("rclone",)),
     "nginx": Programs("the nginx web server", ("nginx",), ("nginx-light",)),
     "tools": Programs(
-        "strace, zip, unzip, tmux, the making of xfs, and a C compiler",
-        ("strace", "zip", "unzip", "tmux", "mkfs.xfs", "cc"),
-        ("strace", "zip", "unzip", "tmux", "xfsprogs", "gcc", "libc6-dev"),
+        "strace, zip, unzip, tmux, curl, the making of xfs, and a C compiler",
+        ("strace", "zip", "unzip", "tmux", "curl", "mkfs.xfs", "cc"),
+        ("strace", "zip", "unzip", "tmux", "curl", "xfsprogs", "gcc", "libc6-dev"),
     ),
     "browser": Programs("a browser without a window, and Node.js", ("chromium", "node", "npm"), ("chromium", "nodejs")),
     "shells": Programs("zsh and fish, which complete what is typed", ("zsh", "fish"), ("zsh", "fish")),
