@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from zarrstore.adapt import as_store
 from zarrstore.bridges.batcher import Batcher, in_thread
 from zarrstore.keys import check_key, is_key
+from zarrstore.urls import without_secrets
 from zarrstore.values import as_bytes
 
 __all__ = ["AsyncMapping", "Batcher", "LoopThread", "shared_loop"]
@@ -218,7 +219,7 @@ class AsyncMapping:
         return type(self), (self.store, self.in_thread)
 
     def __repr__(self) -> str:
-        return f"AsyncMapping({self.store!r})"
+        return f"AsyncMapping({without_secrets(repr(self.store))})"
 
     def _get_now(self, keys: list[str]) -> list[bytes | None]:
         if self._together and len(keys) > 1:

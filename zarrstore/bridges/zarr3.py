@@ -10,6 +10,7 @@ from typing import Any, Self
 from zarrstore.bridges.aio import AsyncMapping
 from zarrstore.errors import StoreNotFoundError
 from zarrstore.optional import require
+from zarrstore.urls import without_secrets
 
 # Before the imports: zarr 2 has no zarr.abc, and its own error would not name the extra to install.
 require("zarr.abc.store", extra="zarr3", feature="zarrstore.bridges.zarr3")
@@ -69,7 +70,7 @@ class MappingStore(Store):
         return self._mapping.store
 
     def __repr__(self) -> str:
-        return f"MappingStore({self.mapping!r})"
+        return f"MappingStore({without_secrets(repr(self.mapping))})"
 
     def __str__(self) -> str:
         # zarr puts this before the path of an array.

@@ -19,6 +19,7 @@ from zarrstore.bridges.aio import shared_loop
 from zarrstore.errors import ConflictError, ReadOnlyError, UnsupportedOperation
 from zarrstore.optional import require
 from zarrstore.spans import coalesce, read_spans
+from zarrstore.urls import without_secrets
 
 require("zarr.abc.store", extra="zarr3", feature="AsyncStoreMapping")
 
@@ -130,7 +131,7 @@ class AsyncStoreMapping(Store):
         return type(self), (self.store, self.loop)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.store!r})"
+        return f"{type(self).__name__}({without_secrets(repr(self.store))})"
 
     def _place(self) -> object:
         return self.store

@@ -39,6 +39,13 @@ def status_of(exc: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
+def _hide_secrets(exc: Exception) -> None:
+    """Take the secrets out of what a library says: tracebacks show it, also as the cause of another error."""
+    text = str(exc)
+    if (plain := without_secrets(text)) != text:
+        exc.args = (plain,)
+
+
 class Objects(Store):
     """Base of the bridges whose calls are synchronous, safe for threads, and wait for a server.
 
@@ -71,6 +78,7 @@ class Objects(Store):
 
     def _error(self, key: str, exc: Exception) -> Exception:
         """Return what to raise for a failed call: KeyError if it says that nothing is there."""
+        _hide_secrets(exc)
         text = str(exc)
         if isinstance(exc, self._missing) or any(sign in text for sign in _NOTHING_THERE):
             return KeyError(key)
@@ -175,6 +183,7 @@ class Objects(Store):
         except Exception as exc:
             if self.capabilities.hierarchical:
                 self._refuse_if_conflict(key)
+            _hide_secrets(exc)
             exc.add_note(f"while setting {key!r} in {self}")
             if type(exc).__name__ in _REFUSALS:
                 exc.add_note(self._identity())

@@ -92,7 +92,7 @@ class ObstoreStore(Objects):
         return cls(module.from_url(url, **options), missing_is)
 
     def __repr__(self) -> str:
-        return f"ObstoreStore({self.store!r})"
+        return f"ObstoreStore({without_secrets(repr(self.store))})"
 
     def _place(self) -> object:
         return self.store

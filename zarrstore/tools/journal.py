@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 from zarrstore.base import Entry, Store
 from zarrstore.errors import DamagedStoreError, LockedStoreError
 from zarrstore.tools.streams import sort_entries
+from zarrstore.urls import without_secrets
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["Journal", "place_name"]
@@ -210,7 +211,8 @@ def place_name(store: Store) -> str:
     if not parts and not isinstance(store._place(), Mapping | tuple):
         # A class without a repr of its own is named by an address in memory.
         parts = [re.sub(r" at 0x[0-9a-fA-F]+", "", repr(store))]
-    return " ".join([type(store).__name__, *parts])
+    # It stands in a file. A signature in a URL may be another one when the copy goes on.
+    return " ".join([type(store).__name__, *map(without_secrets, parts)])
 
 
 def _parts(place: object) -> Iterator[str]:
