@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ class Change:
     line : int
         Of the module as it is now.
     what : str
-        The change in words: what was, and what it becomes. With `module` and `where`, the name of the change.
+        The change in words: what was, and what it becomes, with a number if the function has it more than once. With
+        `module` and `where`, the name of the change.
     index, number : int
         Which node of the module is changed, and in which of the ways that there are for it.
     """
@@ -72,12 +74,15 @@ def changes_of(module: str) -> Iterator[Change]:
     """Yield every change that can be planted in a module, in the order of its lines."""
     text = source_of(module)
     lines = text.splitlines()
+    times: Counter[tuple[str, str]] = Counter()
     for index, (where, node) in enumerate(_walk(ast.parse(text))):
         line = getattr(node, "lineno", 0)
         if line and "pragma: no cover" in lines[line - 1]:
             continue
         for number, (what, _) in enumerate(_changes(node)):
-            yield Change(module, where, line, what, index, number)
+            times[where, what] += 1
+            again = f" ({times[where, what]})" if times[where, what] > 1 else ""
+            yield Change(module, where, line, what + again, index, number)
 
 
 def source_of(module: str) -> str:

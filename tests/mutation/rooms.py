@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["EXPLAINED", "FOCUSED"]
+__all__ = ["EXPLAINED", "FOCUSED", "PLANTED"]
 
 _COPY = "tests/tools/test_copy.py tests/tools/test_copy_journal.py tests/tools/test_holding.py tests/tools/test_grid.py"
 _COPY += " tests/tools/test_sync.py tests/tools/test_copy_past_python.py"
@@ -12,7 +12,8 @@ _VERIFY = "tests/tools/test_verify.py tests/tools/test_verify_damages.py"
 _MIGRATE = "tests/tools/test_migrate_2to3.py tests/tools/test_migrate_again.py"
 _REPAIR = "tests/tools/test_old_trees.py tests/tools/test_migrate_again.py"
 _ZIP = "tests/stores/test_zip_process.py tests/stores/test_zip.py tests/stores/test_zip_archives.py"
-_SQLITE = "tests/stores/test_sqlite_values.py tests/stores/test_sqlite.py tests/stores/test_sqlite_crash.py"
+_SQLITE = "tests/stores/test_sqlite_statements.py tests/stores/test_sqlite_values.py tests/stores/test_sqlite.py"
+_SQLITE += " tests/stores/test_sqlite_crash.py"
 
 #: Dotted names below zarrstore -> the test files that must notice a change.
 FOCUSED = {
@@ -43,7 +44,7 @@ FOCUSED = {
     "stores.sqlite": _SQLITE,
     "stores.sqlite.connections": _SQLITE,
     "stores.sqlite.rows": _SQLITE,
-    "stores.zip": f"tests/tools/test_pack.py {_ZIP}",
+    "stores.zip": f"tests/tools/test_pack.py tests/stores/test_ozx.py tests/stores/test_zip_cost.py {_ZIP}",
     "stores.zip.life": "tests/stores/test_zip_process.py tests/stores/test_zip_interrupts.py tests/stores/test_zip.py",
     "stores.zip.writer": "tests/stores/test_zip_interrupts.py tests/stores/test_zip_cost.py tests/stores/test_zip.py",
     "stores.zip.builder": "tests/stores/test_zip_cost.py tests/stores/test_zip_archives.py tests/stores/test_zip.py",
@@ -55,6 +56,8 @@ FOCUSED = {
     "tools.pack": "tests/tools/test_pack.py tests/tools/test_grid.py",
 }
 
+#: The changes that a night plants, by name.
+PLANTED = tuple(Path(__file__).with_name("planted.txt").read_text().splitlines())
 _LINES = Path(__file__).with_name("explained.txt").read_text().splitlines()
 #: Changes that no test can notice, and why: a line for the change, and an indented one for the reason.
 EXPLAINED: dict[str, str] = {name: reason.strip() for name, reason in zip(_LINES[::2], _LINES[1::2], strict=True)}

@@ -7,6 +7,7 @@ the run without a change found to be quick.
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -24,6 +25,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import pytest
+
 from tests.mutation.named import NAMED, Named
 from tests.mutation.planting import Change, changes_of
 from tests.mutation.rooms import FOCUSED
@@ -33,7 +36,14 @@ __all__ = ["Trial", "sample", "try_change", "unchanged_passes"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: Seconds after which the tests of a changed module are taken to hang: that is noticed, too.
 PATIENCE = 180.0
-
+#: Exit codes that say nothing of a change, and why: those of pytest, and of a child that did not get so far.
+_NOT_PLANTED = 72
+_NO_TRIAL = {
+    int(pytest.ExitCode.INTERNAL_ERROR): "an internal error of pytest",
+    int(pytest.ExitCode.USAGE_ERROR): "a file of tests is not there",
+    int(pytest.ExitCode.NO_TESTS_COLLECTED): "no test was chosen",
+    _NOT_PLANTED: "the module came from elsewhere",
+}
 
 #: Seconds that each test took without a change, by its id.
 _durations: dict[str, float] = {}
@@ -99,6 +109,7 @@ def try_change(change: Change | Named, tests: str | None = None) -> Trial:
     """Plant a change and run the focused tests until the first fails."""
     start = time.monotonic()
     code = _in_fork(tests or (change.tests if isinstance(change, Named) else FOCUSED[change.module]), change)
+    assert code not in _NO_TRIAL, f"{change.name}: the tests did not run: {_NO_TRIAL[code]}"
     return Trial(change, code != 0, time.monotonic() - start)
 
 
@@ -145,9 +156,17 @@ def _folder(pid: int) -> str:
     return os.path.join(os.environ.get("MUTATION_TMP", tempfile.gettempdir()), f"zarrstore-mutation-{pid}")
 
 
-def _child(tests: str, change: Change | Named | None) -> int:
-    import pytest
+def _plant(change: Change | Named) -> bool:
+    """Import the changed module; tell whether it is that.
 
+    Before pytest runs, whose hook comes first: it imports plugins, and what they are distributed with, by itself.
+    """
+    name = f"zarrstore.{change.module}"
+    sys.meta_path.insert(0, _Planted(name, change.source))
+    return isinstance(importlib.import_module(name).__loader__, _Planted)
+
+
+def _child(tests: str, change: Change | Named | None) -> int:
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
@@ -156,8 +175,8 @@ def _child(tests: str, change: Change | Named | None) -> int:
         del sys.modules[name]
     for name in [name for name in sys.modules if name.startswith("tests.") and not name.startswith("tests.mutation")]:
         del sys.modules[name]
-    if change is not None:
-        sys.meta_path.insert(0, _Planted(f"zarrstore.{change.module}", change.source))
+    if change is not None and not _plant(change):
+        return _NOT_PLANTED
     options = [
         "-x",
         "-q",

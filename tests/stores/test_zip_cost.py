@@ -326,3 +326,50 @@ def test_a_name_with_a_signature_in_it_is_read_record_by_record(tmp_path, monkey
     store = ZipStore(tmp_path / "a.zip", mode="r")
     assert sorted(store) == sorted(["a", "PK\1\2", "b", "PK\1\2" * 20, "c"])
     assert all(store[key] == key.encode() for key in store)
+
+
+def test_names_may_begin_and_end_with_none():
+    names = SortedNames([])
+    for there in (False, True, True, False, False, True):
+        names.put("a", there)
+        assert names.below("") == (["a"] if there else [])
+
+
+@pytest.mark.parametrize("at", [16, 38], ids=["size", "place"])
+@pytest.mark.parametrize("which", [0, 99])
+def test_numbers_that_stand_in_zip64_fields_are_not_compared_with_the_others(at, which):
+    records = _directory(100)
+    record = bytearray(records[which])
+    record[at : at + 4] = b"\xff" * 4
+    records[which] = bytes(record)
+    assert not zip_records._are_in_order(records)
+
+
+def test_a_record_counts_only_in_line_with_all_that_can_be_before_it(monkeypatch):
+    monkeypatch.setattr(zip_directory, "_LONGEST_RECORD", 60)
+    in_line = zip_directory.Directory._is_in_line
+    assert not in_line(b"junk" + fmt.CENTRAL + b"x" * 50, 4), "a directory begins with a record"
+    raw = b"x" * 100 + fmt.CENTRAL + b"ab"  # as within a comment: too short for a record
+    assert not in_line(raw + fmt.CENTRAL + b"x" * 50, len(raw))
+    whole = b"".join(fmt.CENTRAL + record for record in _directory(5))
+    assert in_line(whole, whole.rindex(fmt.CENTRAL))
+
+
+def test_no_byte_of_an_archive_is_written_twice(tmp_path, monkeypatch):
+    written: list[int] = []
+    genuine = zip_file.OSFile.write
+
+    def recording(self: zip_file.OSFile, parts: Any, offset: int) -> None:
+        written.append(sum(map(len, parts)))
+        genuine(self, parts, offset)
+
+    monkeypatch.setattr(zip_file.OSFile, "write", recording)
+    with ZipStore(tmp_path / "a.zip", mode="x") as store:
+        store["a"] = b"x" * 1000
+    assert sum(written) == os.path.getsize(tmp_path / "a.zip")
+
+
+def test_packing_anew_what_has_nothing_to_give_back_gives_nothing_back(tmp_path):
+    with ZipStore(tmp_path / "a.zip") as store:
+        store.update({f"k/{n}": bytes(100) for n in range(10)})
+        assert store.repack() == 0

@@ -247,8 +247,13 @@ def test_parts_to_the_end_are_asked_of_a_source_that_knows_no_batches():
             return 10
 
         def getrange(self, start: int, stop: int) -> bytes:
+            asked.append((start, stop))
             return b"0123456789"[start:stop]
 
+    asked: list[tuple[int, int]] = []
     file = RangeFile(Source())
     assert file.pread_many([(8, 20), (0, 2), (9, 10)]) == [b"89", b"01", b"9"]
+    asked.clear()
+    assert file.pread_many([(0, 2), (1, 3)]) == [b"01", b"12"]
+    assert max(stop for _, stop in asked) == 3, "no more than is needed"
     assert "Source object" in file.label

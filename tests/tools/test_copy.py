@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -446,3 +447,23 @@ def test_batches_of_all_threads_together_stay_within_the_memory() -> None:
     copy_store(source, dest, workers=4, memory=130)
     assert dict(dest) == dict(source)
     assert most[0] <= 130 + 60
+
+
+def test_a_copy_that_fails_returns_when_nothing_of_it_runs_any_more() -> None:
+    begun, ended, never = threading.Event(), threading.Event(), threading.Event()
+
+    class Full(DictStore):
+        def _set_many(self, items: Any) -> None:
+            if "slow" in {key for key, _ in items}:
+                begun.set()
+                never.wait(0.3)
+                ended.set()
+            else:
+                assert begun.wait(60)
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = {f"{n:03d}": b"" for n in range(500)} | {"slow": b""}  # a batch of 500 keys, and one more
+    with ThreadPoolExecutor(2) as executor:
+        with pytest.raises(OSError, match="No space"):
+            copy_store(source, Full(), executor=executor)
+        assert ended.is_set()

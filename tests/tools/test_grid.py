@@ -24,6 +24,7 @@ from zarrstore import (
     du,
     init_array,
     init_group,
+    migrate_2to3,
     open_store,
     pack,
     verify,
@@ -359,3 +360,16 @@ def test_from_a_web_server_all_is_as_from_the_directory(
 
 def _is_document(key: str) -> bool:
     return key.rpartition("/")[2] in documents.DOCUMENTS
+
+
+def test_an_array_with_documents_of_both_versions_is_asked_for_once() -> None:
+    items: dict[str, bytes] = {}
+    init_array(items, shape=(4, 6), chunks=(2, 3), path="a")
+    document = documents.loads(items["a/.zarray"], "a/.zarray")
+    document.pop("dimension_separator", None)  # so that both spellings are possible, of which version 3 names one
+    items["a/.zarray"] = documents.dumps(document)
+    asked = list(grid_of(Unlistable(items), "a").chunks("a"))
+    assert len(asked) == 8
+    migrate_2to3(items)
+    assert {"a/.zarray", "a/zarr.json"} <= items.keys()
+    assert list(grid_of(Unlistable(items), "a").chunks("a")) == asked

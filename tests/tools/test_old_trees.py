@@ -399,3 +399,15 @@ def test_a_repair_that_needs_to_delete_is_refused_before_the_first_write_where_n
     with pytest.raises(UnsupportedOperation, match="copy it to another store"):
         repair(store)
     assert dict(store) == items
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (2, 2, 2)])
+def test_consolidation_refuses_nested_chunks_that_no_document_announces(shape: tuple[int, ...]) -> None:
+    store: dict[str, bytes] = {}
+    init_array(store, shape=shape, chunks=1, path="a", dimension_separator="/")
+    document = json.loads(store["a/.zarray"])
+    del document["dimension_separator"]
+    store |= {"a/.zarray": json.dumps(document).encode(), "a/" + "/".join("0" * len(shape)): b""}
+    with pytest.raises(MetadataError, match="repair"):
+        consolidate_metadata(store)
+    assert ".zmetadata" not in store

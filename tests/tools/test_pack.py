@@ -296,3 +296,34 @@ def test_what_a_dead_process_left_meanwhile_does_not_stop_a_compaction(tmp_path:
         store.repack()
         assert dict(store) == {"b": b"2"}
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_what_a_block_wrote_is_there_when_it_ends(tmp_path: Path) -> None:
+    for n, overwrite in enumerate((False, True)):
+        with ZipStore.create_atomically(tmp_path / "a.zip", overwrite=overwrite) as store:
+            store["a"] = b"%d" % n
+        assert dict(ZipStore(tmp_path / "a.zip", mode="r")) == {"a": b"%d" % n}
+        assert os.listdir(tmp_path) == ["a.zip"]
+
+
+def test_an_error_that_somebody_keeps_does_not_keep_the_archive_locked(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with pytest.raises(FileExistsError), ZipStore.create_atomically(path):
+        ZipStore(path, mode="w").close()  # another makes it meanwhile
+        with pytest.raises(LockedStoreError) as kept, ZipStore.create_atomically(path, overwrite=True):
+            raise AssertionError
+        with ZipStore(path, mode="a") as store:
+            store["b"] = b"1"
+        assert kept.value.__traceback__ is not None
+
+
+def test_a_beginning_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: Any) -> None:
+    from zarrstore.stores.zip import opening
+
+    def full(*args: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(opening.Writer, "create", full)
+    with pytest.raises(OSError, match="No space"), ZipStore.create_atomically(tmp_path / "a.zip"):
+        raise AssertionError
+    assert os.listdir(tmp_path) == []

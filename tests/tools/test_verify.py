@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from zarrstore import (
     verify,
     write_manifest,
 )
+from zarrstore.errors import ClusterError
 from zarrstore.metadata import chunking, v2
 from zarrstore.metadata.chunk import encode_chunk
-from zarrstore.testing import FailingStore
+from zarrstore.testing import CountingStore, FailingStore
 from zarrstore.tools.findings import KINDS
 from zarrstore.tools.manifest import manifest_of
 
@@ -376,3 +378,42 @@ def test_where_values_cannot_be_read_together_each_is_read_alone() -> None:
     report = verify(Alone(items))
     assert (report.problems, report.n_decoded) == ((), 4)
     assert [problem.key for problem in verify(Alone({**items, "a/2": b"22"})).problems] == ["a/2"]
+
+
+def test_the_values_of_a_batch_are_read_together() -> None:
+    store = CountingStore({})
+    init_array(store, shape=4, chunks=1, dtype="|u1", compressor=None, fill_value=0, path="a")
+    store.update({f"a/{n}": b"1" for n in range(4)})
+    store.reset()
+    assert verify(store).n_decoded == 4
+    assert [key for method, key, *_ in store.log if method == "_get" and str(key)[-1].isdigit()] == []
+
+
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_a_listing_is_asked_for_sizes_where_that_costs_no_question_each(concurrent: bool) -> None:
+    asked: list[str] = []
+
+    class Recorded(DictStore):
+        capabilities = replace(DictStore.capabilities, concurrent=concurrent)
+
+        def _details(self, path: str) -> Any:
+            asked.append(path)
+            return super()._details(path)
+
+    store = Recorded({})
+    init_array(store, shape=4, chunks=1, dtype="|u1", compressor=None, fill_value=0, path="a")
+    assert verify(store)
+    assert bool(asked) is concurrent
+
+
+def test_an_executor_without_workers_is_refused(tmp_path: Path) -> None:
+    class Empty(Executor):
+        _max_workers = 0
+
+        def submit(self, *args: Any, **options: Any) -> Any:
+            raise AssertionError("nobody would do it")
+
+    store = DirectoryStore(tmp_path / "d")
+    store["a"] = b""
+    with pytest.raises(ClusterError, match="no worker"):
+        verify(store, executor=Empty())

@@ -286,3 +286,19 @@ def test_nothing_is_found_in_40_healthy_hierarchies() -> None:
 @pytest.mark.timeout(600)
 def test_nothing_is_found_in_600_healthy_hierarchies() -> None:
     _nothing_is_found(600)
+
+
+def test_an_array_that_version_2_cannot_say_is_named_as_not_looked_at() -> None:
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [4],
+        "data_type": "variable_length_bytes",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2]}},
+        "chunk_key_encoding": {"name": "default"},
+        "fill_value": "YWJj",
+        "codecs": [{"name": "vlen-bytes"}],
+    }
+    report = verify({"a/zarr.json": json.dumps(document).encode(), "a/c/0": b"junk"}, "a")
+    assert not report.fully_checked
+    assert any("a/zarr.json: its chunks are not looked at" in note for note in report.notes)
