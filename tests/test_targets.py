@@ -11,6 +11,7 @@ from zarr.storage import LocalStore
 
 import zarrstore
 from zarrstore import DirectoryStore, NodeNotFoundError, StoreNotFoundError, as_store, targets
+from zarrstore.tools.chunkmap import chunk_map
 from zarrstore.tools.info import describe_node, describe_store
 from zarrstore.tools.move import move
 
@@ -68,6 +69,7 @@ VERBS = {
     "write_manifest": lambda at, tmp: zarrstore.write_manifest(at, tmp / "sums"),
     "dandi_checksum": lambda at, tmp: zarrstore.dandi_checksum(at),
     "write_bagit_manifest": lambda at, tmp: zarrstore.write_bagit_manifest(at, tmp / "bag"),
+    "chunk_map": lambda at, tmp: str(chunk_map(at, "foo/bar")),
     "describe_node": lambda at, tmp: describe_node(at, "foo/bar"),
     "describe_store": lambda at, tmp: "store" in describe_store(at),
     "copy_store": lambda at, tmp: tuple(zarrstore.copy_store(at, tmp / "copy.zip")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore.errors import StoreNotFoundError
 from zarrstore.optional import require
@@ -86,7 +86,7 @@ class FSStore(Writing):
         url: str,
         normalize_keys: bool = False,
         key_separator: str | None = None,
-        mode: str = "w",
+        mode: Literal["r", "r+", "a", "w"] = "w",
         exceptions: Sequence[type[Exception]] = (),
         dimension_separator: str | None = None,
         fs: Any = None,

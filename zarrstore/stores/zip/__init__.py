@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from zarrstore import keys as k
 from zarrstore.errors import LockedStoreError, UnsupportedOperation
@@ -124,7 +124,7 @@ class ZipStore(ArchiveValues):
         path: str | bytes | os.PathLike[str] | Any,
         compression: int = 0,
         allowZip64: bool = True,
-        mode: str = "a",
+        mode: Literal["r", "r+", "a", "w", "x", "w-"] = "a",
         dimension_separator: str | None = None,
         *,
         max_value_size: int | None = None,
