@@ -110,6 +110,7 @@ INTERPRETERS = {
     "jupyter": Interpreter(
         "Jupyter, which runs notebooks", ("nbconvert", "ipykernel", *PACKAGE), versions=("3.11", "3.12", "3.13")
     ),
+    "gdal": Interpreter("GDAL 3.12, which rasterio brings", ("rasterio>=1.5,<1.6",), versions=("3.12", "3.13")),
     "aws": Interpreter("aws and s5cmd, to race against", ("awscli", "s5cmd"), versions=("3.11", "3.12", "3.13")),
 }
 PROGRAMS = {

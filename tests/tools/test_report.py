@@ -128,4 +128,4 @@ def test_shards_of_structures_are_refused_by_zarr_3_1_alone_of_the_two() -> None
     inner = {"name": "sharding_indexed", "configuration": {"codecs": [{"name": "numcodecs.lzma"}]}}
     document = {"data_type": {"name": "structured"}, "codecs": [inner]}
     assert refusals(document).keys() == {"zarr 3.1", "TensorStore", "zarrs", "zarrita", "GDAL"}
-    assert refusals({"data_type": "int8", "codecs": [inner]})["GDAL"] == "it has no codec 'numcodecs.lzma'"
+    assert refusals({"data_type": "int8", "codecs": [inner]})["zarrs"] == "it has no codec 'numcodecs.lzma'"
