@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import string
 
 import pytest
@@ -209,3 +210,9 @@ def test_natural_order_is_that_of_the_numbers(coords: list[list[int]]) -> None:
 @given(st.lists(KEYS, max_size=10))
 def test_natural_order_takes_any_keys(keys: list[str]) -> None:
     assert sorted(sorted(keys, key=k.natural_order)) == sorted(keys)
+
+
+def test_natural_order_takes_numbers_of_any_length():
+    longer, longest = "1" + "0" * 5000, "2" + "0" * 5000
+    names = [f"a/{name}" for name in ("x", "007", "7", "8", longer, longest)]
+    assert sorted(random.Random(0).sample(names, len(names)), key=k.natural_order) == names

@@ -371,3 +371,24 @@ def test_the_command_writes_a_reference_file(tmp_path: Path, capsys: pytest.Capt
     assert "wrote 4 references" in capsys.readouterr().err
     assert dict(open_store(tmp_path / "refs.json")) == TREE
     assert run(["refs", "write", str(tmp_path / "none"), str(tmp_path / "x.json")]) == 3
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"version": 1, "refs": 5},
+        {"version": 1, "refs": {}, "templates": "u"},
+        {"version": 1, "refs": {"a": ["{{u}}"]}, "templates": {"u": 5}},
+        {"version": 1, "refs": {}, "gen": 7},
+        {"version": 1, "refs": {}, "gen": [{"key": "a", "url": "u", "dimensions": {"i": "x"}}]},
+        {
+            "version": 1,
+            "refs": {},
+            "gen": [{"key": "a", "url": "u", "offset": "0.5", "length": "1", "dimensions": {"i": [1]}}],
+        },
+        {"version": 1, "refs": {}, "gen": [{"key": "a", "url": "u", "dimensions": {"i": {"stop": 10**30}}}]},
+    ],
+)
+def test_a_document_whose_members_are_of_another_kind_is_damaged(document):
+    with pytest.raises(DamagedStoreError, match="references"):
+        ReferenceStore(document, lambda url: ({}, url))

@@ -10,7 +10,7 @@ from tests.support import world
 
 INSIDE = "tests/support/inside_state.py"
 TEST = f"{INSIDE}::test_no_mutant_escapes_hangs_or_is_believed"
-FAMILIES = 14
+FAMILIES = 15
 
 
 def test_a_few_hundred_mutants_are_read_without_harm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ import zarrstore
 from tests.support import world
 from tests.support.mutants import NAMES, as_json, flipped, little_memory, ours, patience, renamed
 from zarrstore import DictStore, LRUStoreCache, OverlayStore, as_store
+from zarrstore.bridges.references import ReferenceStore
 from zarrstore.keys import is_key
 from zarrstore.metadata import v2
 from zarrstore.stores.dbm import DBMStore
@@ -39,9 +40,9 @@ from zarrstore.wrappers.v3view import V3View
 
 #: How many mutants of each family, of the 10^5 of a whole run.
 SHARES = {
-    "zip": 12_000,
+    "zip": 11_000,
     "recovered zip": 3_000,
-    "overlay": 12_000,
+    "overlay": 11_000,
     "cache tier": 10_000,
     "directory": 3_000,
     "sqlite": 3_000,
@@ -53,6 +54,7 @@ SHARES = {
     "consolidated": 6_000,
     "manifest": 3_000,
     "journal": 2_000,
+    "references": 2_000,
 }
 ITEMS = {f"a/{n}": bytes([n]) * 30 for n in range(6)} | {"b/.zarray": b"{}", "b/0.0": b"\0" * 500, "é": b"", "x": b"1"}
 
@@ -378,6 +380,39 @@ def mutant_of_journal(rng: random.Random, folder: Path) -> None:
     assert isinstance(done, Exception) or dict(dest) == ITEMS
 
 
+#: A reference file of each way to name a value; its target is `TARGET`.
+REFERENCES: dict[str, Any] = {
+    "version": 1,
+    "templates": {"u": "data/target"},
+    "gen": [{"key": "c/{{i}}", "url": "{{u}}", "offset": "{{i * 8}}", "length": "8", "dimensions": {"i": {"stop": 3}}}],
+    "refs": {
+        ".zgroup": '{"zarr_format": 2}',
+        "a/1": "base64:AAEC",
+        "a/3": ["{{u}}", 5, 20],
+        "b/0.0": ["data/target"],
+        "x": ["data/target", 500, 12],
+        "doc/.zattrs": {"title": "x"},
+    },
+}
+TARGET = random.Random(0).randbytes(512)
+
+
+def mutant_of_references(rng: random.Random, folder: Path) -> None:
+    document = json.dumps(REFERENCES).encode()
+    names = [*REFERENCES["refs"], "data/target"]
+    data = renamed(document, names, rng) if rng.random() < 0.3 else as_json(REFERENCES, rng)
+
+    def target(url: str) -> tuple[DictStore, str]:
+        return DictStore({"data/target": TARGET}), url
+
+    store = ours(lambda: ReferenceStore(data, target))
+    if isinstance(store, Exception):
+        return
+    read_all(store)
+    ours(lambda: zarrstore.verify(store))
+    ours(lambda: zarrstore.tree(store))
+
+
 FAMILIES: dict[str, Callable[[random.Random, Path], None]] = {
     "zip": mutant_of_zip,
     "recovered zip": mutant_of_recovered_zip,
@@ -389,6 +424,7 @@ FAMILIES: dict[str, Callable[[random.Random, Path], None]] = {
     "dbm": mutant_of_dbm,
     "manifest": mutant_of_manifest,
     "journal": mutant_of_journal,
+    "references": mutant_of_references,
 }
 FAMILIES |= {
     kind: lambda rng, folder, kind=kind: mutant_of_documents(kind, rng, folder)

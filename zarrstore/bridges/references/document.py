@@ -58,7 +58,13 @@ class DocumentReferences:
 
     def __init__(self, document: Mapping[str, Any], label: str) -> None:
         self.label = label
-        self._values = dict(_values(document, label))
+        try:
+            self._values = dict(_values(document, label))
+        except ZarrStoreError:
+            raise
+        except (TypeError, ValueError, AttributeError, OverflowError, LookupError) as exc:
+            reason = "is no reference file: refs, templates or gen is not of the kind that versions 0 and 1 have"
+            raise DamagedStoreError(label, reason) from exc
         self._sorted: list[str] | None = None
 
     def find(self, key: str) -> bytes | Reference:
