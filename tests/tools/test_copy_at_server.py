@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zarrstore import FSStore, PrefixStore, ReadOnlyStore, RetryStore, copy_store
+from zarrstore import DirectoryStore, FSStore, PrefixStore, ReadOnlyStore, RetryStore, copy_store
 from zarrstore.base import Store
 from zarrstore.testing import CountingStore, tree
 
@@ -214,3 +214,22 @@ def test_a_store_that_was_pickled_copies_at_the_server_too(opener: Opener, s3_co
     copy_store(pickle.loads(pickle.dumps(source)), pickle.loads(pickle.dumps(dest)))
     assert values_sent(proxy) == 0
     assert dict(dest) == dict(source)
+
+
+def test_what_is_unchanged_costs_listings_only(opener: Opener, s3_counted: Any, tmp_path: Path) -> None:
+    _, proxy = s3_counted
+    here, there, beside = DirectoryStore(tmp_path / "here"), opener(), opener()
+    filled(here)
+    for source, dest in ((here, there), (there, beside), (there, DirectoryStore(tmp_path / "back"))):
+        assert copy_store(source, dest, if_exists="differ")[0] == KEYS + 1
+        proxy.reset()
+        assert copy_store(source, dest, if_exists="differ", delete=True) == (0, KEYS + 1, 0)
+        assert set(proxy.counts) == {"GET"}, proxy.requests
+        assert values_sent(proxy) == 0
+        assert len(proxy.requests) <= 6
+        assert dict(dest) == dict(here)
+    there["a/3"] = b"other"
+    proxy.reset()
+    assert copy_store(there, beside, if_exists="differ")[0] == 1
+    assert (values_sent(proxy), proxy.counts["PUT"]) == (0, 1)
+    assert beside["a/3"] == b"other"
