@@ -9,9 +9,18 @@ import click
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.cli.common import echo_err, opened, path_argument, print_value, storage_options, target_argument
+from zarrstore.cli.common import (
+    echo_err,
+    opened,
+    path_argument,
+    print_value,
+    printable,
+    storage_options,
+    target_argument,
+)
 from zarrstore.metadata import documents
 from zarrstore.nodes import Node, node_at
+from zarrstore.tools.consolidate import set_document
 from zarrstore.tools.nearby import absent
 
 
@@ -39,8 +48,9 @@ def command(
         attributes = _attributes(store, node)
         if changes or names:
             attributes = {name: value for name, value in {**attributes, **changes}.items() if name not in names}
-            _write(store, node, attributes)
-            echo_err(f"set {len(changes):,}, deleted {len(names):,}; consolidated metadata is not changed")
+            rewritten = _write(store, node, attributes)
+            also = "".join(f"; {printable(key)} says so too" for key in rewritten)
+            echo_err(f"set {len(changes):,}, deleted {len(names):,}{also}")
             return
     print_value(attributes)
 
@@ -64,8 +74,7 @@ def _attributes(store: Store, node: Node) -> dict[str, Any]:
     return {} if data is None else dict(documents.loads(data, node.attrs_key))
 
 
-def _write(store: Store, node: Node, attributes: dict[str, Any]) -> None:
+def _write(store: Store, node: Node, attributes: dict[str, Any]) -> list[str]:
     if node.version == 3:
-        store[node.key] = documents.dumps({**node.document, "attributes": attributes})
-    else:
-        store[node.attrs_key] = documents.dumps(attributes)
+        return set_document(store, node.key, documents.dumps({**node.document, "attributes": attributes}))
+    return set_document(store, node.attrs_key, documents.dumps(attributes))

@@ -9,6 +9,8 @@ import click
 from zarrstore import keys as k
 from zarrstore.cli.common import echo_err, not_empty, opened, storage_options, target_argument
 from zarrstore.errors import DestinationExistsError
+from zarrstore.metadata import documents
+from zarrstore.tools.consolidate import set_document
 
 
 @click.command()
@@ -28,5 +30,9 @@ def command(target: str, key: str, file: BinaryIO, overwrite: bool, storage_opti
         name = k.check_key(key)
         if not overwrite and name in store:
             raise DestinationExistsError(file.name, name, "pass --overwrite to replace it")
-        store[name] = data
+        # What repeats a document follows it; a consolidated document is set as it was given.
+        if k.name(name) in documents.DOCUMENTS and k.name(name) != documents.ZMETADATA:
+            set_document(store, name, data)
+        else:
+            store[name] = data
     echo_err(f"set {name} to {len(data):,} bytes")

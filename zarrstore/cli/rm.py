@@ -20,6 +20,8 @@ from zarrstore.cli.common import (
     target_argument,
     yes_option,
 )
+from zarrstore.metadata import documents
+from zarrstore.tools.consolidate import consolidated_updates
 from zarrstore.tools.nearby import absent
 
 
@@ -44,6 +46,10 @@ def command(
         if not dry_run:
             check_hierarchy(store, target, force)
             confirm(f"Delete {len(keys):,} keys at and below {path!r} in {target}?", yes)
+            # What repeats the documents goes first: a reader must not take deleted chunks for fill values.
+            deleted = dict.fromkeys(key for key in keys if k.name(key) in documents.DOCUMENTS)
+            for key, data in consolidated_updates(store, deleted).items():
+                store[key] = data
             if is_key:
                 del store[at]
             store.rmdir(at)

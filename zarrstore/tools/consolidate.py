@@ -17,7 +17,7 @@ from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlap, values_of_keys
 from zarrstore.wrappers.consolidated import ConsolidatedStore
 
-__all__ = ["check_consolidated", "consolidate_metadata", "consolidated_updates", "open_consolidated"]
+__all__ = ["check_consolidated", "consolidate_metadata", "consolidated_updates", "open_consolidated", "set_document"]
 
 
 @opens("store", store="r+")
@@ -295,6 +295,36 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
             if changed is not None and changed != data:
                 updates[key] = changed
     return updates
+
+
+def set_document(store: Store, key: str, value: bytes) -> list[str]:
+    """Set a document, then what repeats it above; return the keys of the consolidated documents that were changed.
+
+    Raises
+    ------
+    MetadataError
+        A consolidated document above is damaged, or `value` is to be repeated and is no document. Nothing was set.
+
+    Notes
+    -----
+    Cost: see `consolidated_updates`.
+
+    Examples
+    --------
+    >>> from zarrstore import init_array
+    >>> store = as_store({})
+    >>> init_array(store, shape=3, path="foo")
+    >>> consolidate_metadata(store).close()
+    >>> set_document(store, "foo/.zattrs", b'{"units": "K"}')
+    ['.zmetadata']
+    >>> bool(check_consolidated(store))
+    False
+    """
+    updates = consolidated_updates(store, {key: value})
+    store[key] = updates.pop(key, value)
+    for name, data in updates.items():
+        store[name] = data
+    return list(updates)
 
 
 def _updated_zmetadata(data: bytes, key: str, path: str, changes: Mapping[str, bytes | None]) -> bytes:
