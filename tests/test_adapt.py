@@ -114,7 +114,7 @@ def test_own_methods_of_a_mapping_are_used() -> None:
     names = {call.split()[0] for call in able.calls}
     assert {"setitems", "listdir", "getsize", "getitems", "rename", "delitems", "rmdir"} <= names
     assert not {"get", "set", "del", "iter"} & names
-    assert able.calls.count("getitems 3") == 1
+    assert [call for call in able.calls if call.startswith("getitems")] == ["getitems 2", "getitems 1"]
 
 
 def test_a_hundred_keys_are_few_batches_of_a_mapping_that_has_batches() -> None:
@@ -122,7 +122,7 @@ def test_a_hundred_keys_are_few_batches_of_a_mapping_that_has_batches() -> None:
     able.records = {f"k{n}": b"v" for n in range(100)}
     store = KVStore(able)
     assert len(dict(store.getitems(list(able.records)))) == 100
-    assert able.calls == ["getitems 4", "getitems 16", "getitems 64", "getitems 16"]
+    assert able.calls == ["getitems 2", "getitems 16", "getitems 82"]
     able.calls.clear()
     assert len(dict(store.getitems(list(able.records)))) == 100
     assert able.calls == ["getitems 100"]
