@@ -18,7 +18,7 @@ from tests.support import peers
 from zarrstore import DirectoryStore, open_store
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError, StoreNotFoundError
 from zarrstore.keys import RESERVED
-from zarrstore.stores.zip import ZipStore
+from zarrstore.stores.zip import ZipStore, rewrite
 from zarrstore.testing import FailingStore, tree
 from zarrstore.tools.clean import clean
 from zarrstore.tools.copy import CopyError
@@ -327,3 +327,20 @@ def test_a_beginning_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: Any)
     with pytest.raises(OSError, match="No space"), ZipStore.create_atomically(tmp_path / "a.zip"):
         raise AssertionError
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("way", ["pack", "repack", "open"])
+def test_a_pack_killed_between_its_two_names_hinders_nothing(tmp_path, way):
+    """The archive has its name and the reserved one then: the lock of both is the same."""
+    path = tmp_path / "a.zip"
+    pack({"a": b"1"}, path)
+    os.link(path, rewrite.temporary(str(path)))
+    if way == "pack":
+        pack({"a": b"1"}, path, overwrite=True)
+    else:
+        with ZipStore(path) as store:
+            if way == "repack":
+                store.repack()
+    assert os.listdir(tmp_path) == ["a.zip"]
+    with ZipStore(path, mode="r") as store:
+        assert dict(store) == {"a": b"1"}

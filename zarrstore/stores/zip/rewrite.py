@@ -36,6 +36,15 @@ def sweep(path: str, dry_run: bool = False) -> list[str]:
     """Delete what a dead writer of `path` left beside it; return its name. What a living one writes is left alone."""
     place = temporary(path)
     try:
+        if os.path.samefile(place, path):
+            # A second name of the archive itself, of a process killed while it gave it its name. Its lock is that of
+            # the archive, which the caller may hold.
+            if not dry_run:
+                os.unlink(place)
+            return [os.path.basename(place)]
+    except OSError:  # one of both is absent
+        pass
+    try:
         file = OSFile.open(place, "r+", place)
         file.lock()
     except (FileNotFoundError, PermissionError, LockedStoreError):
@@ -141,7 +150,8 @@ def _put_new(path: str) -> None:
         if exc.errno not in _NO_LINKS:
             raise
     else:
-        os.unlink(place)
+        with suppress(FileNotFoundError):  # swept by another
+            os.unlink(place)
         return
     # Without hard links the name is taken by an empty file first, which is then replaced.
     claim = OSFile.open(path, "x", path)
