@@ -203,12 +203,14 @@ class OpenEnvironment(Resource):
             self._release()
             return
         try:
-            state = checks.state_of(self.path)
+            state = checks.state_of(self.path) if os.path.exists(self.path) else None
             self._sync(self.env)
         except self.lmdb.Error as exc:
             self.fail(exc)
         finally:
             self._release()
+        if state is None:  # removed while it was open: nothing is left to be marked
+            return
         checks.mark_whole(self.path, state)
         checks.unmark_unsynced(self.path, self.lock, self.options["mode"])
 
