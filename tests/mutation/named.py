@@ -82,7 +82,7 @@ NAMED = (
     ),
     Named(
         "the journal is deleted in spite of errors",
-        "tools.copy",
+        "tools.copyjob",
         "if copying.journal is not None and not copying.errors:",
         "if copying.journal is not None:",
         _JOURNAL,

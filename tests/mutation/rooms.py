@@ -18,6 +18,7 @@ _SQLITE += " tests/stores/test_sqlite_crash.py"
 #: Dotted names below zarrstore -> the test files that must notice a change.
 FOCUSED = {
     "tools.copy": _COPY,
+    "tools.copyjob": _COPY,
     "tools.copying": _COPY,
     "tools.plan": _COPY,
     "tools.transfer": _COPY,

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.allowance import MEMORY, check_memory
-from zarrstore.base import Entry, Store
-from zarrstore.errors import ReadOnlyError, StoreNotFoundError, UnsupportedOperation, ZarrStoreError
+from zarrstore.errors import ReadOnlyError, ZarrStoreError
 from zarrstore.targets import Target, opens
-from zarrstore.tools.cluster import check_workers
-from zarrstore.tools.copying import Copying, Transfer, both_travel
-from zarrstore.tools.executing import threads_of
-from zarrstore.tools.globs import Globs
-from zarrstore.tools.journal import Journal, place_name
-from zarrstore.tools.judging import Judge
-from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, require
-from zarrstore.tools.manifest import read_manifest
-from zarrstore.tools.plan import IfExists, Paths, Selection, make_plan
-from zarrstore.tools.progress import Progress, reporter
-from zarrstore.tools.subtrees import SubtreeOptions, copy_subtrees
+from zarrstore.tools.copyjob import CopyJob, Filters
+from zarrstore.tools.listing import MAX_QUESTIONS
+from zarrstore.tools.plan import IfExists, Paths
+from zarrstore.tools.progress import Progress
 
 __all__ = ["CopyError", "CopyResult", "copy_store"]
 
@@ -234,167 +224,45 @@ def copy_store(
         raise ValueError(f"errors is {errors!r}; it is 'raise' or 'collect'")
     check_memory(memory)
     src_store, dest_store = as_store(source), as_store(dest)
-    documents_first = documents_first or dest_store._documents_first
     if not dest_store.capabilities.writable and not dry_run:
         raise ReadOnlyError("a copy", dest_store)
-    paths = Paths(k.normalize_path(source_path), k.normalize_path(dest_path))
-    globs = Globs(include_globs, exclude_globs) if include_globs or exclude_globs else None
-    selection = Selection(excludes, includes, flags, globs, paths.source)
-    is_key = require(src_store, paths.source)
-    if is_key and not paths.dest:
-        paths = Paths(paths.source, k.name(paths.source))
+    job = CopyJob(
+        src_store,
+        dest_store,
+        Paths(k.normalize_path(source_path), k.normalize_path(dest_path)),
+        Filters(excludes, includes, flags, include_globs, exclude_globs),
+        if_exists=if_exists,
+        dry_run=dry_run,
+        verify=verify,
+        documents_first=documents_first or dest_store._documents_first,
+        memory=memory,
+        max_questions=max_questions,
+        delete=delete,
+        checksum=checksum,
+        resume=resume,
+        executor=executor,
+        workers=workers,
+        progress=progress,
+        manifest=manifest,
+    )
     with ExitStack() as stack:
-        write_line = stack.enter_context(_logger(log))
-        copying = Copying(src_store, dest_store, paths, write_line, verify)
-        if resume is not None and not dry_run:
-            job = {
-                "source": place_name(src_store),
-                "destination": place_name(dest_store),
-                "source_path": paths.source,
-                "dest_path": paths.dest,
-                "excludes": [pattern.pattern for pattern in selection.excludes],
-                "includes": [pattern.pattern for pattern in selection.includes],
-                "flags": int(flags),
-                "if_exists": if_exists,
-                "verify": verify,
-                "documents_first": documents_first,
-                "delete": delete,
-                **({"globs": [list(include_globs), list(exclude_globs)]} if globs is not None else {}),
-            }
-            copying.journal = stack.enter_context(Journal(resume, job))
-        elsewhere = executor is not None and not isinstance(executor, ThreadPoolExecutor)
-        elsewhere = elsewhere and not dry_run and both_travel(executor, src_store, dest_store)  # type: ignore[arg-type]
-        if executor is not None and elsewhere:
-            check_workers(executor, src_store, paths.source, dest_store, paths.dest)
-            plain = resume is None and write_line is None and manifest is None and not (delete or is_key)
-            if plain and not documents_first and _both_list(src_store, dest_store):
-                part_memory = max(1, memory // (threads_of(executor) or 16))
-                parts = SubtreeOptions(paths, selection, if_exists, verify, part_memory, checksum)
-                copying.report = stack.enter_context(reporter(progress, 0))
-                transfer = Transfer(copying, executor, memory, False, stop_early=True)
-                return _ended(copying, _time_notes(copy_subtrees(copying, executor, parts, transfer)), errors)
-        details = (
-            resume is not None
-            or if_exists == "differ"
-            or src_store.capabilities.concurrent
-            or dest_store.capabilities.concurrent
-        )
-        listing = listing_of(src_store, paths.source, details=details, max_questions=max_questions)
-        if delete and not (listing.certain and dest_store.capabilities.listable):
-            raise UnsupportedOperation(
-                "be listed", dest_store if listing.certain else src_store, "what to delete cannot be known"
-            )
-        if delete and not (dry_run or dest_store.capabilities.erasable):
-            raise UnsupportedOperation("delete keys", dest_store, "copy without delete=True")
-        if is_key:
-            # A listing names what is below a path; the size of this one value is not known.
-            listing = replace(listing, entries=chain([Entry(paths.source)], listing.entries))
-        if write_line is not None:
-            for note in listing.notes:
-                write_line(f"note: {note}")
-            if not listing.certain:
-                write_line(f"note: {listing.n_questions:,} chunks are asked for by name")
-        known = read_manifest(manifest) if isinstance(manifest, str | os.PathLike) else manifest
-        judge = Judge(src_store, dest_store, checksum=checksum, manifest=known)
-        plan = stack.enter_context(
-            closing(
-                make_plan(
-                    listing,
-                    src_store,
-                    dest_store,
-                    paths,
-                    selection,
-                    if_exists,
-                    copying.journal,
-                    copying.skipped,
-                    delete=delete,
-                    memory=memory,
-                    judge=judge,
-                )
-            )
-        )
-        time_notes = _time_notes(judge.n_by_time)
-        if write_line is not None:
-            for note in time_notes:
-                write_line(f"note: {note}")
-        if plan.surplus and not plan and not copying.n_skipped:
-            raise StoreNotFoundError(
-                src_store, "keys to copy: there is none, and delete=True would empty the destination"
-            )
-        if dry_run:
-            for entry in plan:
-                copying.planned(entry.key)
-            for entry in plan.surplus:
-                copying.delete_one(entry.key)
-        else:
-            if copying.journal is not None and copying.journal.resumed:
-                copying.journal.go_on()
-            elif copying.journal is not None:
-                copying.journal.begin(entry.key for entry in plan.kept)
-            copying.total = len(plan)
-            copying.report = stack.enter_context(reporter(progress, len(plan)))
-            chosen = stack.enter_context(_executor(executor, workers, src_store, dest_store))
-            transfer = Transfer(copying, chosen, memory, not listing.certain, stop_early=elsewhere)
-            copying.run(plan, transfer, documents_first)
-        if write_line is not None:
-            write_line(_summary(_result(copying, ()), dry_run))
-        if copying.journal is not None and not copying.errors:
-            copying.journal.remove()
-    return _ended(copying, [*listing.notes, *time_notes], errors)
-
-
-def _both_list(*stores: Store) -> bool:
-    return all(store.capabilities.listable for store in stores)
-
-
-def _time_notes(count: int) -> list[str]:
-    if not count:
-        return []
-    return [f"{count:,} chunks were taken for unchanged by size and time; checksum=True looks at all"]
-
-
-def _result(copying: Copying, notes: Sequence[str]) -> CopyResult:
-    result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
-    result.errors = copying.errors
-    result.notes = list(notes)
-    result.n_deleted = copying.n_deleted
-    return result
-
-
-def _ended(copying: Copying, notes: Sequence[str], errors: str) -> CopyResult:
-    result = _result(copying, notes)
+        job.run(stack, log)
+        if job.copying.log is not None:
+            job.copying.log(_summary(_result(job), dry_run))
+        job.close()
+    result = _result(job)
     if result.errors and errors == "raise":
         raise CopyError(result.errors, result)
     return result
 
 
-@contextmanager
-def _executor(executor: Executor | None, workers: int | None, source: Store, dest: Store) -> Iterator[Executor | None]:
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}; at least one is needed")
-    if executor is not None:
-        yield executor if both_travel(executor, source, dest) else None
-        return
-    if workers is None:
-        # Where a batch overlaps its waits, a second batch at the same time keeps the other side busy meanwhile.
-        workers = 4 if source.capabilities.concurrent or dest.capabilities.concurrent else 1
-    if workers == 1:
-        yield None
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="zarrstore-copy") as pool:
-        yield pool if both_travel(pool, source, dest) else None
-
-
-@contextmanager
-def _logger(log: Any) -> Iterator[Callable[[str], object] | None]:
-    """Give what takes the lines of the log; None if there is none, so that no line is made for it."""
-    if log is None or callable(log):
-        yield log
-    elif hasattr(log, "write"):
-        yield lambda line: log.write(line + "\n")
-    else:
-        with open(os.fspath(log), "w", encoding="utf-8") as file:
-            yield lambda line: file.write(line + "\n")
+def _result(job: CopyJob) -> CopyResult:
+    copying = job.copying
+    result = CopyResult(copying.n_copied, copying.n_skipped, copying.nbytes)
+    result.errors = copying.errors
+    result.notes = job.notes
+    result.n_deleted = copying.n_deleted
+    return result
 
 
 def _summary(result: CopyResult, dry_run: bool) -> str:
