@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import click
 
 import zarrstore
+from zarrstore.base import Store
 from zarrstore.cli.common import (
     confirm,
     dry_run_option,
@@ -75,27 +77,7 @@ from zarrstore.wrappers.v2view import V2View
 @json_option
 @storage_options
 @click.pass_context
-def command(
-    ctx: click.Context,
-    target: str,
-    path: str,
-    version: str | None,
-    dest: str | None,
-    shards: str | None,
-    objects: Objects | None,
-    overwrite: bool,
-    resume: str | None,
-    report_file: str | None,
-    message: str | None,
-    remove_v2: bool,
-    memory: int,
-    jobs: int | None,
-    dask: str | None,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-    storage_option: tuple[str, ...],
-) -> None:
+def command(ctx: click.Context, /, **given: Any) -> None:
     """Bring the hierarchy at PATH to the next version of Zarr: documents only, chunks are not touched.
 
     What is version 1 becomes version 2, and its documents are deleted; what is version 2 becomes version 3, beside
@@ -104,110 +86,145 @@ def command(
 
     zarrstore migrate old.lmdb s3://bucket/repo --to icechunk makes one commit of the whole, or none.
     """
-    if report_file is not None and not report_file.lower().endswith(FORMATS):
-        raise click.UsageError(f"--report {report_file!r}: it is written as {' or '.join(FORMATS)}")
-    if version == "icechunk":
-        if remove_v2 or resume is not None:
-            raise click.UsageError("--remove-v2 and --resume are not for --to icechunk: it is one commit, or none")
-        place, at = (path, "") if dest is None else (dest, path)
-        if not place:
-            raise click.UsageError("say where the repository is: zarrstore migrate TARGET REPOSITORY --to icechunk")
-        report = _to_icechunk(
-            target, place, at, shards, objects, overwrite, message, dry_run, storage_option, report_file, memory
-        )
-        _show(report, as_json)
-        ctx.exit(1 if report.counts().get("impossible") else 0)
-    if message is not None:
-        raise click.UsageError("--message is for --to icechunk")
-    if dest is not None and (remove_v2 or version == "2"):
-        raise click.UsageError("--dest is for version 2 to 3, and gets no documents of version 2 that could be removed")
-    if dest is None and shards is not None:
-        raise click.UsageError("--shards is for --dest: chunks are not packed into shards where they are")
-    if dest is None and objects is not None:
-        raise click.UsageError("--objects is for --dest: objects are not encoded anew where they are")
-    if dest is None and resume is not None:
-        raise click.UsageError("--resume is for --dest: in place, a second run goes on by itself")
-    with ExitStack() as stack:
-        store = stack.enter_context(opened(target, "r" if dry_run or dest else "r+", storage_option))
-        require(store, normalize_path(path))
-        found = {node.version for node in walk(store, path)}
-        old = documents_of(store, path) if report_file is not None else {}
-        if 1 in found and dest is not None:
-            raise click.UsageError(f"{target} holds version 1, which is migrated in place first: leave out --dest")
-        doomed = ["1"] * (1 in found) + ["2"] * (remove_v2 and (1 not in found or version == "3"))
-        if doomed and not dry_run:
-            confirm(f"Delete the version {' and '.join(doomed)} documents of {target}?", yes)
-        target_store = None
-        if 1 in found and version != "3":
-            report = migrate_1to2(store, path, dry_run=dry_run)
-        elif 1 in found:
-            report = migrate_1to3(store, path=path, dry_run=dry_run, remove_v2=remove_v2)
-        elif version == "2":
-            report = migrate_1to2(store, path, dry_run=dry_run)
-        else:
-            target_store = (
-                None if dest is None else stack.enter_context(opened_destination(dest, dry_run, storage_option))
-            )
-            report = migrate_2to3(
-                store,
-                target_store,
-                path,
-                dry_run=dry_run,
-                remove_v2=remove_v2,
-                overwrite=overwrite,
-                resume=None if dry_run else resume,
-                shards=None if shards is None else parse_shards(shards),
-                objects=objects,
-                memory=memory,
-                executor=stack.enter_context(with_executor(jobs, dask)),
-            )
-        if report_file is not None:
-            view = None if target_store is None else view_of(target_store)
-            new = store if target_store is None else target_store if view is None else view.inner
-            write_report(report, report_file, old, new, names=(target, dest or target))
-    _show(report, as_json)
+    asked = _Options(**given)
+    _check(asked)
+    report = _to_icechunk(asked) if asked.version == "icechunk" else _to_version(asked)
+    _show(report, asked.as_json)
     ctx.exit(1 if report.counts().get("impossible") else 0)
 
 
-def _to_icechunk(
-    target: str,
-    place: str,
-    path: str,
-    shards: str | None,
-    objects: Objects | None,
-    overwrite: bool,
-    message: str | None,
-    dry_run: bool,
-    storage_option: tuple[str, ...],
-    report_file: str | None,
-    memory: int,
-) -> MigrationReport:
+class _Options(NamedTuple):
+    """What was asked on the command line."""
+
+    target: str
+    path: str
+    version: str | None
+    dest: str | None
+    shards: str | None
+    objects: Objects | None
+    overwrite: bool
+    resume: str | None
+    report_file: str | None
+    message: str | None
+    remove_v2: bool
+    memory: int
+    jobs: int | None
+    dask: str | None
+    dry_run: bool
+    yes: bool
+    as_json: bool
+    storage_option: tuple[str, ...]
+
+    @property
+    def packing(self) -> Shards | None:
+        """What is packed into shards."""
+        return None if self.shards is None else parse_shards(self.shards)
+
+
+def _check(asked: _Options) -> None:
+    """Refuse options that do not go together."""
+    if asked.report_file is not None and not asked.report_file.lower().endswith(FORMATS):
+        raise click.UsageError(f"--report {asked.report_file!r}: it is written as {' or '.join(FORMATS)}")
+    if asked.version == "icechunk":
+        if asked.remove_v2 or asked.resume is not None:
+            raise click.UsageError("--remove-v2 and --resume are not for --to icechunk: it is one commit, or none")
+        if not (asked.path if asked.dest is None else asked.dest):
+            raise click.UsageError("say where the repository is: zarrstore migrate TARGET REPOSITORY --to icechunk")
+        return
+    if asked.message is not None:
+        raise click.UsageError("--message is for --to icechunk")
+    if asked.dest is not None and (asked.remove_v2 or asked.version == "2"):
+        raise click.UsageError("--dest is for version 2 to 3, and gets no documents of version 2 that could be removed")
+    if asked.dest is None:
+        _check_in_place(asked)
+
+
+def _check_in_place(asked: _Options) -> None:
+    if asked.shards is not None:
+        raise click.UsageError("--shards is for --dest: chunks are not packed into shards where they are")
+    if asked.objects is not None:
+        raise click.UsageError("--objects is for --dest: objects are not encoded anew where they are")
+    if asked.resume is not None:
+        raise click.UsageError("--resume is for --dest: in place, a second run goes on by itself")
+
+
+def _to_version(asked: _Options) -> MigrationReport:
+    """Migrate in place or to a destination, and write the report that was asked for."""
+    with ExitStack() as stack:
+        mode = "r" if asked.dry_run or asked.dest else "r+"
+        store = stack.enter_context(opened(asked.target, mode, asked.storage_option))
+        require(store, normalize_path(asked.path))
+        found = {node.version for node in walk(store, asked.path)}
+        old = documents_of(store, asked.path) if asked.report_file is not None else {}
+        _confirm_deletion(asked, found)
+        dest = None
+        if 1 in found and asked.version == "3":
+            report = migrate_1to3(store, path=asked.path, dry_run=asked.dry_run, remove_v2=asked.remove_v2)
+        elif 1 in found or asked.version == "2":
+            report = migrate_1to2(store, asked.path, dry_run=asked.dry_run)
+        else:
+            if asked.dest is not None:
+                dest = stack.enter_context(opened_destination(asked.dest, asked.dry_run, asked.storage_option))
+            report = _to_version_3(asked, store, dest, stack)
+        if asked.report_file is not None:
+            view = None if dest is None else view_of(dest)
+            new = store if dest is None else dest if view is None else view.inner
+            write_report(report, asked.report_file, old, new, names=(asked.target, asked.dest or asked.target))
+    return report
+
+
+def _confirm_deletion(asked: _Options, found: set[int]) -> None:
+    """Ask before documents are deleted; refuse what holds version 1 and was to be only read."""
+    if 1 in found and asked.dest is not None:
+        raise click.UsageError(f"{asked.target} holds version 1, which is migrated in place first: leave out --dest")
+    doomed = ["1"] * (1 in found) + ["2"] * (asked.remove_v2 and (1 not in found or asked.version == "3"))
+    if doomed and not asked.dry_run:
+        confirm(f"Delete the version {' and '.join(doomed)} documents of {asked.target}?", asked.yes)
+
+
+def _to_version_3(asked: _Options, store: Store, dest: Store | None, stack: ExitStack) -> MigrationReport:
+    return migrate_2to3(
+        store,
+        dest,
+        asked.path,
+        dry_run=asked.dry_run,
+        remove_v2=asked.remove_v2,
+        overwrite=asked.overwrite,
+        resume=None if asked.dry_run else asked.resume,
+        shards=asked.packing,
+        objects=asked.objects,
+        memory=asked.memory,
+        executor=stack.enter_context(with_executor(asked.jobs, asked.dask)),
+    )
+
+
+def _to_icechunk(asked: _Options) -> MigrationReport:
     """Migrate into a repository, and print its history."""
+    place, path = (asked.path, "") if asked.dest is None else (asked.dest, asked.path)
     url = place if place.startswith("icechunk") else f"icechunk+{place}" if "://" in place else f"icechunk:{place}"
-    packing = None if shards is None else parse_shards(shards)
-    with opened(target, "r", storage_option) as store:
+    packing, objects = asked.packing, asked.objects
+    with opened(asked.target, "r", asked.storage_option) as store:
         require(store, normalize_path(path))
-        if dry_run:
+        if asked.dry_run:
             plan, _ = migrate_to_icechunk(store, V2View({}), path, shards=packing, objects=objects, dry_run=True)
-            if report_file is not None:
-                write_report(plan, report_file, store, {}, names=(target, url))
+            if asked.report_file is not None:
+                write_report(plan, asked.report_file, store, {}, names=(asked.target, url))
             return plan
-        with opened(url, "a", storage_option) as dest:
-            text = message or f"{target} migrated by zarrstore {zarrstore.__version__}"
-            facts = {"source": without_secrets(target), "zarrstore": zarrstore.__version__}
+        with opened(url, "a", asked.storage_option) as dest:
             report, _ = migrate_to_icechunk(
                 store,
                 dest,
                 path,
-                message=text,
-                metadata=facts,
+                message=asked.message or f"{asked.target} migrated by zarrstore {zarrstore.__version__}",
+                metadata={"source": without_secrets(asked.target), "zarrstore": zarrstore.__version__},
                 shards=packing,
                 objects=objects,
-                overwrite=overwrite,
-                memory=memory,
+                overwrite=asked.overwrite,
+                memory=asked.memory,
             )
-            if report_file is not None:
-                write_report(report, report_file, store, dest.inner, names=(target, url))  # type: ignore[attr-defined]
+            inner = dest.inner  # type: ignore[attr-defined]
+            if asked.report_file is not None:
+                write_report(report, asked.report_file, store, inner, names=(asked.target, url))
             for one in dest.history():  # type: ignore[attr-defined]
                 echo_err(f"{one.id} {one.written_at:%Y-%m-%d %H:%M:%S} {one.message}")
     return report
