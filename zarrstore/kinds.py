@@ -15,6 +15,7 @@ from typing import Any
 __all__ = [
     "KINDS",
     "LOOKED_FOR",
+    "LOOKED_FOR_AT_URL",
     "Kind",
     "foreign_adapter",
     "is_reference_metadata",
@@ -134,6 +135,8 @@ KINDS = {
 }
 
 LOOKED_FOR = "a directory, or a zip, LMDB, SQLite, DBM or reference file by its content"
+#: The same of a URL.
+LOOKED_FOR_AT_URL = "keys below it, or a zip, LMDB, SQLite, DBM or reference file; there is neither"
 
 #: Foreign objects that are no mappings: module and name of a class that they inherit -> what adapts them.
 _FOREIGN = {

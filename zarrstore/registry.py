@@ -16,6 +16,7 @@ from zarrstore.errors import DamagedStoreError, DestinationExistsError, StoreNot
 from zarrstore.kinds import (
     KINDS,
     LOOKED_FOR,
+    LOOKED_FOR_AT_URL,
     Kind,
     foreign_adapter,
     is_reference_metadata,
@@ -286,39 +287,47 @@ class _Opening:
             return self.apply_mode(kind.make(**self.options), url, is_there=False)
         if kind is not None and kind.name != "http":
             return self.kind(kind, _unquoted(rest))
-        from zarrstore import remotefile
-
-        options = self.storage_options = dict(storage_options or {})
-
-        def open_folder(place: str, **more: Any) -> Store:
-            return remote_store(place, options, more)
-
+        self.storage_options = dict(storage_options or {})
         by_name = kind_of_suffix(rest.partition("?")[0])
-        is_named_file = not by_name.is_folder and "::" not in url
-        if is_named_file:
-            found = self._named_file(url, open_folder, by_name)
-            if found is not None:
-                return found
-        store = open_folder(url, **self.options)
+        if by_name.is_folder or "::" in url:
+            return self._remote_folder(url, by_name)
+        found = self._named_file(url, by_name)
+        return self._folder_named_as_file(url, by_name) if found is None else found
+
+    def _open_folder(self, place: str, **options: Any) -> Store:
+        return remote_store(place, self.storage_options, options)
+
+    def _remote_folder(self, url: str, by_name: Kind) -> Store:
+        """Open what is below a URL; where nothing is and a file is at it, that one."""
+        store = self._open_folder(url, **self.options)
         is_there = _holds_something(store) if self.mode != "a" else None
-        if is_named_file:
-            is_there = _holds_something(store) if store.capabilities.listable else _has_root_document(store)
-        if not is_there and is_there is not None and self.mode in ("r", "r+"):
-            file = None if is_named_file or "::" in url else remotefile.find(url, open_folder)
-            if file is not None:
-                return self._remote_file(file)
-            raise StoreNotFoundError(
-                url, "keys below it, or a zip, LMDB, SQLite, DBM or reference file; there is neither"
-            )
+        if is_there is False and self.mode in ("r", "r+"):
+            from zarrstore import remotefile
+
+            file = None if "::" in url else remotefile.find(url, self._open_folder)
+            if file is None:
+                raise StoreNotFoundError(url, LOOKED_FOR_AT_URL)
+            return self._remote_file(file)
+        return self._below_url(store, url, by_name, is_there)
+
+    def _folder_named_as_file(self, url: str, by_name: Kind) -> Store:
+        """Open what is below a URL that ends as a file of `by_name` does; no such file is at it."""
+        store = self._open_folder(url, **self.options)
+        is_there = _holds_something(store) if store.capabilities.listable else _has_root_document(store)
+        if not is_there and self.mode in ("r", "r+"):
+            raise StoreNotFoundError(url, LOOKED_FOR_AT_URL)
+        if not is_there:
+            raise UnsupportedOperation(f"make {by_name.label} store", url, "make it in a local file, then upload that")
+        return self._below_url(store, url, by_name, is_there)
+
+    def _below_url(self, store: Store, url: str, by_name: Kind, is_there: bool | None) -> Store:
         if by_name.name == "reference" and is_there:
             return self._remote_tables(store, url)
-        if is_named_file and not is_there:
-            raise UnsupportedOperation(f"make {by_name.label} store", url, "make it in a local file, then upload that")
         if is_there and self.mode == "w" and store.capabilities.listable:
             self._check_is_hierarchy(store, url)
         return self.apply_mode(store, url, is_there=is_there)
 
-    def _named_file(self, url: str, open_folder: Callable[[str], Store], by_name: Kind) -> Store | None:
+    def _named_file(self, url: str, by_name: Kind) -> Store | None:
         """Open the file that is at a URL and named as a store of one file; None if no file is there."""
         from zarrstore import remotefile
 
@@ -328,15 +337,15 @@ class _Opening:
             if place is None:
                 return None
             try:
-                return self._remote_zip(open_folder(place[0]), place[1])
+                return self._remote_zip(self._open_folder(place[0]), place[1])
             except StoreNotFoundError:
                 return None
             except DamagedStoreError:
-                file = remotefile.find(url, open_folder)
+                file = remotefile.find(url, self._open_folder)
                 if file is None or file.kind.name == "zip":
                     raise
                 return self._remote_file(file)
-        file = remotefile.find(url, open_folder)
+        file = remotefile.find(url, self._open_folder)
         return None if file is None else self._remote_file(file)
 
     def _remote_zip(self, folder: Store, name: str) -> Store:

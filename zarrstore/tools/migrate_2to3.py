@@ -154,7 +154,7 @@ def migrate_2to3(
         return with_notes(report, notes)
     view = None if dest is None else view_of(as_store(dest))
     if view is not None and resume is not None:
-        raise UnsupportedOperation("go on from a journal", view, "leave out resume: it is one commit, or none")
+        raise UnsupportedOperation("go on from a journal", view, "leave resume out: it is one commit, or none")
     if shards is not None:
         if dest is None:
             raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
