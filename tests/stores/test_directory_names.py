@@ -97,6 +97,28 @@ def test_twins_in_a_place_that_keeps_them_apart_do_not_make_it_one_that_folds(tm
     assert Names(str(tmp_path)).folds is False
 
 
+@pytest.mark.parametrize("kept", [[], ["other"]])
+def test_what_another_thread_removes_between_the_look_and_the_listing_has_no_twin(tmp_path, monkeypatch, kept):
+    """An exFAT file system showed it once in five hundred: FileNotFoundError, or a value that is its own twin."""
+    store = DirectoryStore(tmp_path)
+    store["d/y"] = b"1"
+    names = Names(str(tmp_path))
+    names.folds = True
+    listdir = os.listdir
+
+    def removing(path):
+        if os.path.basename(path) == "d":
+            (tmp_path / "d" / "y").unlink()
+            if not kept:
+                (tmp_path / "d").rmdir()
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", removing)
+    for name in kept:
+        (tmp_path / "d" / name).touch()
+    names.check("d/y")
+
+
 # On a file system that takes no heed of case.
 
 

@@ -99,9 +99,11 @@ class Names:
             place = os.path.join(self.root, path)
             if not os.path.lexists(place):
                 return ""
-            names = os.listdir(os.path.dirname(place))
+            names = _names_in(os.path.dirname(place))
             if name not in names:
-                return k.join(k.parent(path), next((other for other in names if _folded(other) == _folded(name)), name))
+                # None: it went away between the look and the listing.
+                twin = next((other for other in names if _folded(other) == _folded(name)), None)
+                return "" if twin is None else k.join(k.parent(path), twin)
         return ""
 
     def _look(self) -> None:
@@ -129,9 +131,16 @@ class Names:
         above = os.path.dirname(place)
         if os.path.lexists(place):
             # Both may be there, on a file system that keeps them apart.
-            self.folds = os.path.lexists(os.path.join(above, name.swapcase())) and name.swapcase() not in os.listdir(
-                above
-            )
+            other = name.swapcase()
+            self.folds = os.path.lexists(os.path.join(above, other)) and other not in _names_in(above)
+
+
+def _names_in(folder: str) -> list[str]:
+    """Return the names in a folder; none if another thread or process has just removed it."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def _paths(key: str) -> Iterator[str]:
