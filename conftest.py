@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import gc
 import importlib
+import io
 import os
 import re
 import signal
@@ -81,6 +83,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if re.search(r" at 0x[0-9a-f]{6,}", item.nodeid):
             raise pytest.UsageError(f"the id of {item.nodeid} holds an address: give its parameters ids of their own")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let a timeout show what each coroutine waits for: the stacks of threads show an event loop that is idle."""
+    if not config.pluginmanager.hasplugin("timeout"):
+        return
+    import pytest_timeout
+
+    of_threads = pytest_timeout.dump_stacks
+
+    def dump_stacks(terminal: Any) -> None:
+        of_threads(terminal)
+        for task in list(getattr(asyncio.tasks, "_all_tasks", None) or getattr(asyncio.tasks, "_scheduled_tasks", ())):
+            if not task.done():
+                stack = io.StringIO()
+                task.print_stack(file=stack)
+                terminal.sep("~", title=f"Task {task.get_name()}")
+                terminal.write(f"{task!r}\n{stack.getvalue()}")
+
+    pytest_timeout.dump_stacks = dump_stacks
 
 
 def pytest_collection_finish() -> None:
