@@ -9,8 +9,10 @@ import random
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -31,8 +33,9 @@ from zarrstore import (
     unpack,
     verify,
 )
-from zarrstore.errors import ZarrStoreError
+from zarrstore.errors import UnsupportedOperation, ZarrStoreError
 from zarrstore.metadata import documents
+from zarrstore.tools import grid, holding, plan
 from zarrstore.tools import migrate_2to3 as migration
 from zarrstore.tools.repair import repair
 from zarrstore.tools.respell import respell
@@ -44,7 +47,7 @@ zarr = pytest.importorskip("zarr", minversion="3", reason="needs zarr 3: pip ins
 Values = dict[str, Any]
 
 
-def read(items: dict[str, bytes], version: int) -> Values | None:
+def read(items: dict[str, bytes], version: int, use_consolidated: bool | None = False) -> Values | None:
     """Return every array and the attributes of every node, as zarr reads them; None if no such hierarchy is there."""
     from zarr.core.buffer import cpu
 
@@ -55,7 +58,7 @@ def read(items: dict[str, bytes], version: int) -> Values | None:
     found: Values = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        root = zarr.open_group(store, mode="r", zarr_format=version, use_consolidated=False)
+        root = zarr.open_group(store, mode="r", zarr_format=version, use_consolidated=use_consolidated)
         found[""] = dict(root.attrs)
         for path, node in sorted(root.members(max_depth=None)):
             attrs = dict(node.attrs)
@@ -91,9 +94,9 @@ def _same(one: Any, other: Any) -> bool:
     )
 
 
-def any_version(items: dict[str, bytes]) -> Values | None:
-    values = read(items, 3)
-    return read(items, 2) if values is None else values
+def any_version(items: dict[str, bytes], use_consolidated: bool | None = False) -> Values | None:
+    values = read(items, 3, use_consolidated)
+    return read(items, 2, use_consolidated) if values is None else values
 
 
 def everything(store: Any) -> dict[str, bytes]:
@@ -102,7 +105,8 @@ def everything(store: Any) -> dict[str, bytes]:
 
 # Verbs: each takes a hierarchy and a folder, and returns what is to be read afterwards, and in which version ---------
 
-Result = list[tuple[dict[str, bytes], int | None]]
+#: None: version 3 if it is there, else version 2. "part": nodes may be missing, what is there is as it was.
+Result = list[tuple[dict[str, bytes], int | Literal["part"] | None]]
 STORES: dict[str, Callable[[Path], Any]] = {
     "dict": lambda folder: DictStore(),
     "dir": lambda folder: DirectoryStore(folder / "d"),
@@ -187,8 +191,65 @@ def _into_v2view(items: dict[str, bytes], folder: Path, rng: random.Random) -> R
     return [(below, 3), (everything(V2View(below)), 2)]
 
 
+class _Unsteady(DirectoryStore):
+    """Is interrupted at one of its writes, and cannot write some keys."""
+
+    writes_left = -1
+    refused: frozenset[str] = frozenset()
+
+    def _set(self, key: str, value: Any) -> None:
+        if self.writes_left == 0:
+            raise KeyboardInterrupt
+        if key in self.refused:
+            raise OSError(5, "Input/output error")
+        self.writes_left -= 1
+        super()._set(key, value)
+
+
+def _resume(items: dict[str, bytes], folder: Path, rng: random.Random) -> Result:
+    dest = _Unsteady(folder / "d")
+    dest.writes_left = rng.randrange(len(items))
+    with suppress(KeyboardInterrupt):
+        copy_store(items, dest, resume=folder / "journal")
+    dest.writes_left = -1
+    for key in rng.sample(sorted(dest), min(len(dest), rng.randrange(3))):
+        del dest[key]  # somebody cleans up what looks half done
+    copy_store(items, dest, resume=folder / "journal")
+    return [(everything(dest), None)]
+
+
+def _copy_with_failures(items: dict[str, bytes], folder: Path, rng: random.Random) -> Result:
+    dest = _Unsteady(folder / "d")
+    dest.refused = frozenset(rng.sample(sorted(items), min(len(items), 2)))
+    result = copy_store(items, dest, errors="collect")
+    assert result.errors.keys() >= dest.refused  # and what was held back
+    return [(everything(dest), "part")]
+
+
+class _Unlisted(DictStore):
+    """As a web server: what is not asked for by name is not found."""
+
+    capabilities = replace(DictStore.capabilities, listable=False)
+
+    def _keys(self, path: str) -> Any:
+        raise UnsupportedOperation("be listed", self, "ask for keys by name")
+
+    _listdir = _keys
+
+
+def _copy_from_the_web(items: dict[str, bytes], folder: Path, rng: random.Random) -> Result:
+    served = dict(items)
+    consolidate_metadata(served)
+    dest: dict[str, bytes] = {}
+    copy_store(_Unlisted(served), dest)
+    return [(dest, None)]
+
+
 VERBS: dict[str, Callable[..., Result]] = {
     **{f"copy to {kind}": _copy(kind) for kind in STORES},
+    "copy interrupted and resumed": _resume,
+    "copy with failures": _copy_with_failures,
+    "copy from the web": _copy_from_the_web,
     "pack": _pack,
     "migrate": _migrate,
     "migrate a directory": _migrate_directory,
@@ -239,6 +300,11 @@ def obeys(seed: int, folder: Path, only: str | None = None) -> str:
         assert items == untouched, f"{seed} {name} was refused, and changed something: {refusal}"
         return f"{name}: refused"
     for after, version in results:
+        if version == "part":
+            found = any_version(after, None) or {}
+            kept = {path: before.get(path) for path in found}
+            assert equal(kept, found), f"{seed} {name}: other values in what was copied"
+            continue
         found = any_version(after) if version is None else read(after, version)
         if version == 2 and old:
             continue  # the documents of version 2 still leave it to the store
@@ -310,6 +376,36 @@ def test_the_law_sees_a_removal_that_takes_attributes_that_version_3_does_not_ha
 def test_the_law_sees_a_copy_that_drops_a_chunk(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(STORES, "dict", lambda folder: _Dropping())
     assert _broken(tmp_path, "copy to dict")
+
+
+def test_the_law_sees_a_copy_that_goes_on_without_what_has_vanished(tmp_path: Path, monkeypatch: Any) -> None:
+    with_journal = plan._with_journal
+
+    def blind(states: Any, journal: Any) -> Any:
+        return with_journal((state._replace(is_there=True) for state in states), journal)
+
+    monkeypatch.setattr(plan, "_with_journal", blind)
+    assert _broken(tmp_path, "copy interrupted and resumed")
+
+
+def test_the_law_sees_a_document_that_is_not_held_back(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(holding.Holding, "failed", lambda self, key: None)
+    assert _broken(tmp_path, "copy with failures")
+
+
+def test_the_law_sees_a_consolidated_document_that_is_not_held_back(tmp_path: Path, monkeypatch: Any) -> None:
+    holds = holding.Holding.holds
+
+    def forgetful(self: Any, key: str) -> bool:
+        return holds(self, key) and key != ".zmetadata" and self._kind(key, key.rpartition("/")[2]) != "consolidated"
+
+    monkeypatch.setattr(holding.Holding, "holds", forgetful)
+    assert _broken(tmp_path, "copy with failures")
+
+
+def test_the_law_sees_a_copy_from_the_web_without_chunks(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(grid.Grid, "chunks", lambda self, path="": iter(()))
+    assert _broken(tmp_path, "copy from the web")
 
 
 class _Dropping(DictStore):
