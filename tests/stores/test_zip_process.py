@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import histories
 from zarrstore.errors import LockedStoreError, StoreReadError, UnsupportedOperation
+from zarrstore.stores import _process
 from zarrstore.stores.zip import ZipStore
 
 # Exit ----------------------------------------------------------------------------------------------------------------
@@ -232,6 +233,43 @@ def test_children_forked_from_several_threads_beside_a_writer_read_and_list(tmp_
         stop.set()
         writer.join()
         assert codes == [0] * 12
+
+
+def test_a_closed_writer_takes_no_part_in_forks_any_more(tmp_path):
+    store = ZipStore(tmp_path / "a.zip")
+    assert store._guard in _process.registered(type(store._guard))
+    store.close()
+    assert store._guard not in _process.registered(type(store._guard))
+
+
+def test_a_closed_writer_lets_the_lock_go_though_its_file_is_still_held(tmp_path):
+    store = ZipStore(tmp_path / "a.zip")
+    store["a"] = b"1"
+    held = store._archive
+    store.close()
+    with ZipStore(tmp_path / "a.zip") as other:
+        other["b"] = b"2"
+        assert dict(other) == {"a": b"1", "b": b"2"}
+    del held
+
+
+def test_what_is_read_after_a_repack_is_the_new_archive(tmp_path):
+    with ZipStore(tmp_path / "a.zip") as store:
+        for _ in range(3):
+            store["a"] = bytes(10_000)
+        assert store.repack() > 19_000
+        assert store["a"] == bytes(10_000)
+        assert store.describe()["dead_bytes"] == 0
+
+
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_what_an_archive_says_that_it_can_do(tmp_path, mode):
+    ZipStore(tmp_path / "a.zip").close()
+    with ZipStore(tmp_path / "a.zip", mode=mode) as store:
+        flags = store.capabilities
+        assert (flags.ranged, flags.blocking, flags.listable, flags.concurrent) == (True, True, True, False)
+        assert flags.writable == flags.erasable == flags.durable_flush == (mode == "w")
+        assert flags.process_safe == (mode == "r")
 
 
 # Copies of the object ------------------------------------------------------------------------------------------------

@@ -257,7 +257,7 @@ class HeldArchive(Store):
                 if archive.file.size() == self._closed_at:
                     return {"mode": "r+", "_is_copy": True, "_flushed": flushed_state(archive, self._closed_at)}
         # Another has written since, or removed it: the copy reads what it finds.
-        return {"mode": "r", "_is_copy": False, "_flushed": None}
+        return {"mode": "r", "_flushed": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
