@@ -361,6 +361,26 @@ def test_the_later_of_two_records_of_a_key_counts(tmp_path: Path) -> None:
         assert list(journal.done()) == [("a", "new"), ("b", "1")]
 
 
+def test_a_torn_line_does_not_stop_the_run_after_the_next(tmp_path: Path) -> None:
+    class Refusing(DictStore):
+        refused = frozenset({"a/1", "a/2"})
+
+        def _set(self, key: str, value: bytes) -> None:
+            if key in self.refused:
+                raise OSError(5, "Input/output error")
+            super()._set(key, value)
+
+    values, dest = {f"a/{n}": b"value" for n in range(4)}, Refusing()
+    copy_store(values, dest, resume=tmp_path / "journal", errors="collect")
+    with open(tmp_path / "journal", "ab") as file:
+        file.write(b'{"done": [["a/')
+    dest.refused = frozenset({"a/1"})
+    copy_store(values, dest, resume=tmp_path / "journal", errors="collect")
+    dest.refused = frozenset()
+    result = copy_store(values, dest, resume=tmp_path / "journal")
+    assert (result.n_copied, result.n_skipped, dict(dest)) == (1, 3, values)
+
+
 def test_a_dry_run_makes_no_journal(tmp_path: Path) -> None:
     copy_store({"a": b""}, {}, resume=tmp_path / "journal", dry_run=True)
     assert list(tmp_path.iterdir()) == []
