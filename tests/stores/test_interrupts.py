@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,5 +109,7 @@ def test_interrupts_at_random_moments_lose_nothing_and_leave_no_lock_held(tmp_pa
     command = [sys.executable, "-c", SCRIPT, kind, str(tmp_path), str(seconds)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # Python drops an interrupt that comes in the middle of a finaliser, and says so; nothing else is said.
+    dropped = r"Exception ignored in: [^\n]*__del__[^\n]*\nTraceback [^\n]*\n(?: [^\n]*\n|\n)*KeyboardInterrupt: \n"
+    assert re.sub(dropped, "", done.stderr) == ""
     assert done.stdout == "True ['done']\n"
