@@ -315,8 +315,9 @@ def interrupt(number, frame):
         raise KeyboardInterrupt
 
 def send_interrupts():
-    deadline = time.monotonic() + 1.5
-    while time.monotonic() < deadline:
+    start = time.monotonic()
+    # By what came, not by the clock alone: a busy machine lets few of them through.
+    while (passed := time.monotonic() - start) < 1.5 or (count <= 100 and passed < 20):
         time.sleep(0.0003)
         signal.pthread_kill(main, signal.SIGINT)
     ended.append(1)
