@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from zarrstore import DirectoryStore, open_store
+from zarrstore import DirectoryStore, dandi_checksum, open_store
 from zarrstore.cli.group import VERBS, run
 
 DATA = Path(__file__).parent.parent / "data"
@@ -220,6 +220,20 @@ def test_verify(cli: Cli) -> None:
         ("sparse/0.0", "manifest"),
     }
     assert cli("verify", "legacy.zarr", "--no-decode").code == 0
+
+
+def test_verify_compares_with_the_checksum_of_the_tree(cli: Cli) -> None:
+    checksum = dandi_checksum("legacy.zarr", "sparse")
+    assert cli("verify", "legacy.zarr", "sparse", "--checksum", checksum).code == 0
+    Path("legacy.zarr/sparse/.zattrs").write_bytes(b'{"a": 1}')
+    result = cli("verify", "legacy.zarr", "sparse", "--checksum", checksum, "--json")
+    assert result.code == 1
+    (problem,) = json.loads(result.out)["problems"]
+    found = dandi_checksum("legacy.zarr", "sparse")
+    assert problem == {"key": "sparse", "kind": "checksum", "reason": f"the tree has {found}, not {checksum}"}
+    result = cli("verify", "legacy.zarr", "--checksum", "d41d8cd98f00b204e9800998ecf8427e")
+    assert result.code == 2
+    assert "MD5-COUNT--SIZE" in result.err
 
 
 def test_rm_and_mv(cli: Cli) -> None:

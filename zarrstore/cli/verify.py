@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Literal
 
 import click
 
+from zarrstore.base import Store
 from zarrstore.cli.common import (
     echo_err,
     echo_questions,
@@ -24,9 +27,18 @@ from zarrstore.cli.common import (
     with_executor,
 )
 from zarrstore.keys import normalize_path
+from zarrstore.tools.findings import Problem, VerifyReport
 from zarrstore.tools.listing import require
 from zarrstore.tools.manifest import write_manifest
 from zarrstore.tools.verify import verify
+
+
+def _is_dandi_checksum(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch("[0-9a-f]{32}-[0-9]+--[0-9]+", value):
+        raise click.BadParameter(
+            f"{value!r} is no checksum of a tree: it looks as MD5-COUNT--SIZE, as the DANDI archive says it"
+        )
+    return value
 
 
 @click.command()
@@ -40,6 +52,12 @@ from zarrstore.tools.verify import verify
     type=click.Path(dir_okay=False),
     callback=not_empty,
     help="Write SHA-256 sums of all keys.",
+)
+@click.option(
+    "--checksum",
+    metavar="MD5-COUNT--SIZE",
+    callback=_is_dandi_checksum,
+    help="Compare with the DANDI archive's checksum of the tree.",
 )
 @click.option(
     "--report",
@@ -62,6 +80,7 @@ def command(
     decode: bool,
     manifest: str | None,
     write_to: str | None,
+    checksum: str | None,
     page: str | None,
     missing: Literal["unfilled", "all", "none"],
     memory: int,
@@ -89,6 +108,8 @@ def command(
             memory=memory,
             progress=progress("verify"),
         )
+        if checksum:
+            report = _with_checksum(report, store, path, checksum)
         if write_to:
             written = write_manifest(
                 store, write_to, path, max_questions=max_questions, memory=memory, executor=executor
@@ -114,3 +135,14 @@ def command(
     if not report.fully_checked:
         echo_err("not fully checked: see the notes")
     ctx.exit(1 if report.problems else 0 if report.fully_checked else 4)
+
+
+def _with_checksum(report: VerifyReport, store: Store, path: str, expected: str) -> VerifyReport:
+    """Return the report, with a problem more if the tree has another checksum than expected."""
+    from zarrstore.tools.checksums import dandi_checksum
+
+    found = dandi_checksum(store, path)
+    if found == expected:
+        return report
+    problem = Problem(normalize_path(path), "checksum", f"the tree has {found}, not {expected}")
+    return replace(report, problems=(*report.problems, problem))
