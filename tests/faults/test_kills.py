@@ -23,7 +23,8 @@ def test_a_kill_inside_each_verb_loses_nothing(mode):
 
 
 def test_a_store_that_promises_nothing_is_seen_to_lose():
-    assert kills.kills("DBMStore", "setitems", 10)["bad"], "dbm.dumb writes its index only at the end"
+    seen = any(kills.kills("DBMStore", "setitems", 10, seed=seed)["bad"] for seed in range(10))
+    assert seen, "dbm.dumb writes its index only at the end"
 
 
 @pytest.mark.nightly

@@ -44,4 +44,6 @@ def test_500_power_cuts_lose_nothing_that_was_promised(mode, fs):
 def test_a_store_that_syncs_nothing_is_seen_to_lose():
     if reason := powercut.lacking("xfs"):
         peers.refuse("mkfs.xfs", reason)
-    assert powercut.cuts("DirectoryStore", "xfs", 20)["bad"], "torn values are to be expected, and none was seen"
+    # As many as it takes: on a busy machine the system may have written everything back before each of twenty cuts.
+    seen = any(powercut.cuts("DirectoryStore", "xfs", 20, seed=seed)["bad"] for seed in range(10))
+    assert seen, "torn values are to be expected, and none was seen in 200 cuts"
