@@ -12,7 +12,7 @@ from typing import IO, Any, Self, TypeVar
 
 from zarrstore.base import Entry
 
-__all__ = ["Spool", "merge", "sort_entries"]
+__all__ = ["Spool", "blocks", "merge", "sort_entries"]
 
 #: Entries held in memory: about 30 MiB of keys of 60 characters.
 _LIMIT = 100_000
@@ -172,12 +172,18 @@ def _packed(entries: Iterable[Entry]) -> bytes:
     return "".join(f"{key}\0{size}\0{name}\0{digest}\0{time}\0" for key, size, name, digest, time in entries).encode()
 
 
-def _unpacked(file: IO[bytes], start: int, stop: int) -> Iterator[Entry]:
-    rest = b""
+def blocks(file: IO[bytes], start: int, stop: int, nbytes: int) -> Iterator[bytes]:
+    """Yield a part of a file in blocks; others may move its position meanwhile."""
     while start < stop:
         file.seek(start)
-        block = file.read(min(_BLOCK, stop - start))
+        block = file.read(min(nbytes, stop - start))
         start += len(block)
+        yield block
+
+
+def _unpacked(file: IO[bytes], start: int, stop: int) -> Iterator[Entry]:
+    rest = b""
+    for block in blocks(file, start, stop, _BLOCK):
         *fields, rest = (rest + block).split(b"\0")
         whole = len(fields) - len(fields) % 5
         for at in range(0, whole, 5):

@@ -18,7 +18,7 @@ from zarrstore.tools.cluster import check_workers, failure, is_of_cluster
 from zarrstore.tools.executing import Task, run_ordered, threads_of
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import value_or_none
-from zarrstore.tools.streams import sort_entries
+from zarrstore.tools.streams import blocks, sort_entries
 from zarrstore.tools.subtrees import Subtree, entries_of, subtrees
 
 __all__ = ["key_of", "line_of", "lines_elsewhere", "lines_of_part", "values_among"]
@@ -107,10 +107,7 @@ def lines_of_part(store: Store, path: str, part: Subtree, memory: int) -> bytes:
 
 def _lines(file: IO[bytes], start: int, stop: int) -> Iterator[str]:
     rest = b""
-    while start < stop:
-        file.seek(start)
-        block = file.read(min(_BLOCK, stop - start))
-        start += len(block)
+    for block in blocks(file, start, stop, _BLOCK):
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             yield f"{line.decode()}\n"
