@@ -69,8 +69,6 @@ def decode_chunk(
     array([[1, 2],
            [3, 4]], dtype=int16)
     """
-    import numpy as np
-
     dtype = meta.numpy_dtype
     nitems = chunking.chunk_nitems(meta.chunks)
     expected = nitems * dtype.itemsize
@@ -81,38 +79,53 @@ def decode_chunk(
     limit = expected if not meta.filters else max(_WIDEST * nitems, expected) * 2 + 4096
     if dtype.hasobject:
         limit = _OBJECT_LIMIT if max_nbytes is None else max_nbytes
-    decoded: Any = data
-    for step in reversed(steps):
-        if step["id"] in _VLEN:
-            _check_vlen(step["id"], decoded, nitems)
-        try:
-            if step is steps[0] and step["id"] in DECODERS:
-                decoded = decode_objects(step, decoded, dtype, meta.chunks)
-            else:
-                decoded = bounded.decode_step(step, decoded, limit, strict)
-        except Exception as exc:  # Codecs raise what they like: RuntimeError, zlib.error, OSError, TypeError ...
-            raise ValueError(f"{step['id']} cannot decode it: {exc}") from exc
+    decoded = _through_steps(data, steps, meta, limit, strict)
     try:
-        items = np.asarray(decoded) if hasattr(decoded, "dtype") else np.frombuffer(decoded, dtype="u1")
-        # In memory order, whatever shape the codec gave it.
-        items = items.reshape(-1, order="A")
-        if dtype.kind == "O":
-            if items.dtype.kind != "O":
-                raise ValueError(f"it holds {items.dtype}, no objects: the object codec is missing")
-        elif items.dtype != dtype:
-            if items.dtype.kind == "O":
-                raise ValueError(f"it holds objects, and {dtype} is expected")
-            items = items.view("u1")
-            if items.nbytes != expected:
-                raise ValueError(f"it has {items.nbytes:,} bytes, and {expected:,} are expected")
-            items = items.view(dtype)
-        if items.size != nitems:
-            raise ValueError(f"it has {items.size:,} items, and {nitems:,} are expected")
+        items = _flat_items(decoded, dtype, nitems)
         if strict:
             _check_text(items)
         return items.reshape(meta.chunks, order="F" if meta.order == "F" else "C")
     except TypeError as exc:
         raise ValueError(f"it is no chunk of {dtype}: {exc}") from None
+
+
+def _through_steps(data: bytes, steps: list[dict[str, Any]], meta: ArrayMeta, limit: int, strict: bool) -> Any:
+    """Return what the codecs of an array decode, the last of them first; none may give more than `limit` bytes."""
+    decoded: Any = data
+    for step in reversed(steps):
+        if step["id"] in _VLEN:
+            _check_vlen(step["id"], decoded, chunking.chunk_nitems(meta.chunks))
+        try:
+            if step is steps[0] and step["id"] in DECODERS:
+                decoded = decode_objects(step, decoded, meta.numpy_dtype, meta.chunks)
+            else:
+                decoded = bounded.decode_step(step, decoded, limit, strict)
+        except Exception as exc:  # Codecs raise what they like: RuntimeError, zlib.error, OSError, TypeError ...
+            raise ValueError(f"{step['id']} cannot decode it: {exc}") from exc
+    return decoded
+
+
+def _flat_items(decoded: Any, dtype: np.dtype[Any], nitems: int) -> np.ndarray[Any, Any]:
+    """Return what the last codec gave as so many items, in memory order, whatever shape the codec gave it."""
+    import numpy as np
+
+    items = np.asarray(decoded) if hasattr(decoded, "dtype") else np.frombuffer(decoded, dtype="u1")
+    items = items.reshape(-1, order="A")
+    if dtype.kind == "O" and items.dtype.kind != "O":
+        raise ValueError(f"it holds {items.dtype}, no objects: the object codec is missing")
+    if dtype.kind != "O" and items.dtype != dtype:
+        items = _reinterpreted(items, dtype, nitems * dtype.itemsize)
+    if items.size != nitems:
+        raise ValueError(f"it has {items.size:,} items, and {nitems:,} are expected")
+    return items
+
+
+def _reinterpreted(items: np.ndarray[Any, Any], dtype: np.dtype[Any], expected: int) -> np.ndarray[Any, Any]:
+    if items.dtype.kind == "O":
+        raise ValueError(f"it holds objects, and {dtype} is expected")
+    if items.nbytes != expected:
+        raise ValueError(f"it has {items.nbytes:,} bytes, and {expected:,} are expected")
+    return items.view("u1").view(dtype)
 
 
 def _check_text(items: np.ndarray[Any, Any]) -> None:

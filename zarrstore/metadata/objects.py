@@ -74,33 +74,45 @@ def _items(found: Any, dtype: np.dtype[Any], shape: tuple[int, ...], *, with_sha
     members = 2 if with_shape else 1
     if not isinstance(found, list) or len(found) < members:
         raise ValueError("it is no list that ends with the dtype of its items")
-    values, spelling = found[:-members], found[-members]
-    if isinstance(spelling, bytes):
-        spelling = spelling.decode("ascii")
-    if not isinstance(spelling, str) or dtypes.decode_dtype(spelling) != dtype:
-        raise ValueError(f"it holds {spelling!r}, and {dtype.str!r} is expected")
+    values = found[:-members]
+    _check_spelling(found[-members], dtype)
     if with_shape:
-        stated = found[-1]
-        if not isinstance(stated, list) or not all(type(size) is int and size >= 0 for size in stated):
-            raise ValueError(f"its shape is {stated!r}")
-        shape, expected = tuple(stated), math.prod(shape)
-        if math.prod(shape) != expected:
-            raise ValueError(f"it has {math.prod(shape):,} items, and {expected:,} are expected")
+        shape = _stated_shape(found[-1], math.prod(shape))
     items = np.empty(shape, dtype=dtype)
     if not shape:
         items[()] = _only(values)
         return items
-    flat = values
-    for size in shape[1:]:
-        if not all(isinstance(one, list) and len(one) == size for one in flat):
-            raise ValueError(f"its lists are no array of shape {shape}")
-        flat = [value for one in flat for value in one]
+    flat = _flattened(values, shape)
     if len(flat) != items.size:
         raise ValueError(f"it has {len(flat):,} items, and {items.size:,} are expected")
     flat_items = items.reshape(-1)
     for at, value in enumerate(flat):
         flat_items[at] = value
     return items
+
+
+def _check_spelling(spelling: Any, dtype: np.dtype[Any]) -> None:
+    if isinstance(spelling, bytes):
+        spelling = spelling.decode("ascii")
+    if not isinstance(spelling, str) or dtypes.decode_dtype(spelling) != dtype:
+        raise ValueError(f"it holds {spelling!r}, and {dtype.str!r} is expected")
+
+
+def _stated_shape(stated: Any, nitems: int) -> tuple[int, ...]:
+    if not isinstance(stated, list) or not all(type(size) is int and size >= 0 for size in stated):
+        raise ValueError(f"its shape is {stated!r}")
+    if math.prod(stated) != nitems:
+        raise ValueError(f"it has {math.prod(stated):,} items, and {nitems:,} are expected")
+    return tuple(stated)
+
+
+def _flattened(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """Return the items of lists in lists; every list of one level has to be as long as the shape says."""
+    for size in shape[1:]:
+        if not all(isinstance(one, list) and len(one) == size for one in values):
+            raise ValueError(f"its lists are no array of shape {shape}")
+        values = [value for one in values for value in one]
+    return values
 
 
 def _only(values: list[Any]) -> Any:

@@ -280,45 +280,18 @@ def check_array(document: Mapping[str, Any], key: str = documents.ZARRAY) -> Arr
     for member in _MEMBERS:
         if member not in document:
             raise MetadataError(key, member, "is missing")
-    shape = _sizes(document["shape"], key, "shape", 0)
-    chunks = _sizes(document["chunks"], key, "chunks", 1)
-    if not shape and all(length == 1 for length in chunks):
-        chunks = ()  # zarr 2 reads the one item all the same
-    if len(chunks) != len(shape):
-        raise MetadataError(key, "chunks", f'has {_entries(chunks)}, "shape" has {len(shape)}')
-    order = document["order"]
-    if order in ("c", "f"):
-        order = order.upper()  # NumPy, and so zarr 2, takes both
-    if order not in ("C", "F"):
-        raise MetadataError(key, "order", f"is {_short(order)}, and 'C' or 'F' is expected")
+    shape, chunks = _grid(document, key)
+    order = _order(document["order"], key)
     separator = document.get("dimension_separator")
     if separator not in (None, ".", "/"):
         raise MetadataError(key, "dimension_separator", f"is {_short(separator)}, and '.' or '/' is expected")
-    compressor = document["compressor"]
-    if compressor is not None:
-        _check_codec(compressor, key, "compressor")
-    filters = document["filters"]
-    if filters is not None:
-        if not isinstance(filters, list):
-            raise MetadataError(key, "filters", f"is {_short(filters)}, and null or a list is expected")
-        for step in filters:
-            _check_codec(step, key, "filters")
-    dtype = document["dtype"]
-    fill_value = document["fill_value"]
-    try:
-        found = dtypes.decode_dtype(dtype)
-    except ValueError as exc:
-        raise MetadataError(key, "dtype", str(exc)) from None
-    if found.kind in "mM" and not dtypes.has_unit(found):
-        raise MetadataError(key, "dtype", f"is {_short(dtype)}, which has no unit")
+    compressor, filters = document["compressor"], document["filters"]
+    _check_codecs(compressor, filters, key)
+    dtype, fill_value = document["dtype"], document["fill_value"]
+    found = _decoded_dtype(dtype, key)
     if found.kind == "O" and not filters:
         raise MetadataError(key, "filters", "name no codec that encodes the objects")
-    # Fields that hold objects have their fill value in the object codec's encoding: known only to who has the codec.
-    if fill_value is not None and not (found.hasobject and found.kind == "V"):
-        try:
-            dtypes.decode_fill(fill_value, found)
-        except ValueError as exc:
-            raise MetadataError(key, "fill_value", str(exc)) from None
+    _check_fill(fill_value, found, key)
     known = {*_MEMBERS, "dimension_separator"}
     extra = {member: value for member, value in document.items() if member not in known}
     return ArrayMeta(shape, chunks, dtype, compressor, fill_value, order, filters, separator, extra)
@@ -344,6 +317,56 @@ def _sizes(sizes: Any, key: str, member: str, smallest: int) -> tuple[int, ...]:
         if not smallest <= size <= chunking.MAX_SIZE:
             raise MetadataError(key, member, f"holds {_short(size)}, and {smallest} to 2**63 - 1 is possible")
     return tuple(sizes)
+
+
+def _grid(document: Mapping[str, Any], key: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shape and the chunks, of as many axes."""
+    shape = _sizes(document["shape"], key, "shape", 0)
+    chunks = _sizes(document["chunks"], key, "chunks", 1)
+    if not shape and all(length == 1 for length in chunks):
+        chunks = ()  # zarr 2 reads the one item all the same
+    if len(chunks) != len(shape):
+        raise MetadataError(key, "chunks", f'has {_entries(chunks)}, "shape" has {len(shape)}')
+    return shape, chunks
+
+
+def _order(order: Any, key: str) -> str:
+    if order in ("c", "f"):
+        order = order.upper()  # NumPy, and so zarr 2, takes both
+    if order not in ("C", "F"):
+        raise MetadataError(key, "order", f"is {_short(order)}, and 'C' or 'F' is expected")
+    return str(order)
+
+
+def _decoded_dtype(dtype: Any, key: str) -> np.dtype[Any]:
+    try:
+        found = dtypes.decode_dtype(dtype)
+    except ValueError as exc:
+        raise MetadataError(key, "dtype", str(exc)) from None
+    if found.kind in "mM" and not dtypes.has_unit(found):
+        raise MetadataError(key, "dtype", f"is {_short(dtype)}, which has no unit")
+    return found
+
+
+def _check_fill(fill_value: Any, dtype: np.dtype[Any], key: str) -> None:
+    # Fields that hold objects have their fill value in the object codec's encoding: known only to who has the codec.
+    if fill_value is None or (dtype.hasobject and dtype.kind == "V"):
+        return
+    try:
+        dtypes.decode_fill(fill_value, dtype)
+    except ValueError as exc:
+        raise MetadataError(key, "fill_value", str(exc)) from None
+
+
+def _check_codecs(compressor: Any, filters: Any, key: str) -> None:
+    if compressor is not None:
+        _check_codec(compressor, key, "compressor")
+    if filters is None:
+        return
+    if not isinstance(filters, list):
+        raise MetadataError(key, "filters", f"is {_short(filters)}, and null or a list is expected")
+    for step in filters:
+        _check_codec(step, key, "filters")
 
 
 def _check_codec(config: Any, key: str, member: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, dtypes, v2, v3codecs, v3types
 from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
 from zarrstore.metadata.readers import misreadings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = [
     "Translation",
@@ -235,59 +238,80 @@ def array_v3_to_v2(
     >>> back.document == meta.document()
     True
     """
-    if node_type(document, key) != "array":
-        raise MetadataError(key, "node_type", "is 'group', and 'array' is expected")
-    missing = _ARRAY_MEMBERS - document.keys() - {"attributes", "dimension_names", "storage_transformers"}
-    if missing:
-        raise MetadataError(key, min(missing), "is missing")
+    _check_array_members(document, key)
     attrs = _attrs(document, key)
-    shape = document["shape"]
     own_separator = chunk_keys_of_v3(document, key).separator
-    codecs = document["codecs"]
-    if not isinstance(shape, list) or not isinstance(codecs, list):
-        raise MetadataError(key, "shape" if not isinstance(shape, list) else "codecs", "is no list")
-    notes: list[str] = []
+    for member in ("shape", "codecs"):
+        if not isinstance(document[member], list):
+            raise MetadataError(key, member, "is no list")
     problems = _not_understood(document, _ARRAY_MEMBERS)
     if document.get("storage_transformers"):
         problems.append("storage transformers: version 2 has none")
-    chunks = None
     try:
-        chunks = _chunks(document["chunk_grid"])
-        chain = v3codecs.chain_of(codecs, len(shape))
-        dtype, object_codec = v3types.dtype_of(document["data_type"], None if chain.dtype else chain.endian)
-        if chain.dtype is not None:
-            dtype = chain.dtype
-        if object_codec == "vlen-bytes" and document["fill_value"]:
-            # JSON has no bytes, and a text would be read as text.
-            raise v3types.NotRepresentable(f"fill_value {document['fill_value']!r} of variable-length bytes")
+        stored = _stored_form(document)
     except v3types.NotRepresentable as exc:
         problems.append(str(exc))
     if problems:
-        return Translation(None, problems, notes, attrs)
+        return Translation(None, problems, [], attrs)
+    chain, object_codec = stored.chain, stored.object_codec
     if object_codec is not None and [step["id"] for step in chain.filters[:1]] != [object_codec]:
-        return Translation(None, [f"strings that {object_codec!r} does not encode"], notes, attrs)
-    try:
-        fill_value = v3types.fill_of(document["fill_value"], dtype)
-    except Exception as exc:  # ValueError by us; NumPy, struct and base64 raise what they like.
-        raise MetadataError(key, "fill_value", str(exc)) from None
-    shown_separator = own_separator if separator is None else separator
-    if object_codec == "vlen-bytes":
-        fill_value = 0  # what zarr 2 writes itself, and vlen-bytes encodes as b""
+        return Translation(None, [f"strings that {object_codec!r} does not encode"], [], attrs)
+    fill_value = _fill_back(document["fill_value"], stored, key)
     zarray: dict[str, Any] = {
         "zarr_format": 2,
-        "shape": shape,
-        "chunks": chunks,
-        "dtype": dtypes.encode_dtype(dtype),
+        "shape": document["shape"],
+        "chunks": stored.chunks,
+        "dtype": dtypes.encode_dtype(stored.dtype),
         "compressor": chain.compressor,
         "fill_value": fill_value,
         "order": chain.order,
         "filters": chain.filters or None,
     }
+    shown_separator = own_separator if separator is None else separator
     if shown_separator != ".":
         zarray["dimension_separator"] = shown_separator
-    _dimensions_back(document.get("dimension_names"), len(shape), attrs, notes)
+    notes: list[str] = []
+    _dimensions_back(document.get("dimension_names"), len(document["shape"]), attrs, notes)
     # Judged by the rules of version 2, with the key of this document.
     return Translation(v2.check_array(zarray, key).document(), [], notes, attrs)
+
+
+def _check_array_members(document: Mapping[str, Any], key: str) -> None:
+    if node_type(document, key) != "array":
+        raise MetadataError(key, "node_type", "is 'group', and 'array' is expected")
+    missing = _ARRAY_MEMBERS - document.keys() - {"attributes", "dimension_names", "storage_transformers"}
+    if missing:
+        raise MetadataError(key, min(missing), "is missing")
+
+
+class _StoredForm(NamedTuple):
+    """How version 2 says in what form the chunks of an array of version 3 are stored."""
+
+    chunks: Any  # not judged yet
+    chain: v3codecs.Chain
+    dtype: np.dtype[Any]
+    object_codec: str | None
+
+
+def _stored_form(document: Mapping[str, Any]) -> _StoredForm:
+    """Return how version 2 says it; raise NotRepresentable if it cannot."""
+    chunks = _chunks(document["chunk_grid"])
+    chain = v3codecs.chain_of(document["codecs"], len(document["shape"]))
+    dtype, object_codec = v3types.dtype_of(document["data_type"], None if chain.dtype else chain.endian)
+    if object_codec == "vlen-bytes" and document["fill_value"]:
+        # JSON has no bytes, and a text would be read as text.
+        raise v3types.NotRepresentable(f"fill_value {document['fill_value']!r} of variable-length bytes")
+    return _StoredForm(chunks, chain, dtype if chain.dtype is None else chain.dtype, object_codec)
+
+
+def _fill_back(fill_value: Any, stored: _StoredForm, key: str) -> Any:
+    """Return a fill value as version 2 writes it; raise MetadataError if it is none of the dtype."""
+    try:
+        found = v3types.fill_of(fill_value, stored.dtype)
+    except Exception as exc:  # ValueError by us; NumPy, struct and base64 raise what they like.
+        raise MetadataError(key, "fill_value", str(exc)) from None
+    # 0 is what zarr 2 writes itself, and vlen-bytes encodes as b"".
+    return 0 if stored.object_codec == "vlen-bytes" else found
 
 
 def without_codecs(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,11 @@ _FILTERS_ONLY = _CHECKSUMS | {"shuffle"}
 _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
 _CNAMES = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
 _PREFIX = "numcodecs."
+# What makes bytes of an array in version 3.
+_SERIALIZERS = frozenset({"bytes", *v3types.STRINGS, *(_PREFIX + name for name in _ARRAY_TO_BYTES)})
+
+# The name and the configuration of a codec of version 3.
+_Codec = tuple[str, dict[str, Any]]
 
 
 def chain_to_v3(meta: ArrayMeta) -> list[dict[str, Any]]:
@@ -197,44 +203,50 @@ def chain_of(codecs: list[Any], ndim: int) -> Chain:
     >>> chain_of([{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "zstd"}], 1).compressor
     {'id': 'zstd', 'level': 0, 'checksum': False}
     """
-    filters: list[dict[str, Any]] = []
-    axes = list(range(ndim))
-    endian, input_dtype, at_bytes = None, None, False
-    for codec in codecs:
-        name, configuration = _parts(codec)
-        if not at_bytes and name == "transpose" and not filters:
-            axes = [axes[axis] for axis in _permutation(configuration, ndim)]
-        elif not at_bytes and name == "bytes":
-            at_bytes, endian = True, configuration.get("endian")
-            if endian not in (None, "little", "big"):
-                raise NotRepresentable(f"byte order {endian!r}")
-        elif not at_bytes and name in v3types.STRINGS:
-            at_bytes = True
-            filters.append({"id": name})
-        elif not at_bytes and name[len(_PREFIX) :] in _ARRAY_TO_BYTES and name[: len(_PREFIX)] == _PREFIX:
-            at_bytes = True
-            filters.append({**configuration, "id": name[len(_PREFIX) :]})
-        elif not at_bytes:
-            step = _array_filter(name, configuration)
-            if not filters:
-                input_dtype = _dtype_member(step, _TAKES.get(step["id"]))
-            filters.append(step)
-        else:
-            filters.append(_from_bytes_codec(name, configuration))
-    if not at_bytes:
-        raise NotRepresentable("a codec chain that never comes to bytes")
+    parts = map(_parts, codecs)
+    axes, array_filters, serializer = _array_stage(parts, ndim)
+    input_dtype = None
+    if array_filters:
+        input_dtype = _dtype_member(array_filters[0], _TAKES.get(array_filters[0]["id"]))
+    endian, string_filters = _serializer_of(*serializer)
+    bytes_filters = [_from_bytes_codec(name, configuration) for name, configuration in parts]
     # Of one axis alone nothing tells the orders apart: a transposition is taken for the F that it was written for.
     order = "F" if ndim == 1 and _parts(codecs[0])[0] == "transpose" else _order(axes)
-    array_filters = [step for step in filters if step["id"] in _ARRAY_FILTERS]
     if array_filters:
-        input_dtype = _give_byte_order(array_filters, endian, input_dtype)
+        _give_byte_order(array_filters, endian)
+    filters = [*array_filters, *string_filters, *bytes_filters]
     compressor = None
     if filters and filters[-1]["id"] not in _FILTERS_ONLY | set(_ARRAY_FILTERS) | set(v3types.STRINGS):
         compressor = filters.pop()
     return Chain(order, filters, compressor, endian, input_dtype)
 
 
-def _parts(codec: Any) -> tuple[str, dict[str, Any]]:
+def _array_stage(parts: Iterator[_Codec], ndim: int) -> tuple[list[int], list[dict[str, Any]], _Codec]:
+    """Take the codecs up to the one that makes bytes: return the order of the axes, the filters, and that one."""
+    axes = list(range(ndim))
+    filters: list[dict[str, Any]] = []
+    for name, configuration in parts:
+        if name in _SERIALIZERS:
+            return axes, filters, (name, configuration)
+        if name == "transpose" and not filters:
+            axes = [axes[axis] for axis in _permutation(configuration, ndim)]
+        else:
+            filters.append(_array_filter(name, configuration))
+    raise NotRepresentable("a codec chain that never comes to bytes")
+
+
+def _serializer_of(name: str, configuration: dict[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
+    """Return the byte order that the codec which makes bytes names, and the filters that it is in version 2."""
+    if name != "bytes":
+        own = configuration if name not in v3types.STRINGS else {}
+        return None, [{**own, "id": name.removeprefix(_PREFIX)}]
+    endian = configuration.get("endian")
+    if endian not in (None, "little", "big"):
+        raise NotRepresentable(f"byte order {endian!r}")
+    return endian, []
+
+
+def _parts(codec: Any) -> _Codec:
     if isinstance(codec, str):
         return codec, {}
     if isinstance(codec, dict) and isinstance(codec.get("name"), str):
@@ -263,39 +275,35 @@ def _order(axes: list[int]) -> str:
     raise NotRepresentable(f"transposition {axes!r}: version 2 knows orders C and F")
 
 
-def _give_byte_order(
-    filters: list[dict[str, Any]], endian: str | None, input_dtype: np.dtype[Any] | None
-) -> np.dtype[Any] | None:
+def _give_byte_order(filters: list[dict[str, Any]], endian: str | None) -> None:
     """Let the last array filter write in the byte order of the ``bytes`` codec, which follows it in version 3.
 
-    Version 2 has no such codec: what the last filter gives is stored as it is. Returns the dtype of the array, None
-    where ``data_type`` and `endian` decide.
+    Version 2 has no such codec: what the last filter gives is stored as it is.
     """
-    members = [
-        (step, member)
-        for step in filters
-        for member in (_TAKES.get(step["id"]), _ARRAY_FILTERS[step["id"]])
-        if step.get(member or "") is not None
-    ]
-    wide = [dtype for step, member in members if (dtype := _dtype_member(step, member)) and dtype.itemsize > 1]
-    big = [dtype for dtype in wide if dtype.byteorder == ">"]
-    if big:
+    orders = _byte_orders(filters)
+    if ">" in orders:
         # As this package writes it for arrays of version 2: all of them, and the bytes too.
-        if len(big) != len(wide) or endian != "big":
+        if orders != {">"} or endian != "big":
             raise NotRepresentable("array filters that name another byte order than the bytes codec")
-        return input_dtype
-    if endian != "big":
-        return input_dtype
-    last = next((step for step in reversed(filters) if _ARRAY_FILTERS[step["id"]] is not None), None)
-    if last is None or last is not filters[-1]:
-        raise NotRepresentable("filter 'bitround' before big-endian bytes")
-    member = _ARRAY_FILTERS[last["id"]]
-    output = _dtype_member(last, member) or _dtype_member(last, _TAKES.get(last["id"]))
+    elif endian == "big":
+        _write_big_endian(filters[-1])
+
+
+def _byte_orders(filters: list[dict[str, Any]]) -> set[str]:
+    """Return the byte orders of all items of several bytes that array filters take and give, as NumPy writes them."""
+    members = [(step, member) for step in filters for member in (_TAKES.get(step["id"]), _ARRAY_FILTERS[step["id"]])]
+    named = (_dtype_member(step, member) for step, member in members)
+    return {dtype.byteorder for dtype in named if dtype is not None and dtype.itemsize > 1}
+
+
+def _write_big_endian(step: dict[str, Any]) -> None:
+    member = _ARRAY_FILTERS[step["id"]]
+    if member is None:
+        raise NotRepresentable(f"filter {step['id']!r} before big-endian bytes")
+    output = _dtype_member(step, member) or _dtype_member(step, _TAKES.get(step["id"]))
     if output is None:
-        raise NotRepresentable(f"filter {last['id']!r} that names no dtype, before big-endian bytes")
-    assert member is not None
-    last[member] = dtypes.encode_dtype(output.newbyteorder(">"))
-    return input_dtype
+        raise NotRepresentable(f"filter {step['id']!r} that names no dtype, before big-endian bytes")
+    step[member] = dtypes.encode_dtype(output.newbyteorder(">"))
 
 
 def _array_filter(name: str, configuration: dict[str, Any]) -> dict[str, Any]:

@@ -116,20 +116,25 @@ def _chunk_grid(grid: Any, ndim: int) -> Iterator[str]:
     if not isinstance(grid, dict) or grid.get("name") != "regular":
         yield f'"chunk_grid" is {_short(grid)}, and a regular one is expected'
         return
-    configuration = grid.get("configuration")
-    lengths = configuration.get("chunk_shape") if isinstance(configuration, dict) else None
-    if not isinstance(lengths, list) or not all(type(length) is int and length > 0 for length in lengths):
+    lengths = _stated_chunks(grid)
+    if not _are_lengths(lengths):
         yield f'"chunk_grid" has the chunk shape {lengths!r}, and a list of positive numbers is expected'
     elif len(lengths) != ndim:
         yield f'"chunk_grid" has {len(lengths)} axes, "shape" has {ndim}'
 
 
 def _chunk_shape(document: Mapping[str, Any]) -> list[int] | None:
-    grid = document["chunk_grid"]
+    lengths = _stated_chunks(document["chunk_grid"])
+    return lengths if _are_lengths(lengths) else None
+
+
+def _stated_chunks(grid: Any) -> Any:
     configuration = grid.get("configuration") if isinstance(grid, dict) else None
-    lengths = configuration.get("chunk_shape") if isinstance(configuration, dict) else None
-    valid = isinstance(lengths, list) and all(type(length) is int and length > 0 for length in lengths)
-    return lengths if valid else None
+    return configuration.get("chunk_shape") if isinstance(configuration, dict) else None
+
+
+def _are_lengths(value: Any) -> bool:
+    return isinstance(value, list) and all(type(length) is int and length > 0 for length in value)
 
 
 def _dimension_names(names: Any, ndim: int) -> Iterator[str]:
@@ -149,45 +154,53 @@ def codec_reasons(codecs: Any, ndim: int, needs_endian: bool, chunk_shape: list[
     if not isinstance(codecs, list) or not codecs:
         yield '"codecs" is no list of codecs' if not isinstance(codecs, list) else '"codecs" is empty'
         return
+    makes_bytes = any(_kind(codec) == 1 for codec in codecs)
     stage = 0
     for codec in codecs:
-        if not isinstance(codec, dict) or not isinstance(codec.get("name"), str):
-            yield f'"codecs" holds {_short(codec)}, and an object with a "name" is expected'
-            return
-        name = codec["name"]
-        kind = _kind(name)
+        kind = _kind(codec)
         if kind is None:
-            yield f'"codecs" holds {name!r}, which zarr 3 does not know'
+            yield _unknown_codec(codec)
             return
         if kind < stage or (kind == stage == 1):
-            yield f'"codecs" has {name!r} in the wrong place'
+            yield f'"codecs" has {codec["name"]!r} in the wrong place'
         stage = max(stage, kind) if kind != 1 else 1
-        if kind == 2 and not any(_kind(_name(other)) == 1 for other in codecs):
+        if kind == 2 and not makes_bytes:
             break
-        configuration = codec.get("configuration", {})
-        if not isinstance(configuration, dict):
-            yield f'"codecs": the configuration of {name!r} is no object'
-            continue
-        if name in _CONFIGURED and "configuration" not in codec:
-            yield f'"codecs": {name!r} has no "configuration"'
-            continue
-        if name == "bytes" and needs_endian and configuration.get("endian") is None:
-            yield '"codecs": bytes has no endian, which items of several bytes need'
-        for reason in _configuration(name, configuration, ndim, needs_endian, chunk_shape):
-            yield f'"codecs": {name} {reason}'
-    if sum(_kind(_name(codec)) == 1 for codec in codecs) == 0:
+        for reason in _codec(codec, ndim, needs_endian, chunk_shape):
+            yield f'"codecs": {reason}'
+    if not makes_bytes:
         yield '"codecs" has none that makes bytes of an array'
 
 
-def _name(codec: Any) -> str:
-    return str(codec.get("name")) if isinstance(codec, dict) else ""
-
-
-def _kind(name: str) -> int | None:
-    for kind, names in enumerate((_ARRAY_TO_ARRAY, _ARRAY_TO_BYTES, _BYTES_TO_BYTES)):
-        if name in names:
-            return kind
+def _kind(codec: Any) -> int | None:
+    """Return the stage at which a codec stands: 0, 1 or 2; None if zarr 3 does not know it."""
+    name = codec.get("name") if isinstance(codec, dict) else None
+    if isinstance(name, str):
+        for kind, names in enumerate((_ARRAY_TO_ARRAY, _ARRAY_TO_BYTES, _BYTES_TO_BYTES)):
+            if name in names:
+                return kind
     return None
+
+
+def _unknown_codec(codec: Any) -> str:
+    if isinstance(codec, dict) and isinstance(codec.get("name"), str):
+        return f'"codecs" holds {codec["name"]!r}, which zarr 3 does not know'
+    return f'"codecs" holds {_short(codec)}, and an object with a "name" is expected'
+
+
+def _codec(codec: dict[str, Any], ndim: int, needs_endian: bool, chunk_shape: list[int] | None) -> Iterator[str]:
+    name = codec["name"]
+    configuration = codec.get("configuration", {})
+    if not isinstance(configuration, dict):
+        yield f"the configuration of {name!r} is no object"
+        return
+    if name in _CONFIGURED and "configuration" not in codec:
+        yield f'{name!r} has no "configuration"'
+        return
+    if name == "bytes" and needs_endian and configuration.get("endian") is None:
+        yield "bytes has no endian, which items of several bytes need"
+    for reason in _configuration(name, configuration, ndim, needs_endian, chunk_shape):
+        yield f"{name} {reason}"
 
 
 def _configuration(
@@ -200,29 +213,23 @@ def _configuration(
             yield f"has the order {order!r}, which is no permutation of the {ndim} axes"
     elif name == "sharding_indexed":
         yield from _sharding(configuration, ndim, needs_endian, chunk_shape)
-    else:
-        for member, (valid_value, required, expected) in _RULES.get(name, {}).items():
-            if member not in configuration:
-                if required:
-                    yield f"lacks {member!r}"
-            elif not valid_value(configuration[member]):
-                yield f"has {member} {configuration[member]!r}, and {expected} is expected"
-        known = _RULES.get(name)
-        if known is not None:
-            for member in sorted(configuration.keys() - known.keys()):
-                yield f"has the unknown member {member!r}"
+    elif name in _RULES:
+        yield from _members(configuration, _RULES[name])
+
+
+def _members(configuration: dict[str, Any], rules: Mapping[str, _Rule]) -> Iterator[str]:
+    for member, (valid_value, expected) in rules.items():
+        if member in configuration and not valid_value(configuration[member]):
+            yield f"has {member} {configuration[member]!r}, and {expected} is expected"
+    for member in sorted(configuration.keys() - rules.keys()):
+        yield f"has the unknown member {member!r}"
 
 
 def _sharding(
     configuration: dict[str, Any], ndim: int, needs_endian: bool, chunk_shape: list[int] | None
 ) -> Iterator[str]:
     inner = configuration.get("chunk_shape")
-    if not isinstance(inner, list) or not all(type(length) is int and length > 0 for length in inner):
-        yield f"has the chunk shape {inner!r}, and a list of positive numbers is expected"
-    elif len(inner) != ndim:
-        yield f"has a chunk shape of {len(inner)} axes, and the array has {ndim}"
-    elif chunk_shape is not None and any(outer % own for outer, own in zip(chunk_shape, inner, strict=False)):
-        yield f"has the chunk shape {inner!r}, which does not divide the shard {chunk_shape!r}"
+    yield from _inner_chunks(inner, ndim, chunk_shape)
     if configuration.get("index_location", "end") not in ("start", "end"):
         yield f"has index_location {configuration['index_location']!r}, and 'start' or 'end' is expected"
     for member in ("codecs", "index_codecs"):
@@ -235,7 +242,17 @@ def _sharding(
             yield f"lacks {member!r}"
 
 
-_Rule = tuple[Callable[[Any], bool], bool, str]
+def _inner_chunks(lengths: Any, ndim: int, shard_shape: list[int] | None) -> Iterator[str]:
+    if not _are_lengths(lengths):
+        yield f"has the chunk shape {lengths!r}, and a list of positive numbers is expected"
+    elif len(lengths) != ndim:
+        yield f"has a chunk shape of {len(lengths)} axes, and the array has {ndim}"
+    elif shard_shape is not None and any(outer % own for outer, own in zip(shard_shape, lengths, strict=False)):
+        yield f"has the chunk shape {lengths!r}, which does not divide the shard {shard_shape!r}"
+
+
+# Whether a value is valid, and what is expected of one.
+_Rule = tuple[Callable[[Any], bool], str]
 
 
 def _is_int(low: int, high: float) -> Callable[[Any], bool]:
@@ -245,18 +262,18 @@ def _is_int(low: int, high: float) -> Callable[[Any], bool]:
 _BLOSC_NAMES = ("lz4", "lz4hc", "blosclz", "snappy", "zlib", "zstd")
 _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
 _RULES: dict[str, dict[str, _Rule]] = {
-    "bytes": {"endian": (lambda value: value in ("little", "big", None), False, "'little' or 'big'")},
-    "gzip": {"level": (_is_int(0, 9), False, "a whole number from 0 to 9")},
+    "bytes": {"endian": (lambda value: value in ("little", "big", None), "'little' or 'big'")},
+    "gzip": {"level": (_is_int(0, 9), "a whole number from 0 to 9")},
     "zstd": {
-        "level": (_is_int(-(1 << 17), 22), False, "a whole number up to 22"),
-        "checksum": (lambda value: isinstance(value, bool), False, "true or false"),
+        "level": (_is_int(-(1 << 17), 22), "a whole number up to 22"),
+        "checksum": (lambda value: isinstance(value, bool), "true or false"),
     },
     "blosc": {
-        "typesize": (_is_int(1, math.inf), False, "a positive whole number"),
-        "cname": (lambda value: value in _BLOSC_NAMES, False, "the name of a compressor"),
-        "clevel": (_is_int(0, 9), False, "a whole number from 0 to 9"),
-        "shuffle": (lambda value: value in _SHUFFLES, False, "'noshuffle', 'shuffle' or 'bitshuffle'"),
-        "blocksize": (_is_int(0, math.inf), False, "a whole number"),
+        "typesize": (_is_int(1, math.inf), "a positive whole number"),
+        "cname": (lambda value: value in _BLOSC_NAMES, "the name of a compressor"),
+        "clevel": (_is_int(0, 9), "a whole number from 0 to 9"),
+        "shuffle": (lambda value: value in _SHUFFLES, "'noshuffle', 'shuffle' or 'bitshuffle'"),
+        "blocksize": (_is_int(0, math.inf), "a whole number"),
     },
     "vlen-utf8": {},
     "vlen-bytes": {},
