@@ -5,7 +5,7 @@ Everything is judged before anything is deleted or written: an argument that is 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -20,6 +20,9 @@ from zarrstore.errors import (
 from zarrstore.metadata import documents, v2
 from zarrstore.targets import Target, opens
 from zarrstore.tools.nearby import absent
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["contains_array", "contains_group", "delete_node", "init_array", "init_group"]
 
@@ -205,7 +208,7 @@ def contains_group(store: Target, path: object = None) -> bool:
 
 
 @opens(store="r+")
-def delete_node(store: Target, path: object = None) -> None:
+def delete_node(store: Target, path: object = None, *, executor: Executor | None = None) -> None:
     """Delete the array or group at a path with everything below it, and nothing beside it.
 
     Parameters
@@ -214,11 +217,15 @@ def delete_node(store: Target, path: object = None) -> None:
         Any mapping.
     path : str, optional
         Where; the root, which empties the store, if not given.
+    executor : concurrent.futures.Executor, optional
+        As `rmdir` takes it.
 
     Raises
     ------
     KeyError
         Neither an array nor a group is at `path`.
+    ClusterError
+        As `rmdir`.
 
     Notes
     -----
@@ -239,6 +246,11 @@ def delete_node(store: Target, path: object = None) -> None:
     named = [k.join(at, name) for name in (documents.ZARRAY, documents.ZGROUP, documents.ZARR_JSON)]
     if not any(key in adapted for key in named):
         raise absent(adapted, at, "array or group")
+    if executor is not None:
+        from zarrstore.tools.deletion import delete_elsewhere, deletes_elsewhere
+
+        if deletes_elsewhere(executor, adapted):
+            return delete_elsewhere(adapted, at, executor)
     adapted.delitems(named)
     adapted.rmdir(at)
 

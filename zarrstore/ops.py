@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.targets import Target, opened, opens
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = [
     "delitems",
@@ -68,7 +72,7 @@ def listdir(store: Target, path: object = "") -> list[str]:
 
 
 @opens(store="r+")
-def rmdir(store: Target, path: object = "") -> None:
+def rmdir(store: Target, path: object = "", *, executor: Executor | None = None) -> None:
     """Remove every key below a path, and nothing beside it.
 
     Parameters
@@ -77,9 +81,15 @@ def rmdir(store: Target, path: object = "") -> None:
         Any mapping.
     path : str
         A directory; ``""`` empties the store. A value at `path` itself stays.
+    executor : concurrent.futures.Executor, optional
+        Processes, or workers elsewhere: they list parts of what is below `path`, and delete them, after this process
+        has deleted all documents. Threads change nothing, nor does any executor for a store that cannot travel.
 
     Raises
     ------
+    ClusterError
+        `executor` has no worker, one that lacks a package, or workers that see another store: nothing was deleted. Or
+        it ended in the middle: the same call deletes the rest.
     InvalidPathError
         A segment is ``.`` or ``..``.
     UnsupportedOperation
@@ -88,7 +98,8 @@ def rmdir(store: Target, path: object = "") -> None:
     Notes
     -----
     No error if nothing is there. Cost: one deletion a key, in one batch where the store has them. Not atomic: a
-    crash may leave some keys. Source: zarr 2.
+    crash may leave some keys. With an `executor` there are two listings, and documents go first: a crash leaves no
+    array that reads as fill values. Source: zarr 2.
 
     Examples
     --------
@@ -97,7 +108,14 @@ def rmdir(store: Target, path: object = "") -> None:
     >>> store
     {'foobar/x': b'2'}
     """
-    as_store(store).rmdir(path)
+    adapted = as_store(store)
+    if executor is not None:
+        # What it imports takes as long as all other functions here.
+        from zarrstore.tools.deletion import delete_elsewhere, deletes_elsewhere
+
+        if deletes_elsewhere(executor, adapted):
+            return delete_elsewhere(adapted, k.normalize_path(path), executor)
+    adapted.rmdir(path)
 
 
 @opens(store="r+")

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.executors import Elsewhere
 from tests.support.servers.static import python_server
 from zarrstore import (
     CopyError,
     DirectoryStore,
     HTTPStore,
     ZipStore,
+    check_consolidated,
     consolidate_metadata,
     copy_store,
+    delete_node,
     diff,
     init_array,
     init_group,
     migrate_2to3,
     migrate_3to2,
     pack,
+    rmdir,
     verify,
 )
 from zarrstore.errors import ClusterError, DestinationExistsError
@@ -32,33 +36,6 @@ from zarrstore.testing import CountingStore
 from zarrstore.tools import cluster
 from zarrstore.tools.executing import window
 from zarrstore.tools.subtrees import Subtree, entries_of, subtrees
-
-
-class Elsewhere(Executor):
-    """Run each task at once on what a pickle makes of it, as another process would; `twist` changes what it gets."""
-
-    def __init__(self, twist: Any = None, answer: Any = None) -> None:
-        self.twist, self.answer, self.n_tasks = twist, answer, 0
-        self._max_workers = 4
-
-    def submit(self, function: Any, /, *args: Any, **options: Any) -> Future[Any]:
-        import pickle
-
-        self.n_tasks += 1
-        future: Future[Any] = Future()
-        if isinstance(self.answer, BaseException):
-            future.set_exception(self.answer)
-            return future
-        if self.answer == "never":
-            return future
-        args = pickle.loads(pickle.dumps(args))
-        if self.twist is not None:
-            args = self.twist(args)
-        try:
-            future.set_result(function(*args))
-        except Exception as exc:
-            future.set_exception(exc)
-        return future
 
 
 @pytest.fixture
@@ -356,3 +333,14 @@ def test_a_migration_back_to_version_2_by_workers(source: DirectoryStore, pool: 
         back = DirectoryStore(tmp_path / f"back{number}")
         migrate_3to2(newer, back, executor=executor)
         assert [str(one) for one in diff(source, back)] == ["< stray"]
+
+
+def test_processes_consolidate_and_delete(source: DirectoryStore, pool: Any) -> None:
+    consolidate_metadata(source, executor=pool)
+    assert not check_consolidated(source)
+    delete_node(source, "a", executor=pool)
+    assert {key.split("/")[0] for key in source} == {".zgroup", ".zmetadata", "deep", "stray"}
+    rmdir(source, executor=pool)
+    assert list(source) == []
+    with pytest.raises(KeyError):
+        delete_node(source, "a", executor=pool)

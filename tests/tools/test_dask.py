@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from zarrstore import DirectoryStore, LMDBStore, copy_store, init_array, migrate_2to3, verify
+from zarrstore import (
+    DirectoryStore,
+    LMDBStore,
+    check_consolidated,
+    consolidate_metadata,
+    copy_store,
+    init_array,
+    migrate_2to3,
+    rmdir,
+    verify,
+)
 from zarrstore.tools.diff import diff
 from zarrstore.tools.executing import window
 
@@ -18,8 +29,8 @@ distributed = pytest.importorskip("distributed", reason="needs dask: pip install
 CHUNKS = 20_000
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def cluster_client(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with (
         distributed.LocalCluster(
             n_workers=2,
@@ -27,11 +38,17 @@ def client(tmp_path: Path) -> Any:
             processes=True,
             dashboard_address=None,
             host="127.0.0.1",
-            local_directory=str(tmp_path / "workers"),
+            local_directory=str(tmp_path_factory.mktemp("workers")),
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def client(cluster_client: Any) -> Any:
+    cluster_client.wait_for_workers(2, timeout=60)  # a test may have killed one
+    return cluster_client
 
 
 @pytest.mark.slow
@@ -85,3 +102,46 @@ def test_processes_of_dask_copy_parts_by_themselves(client: Any, tmp_path: Path)
         report = verify(dest, executor=executor)
         assert report == verify(dest)
         assert [problem.key for problem in report.problems] == ["a/7"]
+
+
+@pytest.mark.timeout(120)
+def test_processes_of_dask_consolidate_and_delete(client: Any, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    for name in ("a", "b"):
+        init_array(store, shape=300, chunks=1, dtype="u1", compressor=None, path=name)
+        store.update({f"{name}/{n}": b"1" for n in range(300)})
+    with client.get_executor() as executor:
+        consolidate_metadata(store, executor=executor)
+        assert not check_consolidated(store)
+        rmdir(store, "a", executor=executor)
+        assert {key.split("/")[0] for key in store} == {".zgroup", ".zmetadata", "b"}
+        rmdir(store, executor=executor)
+        assert list(store) == []
+
+
+class Killing(Executor):
+    """Kill a worker when the sixth task of one kind is handed out, while those before it are at work."""
+
+    def __init__(self, client: Any, function: str) -> None:
+        self._client, self.function, self.n_tasks = client, function, 0
+        self.inner = client.get_executor()
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Any:
+        future = self.inner.submit(function, *args, **options)
+        self.n_tasks += function.__name__ == self.function
+        if self.n_tasks == 6 and function.__name__ == self.function:
+            os.kill(next(iter(self._client.run(os.getpid).values())), signal.SIGKILL)
+        return future
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_deletion_goes_on_when_a_worker_dies(client: Any, tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    for number in range(20):
+        init_array(store, shape=200, chunks=1, dtype="u1", compressor=None, path=f"a{number}")
+        store.update({f"a{number}/{n}": b"1" for n in range(200)})
+    executor = Killing(client, "_delete_part")
+    rmdir(store, executor=executor)
+    assert executor.n_tasks > 6
+    assert list(store) == []

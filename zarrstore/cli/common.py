@@ -37,6 +37,7 @@ __all__ = [
     "complete_path",
     "confirm",
     "console",
+    "dask_option",
     "dry_run_option",
     "echo_err",
     "echo_questions",
@@ -342,6 +343,11 @@ def memory_option(command: F) -> F:
 def executor_options(command: F) -> F:
     """``-j`` and ``--dask``."""
     command = click.option("-j", "--jobs", type=click.IntRange(min=1), help="Number of threads.")(command)
+    return dask_option(command)
+
+
+def dask_option(command: F) -> F:
+    """``--dask``, of verbs that threads do not speed up."""
     return click.option("--dask", metavar="ADDRESS", help="Work on the dask cluster at this address.")(command)
 
 

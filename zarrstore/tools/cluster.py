@@ -6,7 +6,7 @@ import hashlib
 import pickle
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.errors import ClusterError
-from zarrstore.tools.executing import threads_of
+from zarrstore.tools.executing import Task, run_ordered, threads_of
 
-__all__ = ["GO_ON", "PATIENCE", "check_workers", "failure", "is_of_cluster", "travels"]
+__all__ = ["GO_ON", "PATIENCE", "check_workers", "failure", "is_of_cluster", "run_elsewhere", "travels"]
 
 #: Seconds that the first task may take.
 PATIENCE = 60.0
@@ -174,3 +174,29 @@ def failure(exc: BaseException, left: str) -> ClusterError:
     if isinstance(exc, CancelledError) or type(exc).__name__ in ("FutureCancelledError", "CommClosedError"):
         return ClusterError(f"the scheduler is gone ({text})", f"start it again; {left}")
     return ClusterError(f"a task failed on a worker: {text}", left)
+
+
+def run_elsewhere(executor: Executor, tasks: Iterable[tuple[Any, ...]], left: str) -> Iterator[Any]:
+    """Yield the result of each task, in their order; ClusterError if it is the cluster that fails.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        Checked by `check_workers`.
+    tasks : iterable of tuple
+        A function and its arguments each. Each may be done twice.
+    left : str
+        What the error says of what was done until then.
+
+    Examples
+    --------
+    >>> with ThreadPoolExecutor(2) as executor:
+    ...     list(run_elsewhere(executor, ((pow, 2, n) for n in range(3)), "nothing was changed"))
+    [1, 2, 4]
+    """
+    try:
+        yield from run_ordered(executor, (Task(0, task[0], task[1:]) for task in tasks))
+    except (Exception, CancelledError) as exc:
+        if is_of_cluster(exc):
+            raise failure(exc, left) from exc
+        raise

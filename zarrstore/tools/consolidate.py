@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from itertools import chain
+from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -13,15 +16,22 @@ from zarrstore.metadata import consolidated, documents, v2, v3
 from zarrstore.metadata.consolidated import Staleness
 from zarrstore.spelling import stored_chunk_keys_of
 from zarrstore.targets import Target, opens
+from zarrstore.tools.cluster import run_elsewhere, travels
+from zarrstore.tools.deletion import survey
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlap, values_of_keys
 from zarrstore.wrappers.consolidated import ConsolidatedStore
 
 __all__ = ["check_consolidated", "consolidate_metadata", "consolidated_updates", "open_consolidated", "set_document"]
 
+#: Arrays in one task of a worker that looks how chunks are spelled.
+_ARRAYS = 64
+
 
 @opens("store", store="r+")
-def consolidate_metadata(store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = "") -> Store:
+def consolidate_metadata(
+    store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = "", executor: Executor | None = None
+) -> Store:
     """Write one document that repeats all documents of a hierarchy, and return the store that reads by it.
 
     Parameters
@@ -32,6 +42,9 @@ def consolidate_metadata(store: Target, metadata_key: str = documents.ZMETADATA,
         Where to write, below `path`. Version 3 has one place, the ``zarr.json`` of the group, and does not ask.
     path : str
         The root of the hierarchy.
+    executor : concurrent.futures.Executor, optional
+        Processes, or workers elsewhere: they list parts of the hierarchy, and read its documents. Threads change
+        nothing, nor does any executor for a store that cannot travel.
 
     Returns
     -------
@@ -44,6 +57,8 @@ def consolidate_metadata(store: Target, metadata_key: str = documents.ZMETADATA,
     MetadataError
         A document cannot be parsed; or an array's chunks are nested and its document does not say so, so that readers
         of consolidated metadata would not find them. Nothing was written.
+    ClusterError
+        `executor` has no worker, one that lacks a package, or workers that see another store. Nothing was written.
 
     Notes
     -----
@@ -61,18 +76,19 @@ def consolidate_metadata(store: Target, metadata_key: str = documents.ZMETADATA,
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    keys = list(adapted.keys_below(at))
+    if executor is not None and not travels(executor, adapted):
+        executor = None
+    found = _documents(adapted, at, executor, adapted)
     zarr_json = k.join(at, documents.ZARR_JSON)
-    is_v2 = any(consolidated.is_repeated(key) for key in keys)
+    repeated = _repeated(found, at)
     new: dict[str, bytes] = {}
-    if zarr_json in keys:
-        inline = _with_inline(adapted, at, keys)
+    if zarr_json in found:
+        inline = _with_inline(zarr_json, at, found)
         if inline is not None:
             new[zarr_json] = inline
-    if is_v2 or not new:
-        found = _documents(adapted, at, keys)
-        _check_spelling(adapted, at, found)
-        new[k.join(at, metadata_key)] = consolidated.build(found)
+    if repeated or not new:
+        _check_spelling(adapted, at, repeated, executor)
+        new[k.join(at, metadata_key)] = consolidated.build(repeated)
     for key, data in new.items():
         adapted[key] = data
     if k.join(at, metadata_key) in new:
@@ -80,25 +96,59 @@ def consolidate_metadata(store: Target, metadata_key: str = documents.ZMETADATA,
     return _below(adapted, at)
 
 
-def _with_inline(store: Store, path: str, keys: Iterable[str]) -> bytes | None:
+def _documents(store: Store, path: str, executor: Executor | None, dest: Store | None) -> dict[str, bytes]:
+    """Return all documents of a hierarchy, by their keys; `dest` is where something will be written, if anywhere."""
+    if executor is not None:
+        found = survey(store, path, executor, dest, values=True).documents
+        return {key: value for key, value in found.items() if _is_consolidated(key)}
+    wanted = [key for key in store.keys_below(path) if _is_consolidated(key)]
+    with allowed():  # documents are small
+        return dict(store.getitems(wanted))
+
+
+def _is_consolidated(key: str) -> bool:
+    return consolidated.is_repeated(key) or k.name(key) == documents.ZARR_JSON
+
+
+def _with_inline(key: str, path: str, found: Mapping[str, bytes]) -> bytes | None:
     """Return the ``zarr.json`` of a group with the documents below it repeated; None if it is an array's."""
-    key = k.join(path, documents.ZARR_JSON)
-    document = documents.loads(store[key], key)
+    document = documents.loads(found[key], key)
     if v3.node_type(document, key) != "group":
         return None
-    wanted = [name for name in keys if k.name(name) == documents.ZARR_JSON and name != key]
-    with allowed():  # documents are small
-        found = store.getitems(wanted)
-    nodes = {k.replace_root(k.parent(name), path, ""): documents.loads(found[name], name) for name in wanted}
-    return documents.dumps({**document, "consolidated_metadata": consolidated.build_inline(nodes)})
+    inline = consolidated.build_inline(_nodes(path, found))
+    return documents.dumps({**document, "consolidated_metadata": inline})
 
 
-def _check_spelling(store: Store, path: str, found: Mapping[str, bytes]) -> None:
+def _nodes(path: str, found: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the version 3 documents below a path, by the paths of their nodes relative to it."""
+    return {
+        k.replace_root(k.parent(key), path, ""): documents.loads(data, key)
+        for key, data in found.items()
+        if k.name(key) == documents.ZARR_JSON and k.parent(key) != path
+    }
+
+
+def _repeated(found: Mapping[str, bytes], path: str) -> dict[str, bytes]:
+    """Return the version 2 documents among those below a path, by their keys relative to it."""
+    return {k.replace_root(key, path, ""): data for key, data in found.items() if consolidated.is_repeated(key)}
+
+
+def _check_spelling(store: Store, path: str, found: Mapping[str, bytes], executor: Executor | None) -> None:
     """Refuse to repeat a document that leaves to the store how the chunks are named: a reader has no such store."""
     arrays = [(k.join(path, name), data) for name, data in found.items() if k.name(name) == documents.ZARRAY]
-    for error in overlap(store, lambda array: _spelling_error(store, *array), arrays):
-        if error is not None:
-            raise error
+    if executor is None:
+        errors = _spelling_errors(store, arrays)
+    else:
+        tasks = ((_spelling_errors, store, arrays[at : at + _ARRAYS]) for at in range(0, len(arrays), _ARRAYS))
+        errors = [error for part in run_elsewhere(executor, tasks, "nothing was written") for error in part]
+    for error in errors:
+        raise error
+
+
+def _spelling_errors(store: Store, arrays: list[tuple[str, bytes]]) -> list[MetadataError]:
+    """Look at some arrays; runs wherever the executor is."""
+    errors = overlap(store, lambda array: _spelling_error(store, *array), arrays)
+    return [error for error in errors if error is not None]
 
 
 def _spelling_error(store: Store, key: str, data: bytes) -> MetadataError | None:
@@ -167,7 +217,9 @@ def _below(store: Store, path: str) -> Store:
 
 
 @opens(store="r")
-def check_consolidated(store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = "") -> Staleness:
+def check_consolidated(
+    store: Target, metadata_key: str = documents.ZMETADATA, *, path: object = "", executor: Executor | None = None
+) -> Staleness:
     """Tell how consolidated metadata differs from the documents it repeats; false if it does not.
 
     Parameters
@@ -178,6 +230,8 @@ def check_consolidated(store: Target, metadata_key: str = documents.ZMETADATA, *
         The consolidated document, below `path`.
     path : str
         The root of the hierarchy.
+    executor : concurrent.futures.Executor, optional
+        As `consolidate_metadata` takes it.
 
     Returns
     -------
@@ -191,6 +245,8 @@ def check_consolidated(store: Target, metadata_key: str = documents.ZMETADATA, *
         There is no consolidated metadata.
     MetadataError
         It is damaged.
+    ClusterError
+        As `consolidate_metadata`.
 
     Notes
     -----
@@ -210,33 +266,30 @@ def check_consolidated(store: Target, metadata_key: str = documents.ZMETADATA, *
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    stale = _inline_staleness(adapted, at)
-    key = k.join(at, metadata_key)
-    data = adapted.get(key)
-    if data is None:
-        if stale is None:
-            raise absent(adapted, key, "consolidated metadata")
-        return stale
-    v2_stale = consolidated.compare(consolidated.parse(data, key, strict=False), _documents(adapted, at))
-    if stale is None:
-        return v2_stale
-    return Staleness(
-        v2_stale.missing + stale.missing, v2_stale.extra + stale.extra, v2_stale.different + stale.different
-    )
+    key, zarr_json = k.join(at, metadata_key), k.join(at, documents.ZARR_JSON)
+    data, group = adapted.get(key), adapted.get(zarr_json)
+    inline = None if group is None else consolidated.parse_inline(documents.loads(group, zarr_json), zarr_json)
+    if data is None and inline is None:
+        raise absent(adapted, key, "consolidated metadata")
+    stale: list[Staleness] = []
+    listed = None if data is None else consolidated.parse(data, key, strict=False)
+    if executor is not None and not travels(executor, adapted):
+        executor = None
+    found = _documents(adapted, at, executor, None)
+    if listed is not None:
+        stale.append(consolidated.compare(listed, _repeated(found, at)))
+    if inline is not None:
+        stale.append(_inline_staleness(inline, at, found))
+    return Staleness(*(tuple(chain.from_iterable(parts)) for parts in zip(*map(_parts, stale), strict=True)))
 
 
-def _inline_staleness(store: Store, path: str) -> Staleness | None:
-    """Compare the inline consolidated metadata of a group; None if it has none."""
-    key = k.join(path, documents.ZARR_JSON)
-    data = store.get(key)
-    repeated = None if data is None else consolidated.parse_inline(documents.loads(data, key), key)
-    if repeated is None:
-        return None
-    keys = [name for name in store.keys_below(path) if k.name(name) == documents.ZARR_JSON and name != key]
-    with allowed():
-        found = store.getitems(keys)
-    nodes = {k.replace_root(k.parent(name), path, ""): documents.loads(value, name) for name, value in found.items()}
-    stale = consolidated.compare_inline(repeated, nodes)
+def _parts(stale: Staleness) -> tuple[tuple[str, ...], ...]:
+    return stale.missing, stale.extra, stale.different
+
+
+def _inline_staleness(inline: Mapping[str, Any], path: str, found: Mapping[str, bytes]) -> Staleness:
+    """Compare the inline consolidated metadata of a group."""
+    stale = consolidated.compare_inline(inline, _nodes(path, found))
 
     def keys_of(paths: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(k.join(at, documents.ZARR_JSON) for at in paths)
@@ -355,11 +408,3 @@ def _updated_inline(data: bytes, key: str, path: str, changes: Mapping[str, byte
     if not consolidated.compare_inline(repeated, nodes):
         return None
     return documents.dumps({**document, "consolidated_metadata": consolidated.build_inline(nodes)})
-
-
-def _documents(store: Store, path: str, keys: Iterable[str] | None = None) -> dict[str, bytes]:
-    """Return the documents below a path, by their keys relative to it."""
-    wanted = [key for key in (store.keys_below(path) if keys is None else keys) if consolidated.is_repeated(key)]
-    with allowed():
-        found = store.getitems(wanted)
-    return {k.replace_root(key, path, ""): data for key, data in found.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from zarrstore import keys as k
@@ -11,8 +11,8 @@ from zarrstore.base import Entry, Store
 from zarrstore.metadata import documents
 from zarrstore.nodes import Node, walk
 from zarrstore.tools.checking import CheckOptions, Findings, check_here, oddities, sorted_out
-from zarrstore.tools.cluster import failure, is_of_cluster
-from zarrstore.tools.executing import Task, run_ordered, threads_of
+from zarrstore.tools.cluster import run_elsewhere
+from zarrstore.tools.executing import threads_of
 from zarrstore.tools.findings import Problem
 from zarrstore.tools.inspection import Inspection
 from zarrstore.tools.listed import ListedStore
@@ -71,7 +71,8 @@ def check_elsewhere(
         findings = Findings()
         share = options._replace(memory=max(1, options.memory // (threads_of(executor) or 16)))
         with reporter(progress, 0, "verify") as report:
-            for found in _run(executor, _tasks(store, path, list(arrays.values()), share, executor)):
+            tasks = _tasks(store, path, list(arrays.values()), share, executor)
+            for found in run_elsewhere(executor, tasks, "nothing was changed"):
                 findings.merge(found)
                 report(Progress(findings.n_decoded, findings.n_decoded))
         # Consolidated metadata repeats what workers found below arrays, too.
@@ -141,15 +142,6 @@ def _n_chunks(node: Node) -> int:
     except (LookupError, TypeError, ValueError, ArithmeticError):
         return 1
     return count
-
-
-def _run(executor: Executor, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Findings]:
-    try:
-        yield from run_ordered(executor, (Task(0, task[0], task[1:]) for task in tasks))
-    except (Exception, CancelledError) as exc:
-        if is_of_cluster(exc):
-            raise failure(exc, "nothing was changed") from exc
-        raise
 
 
 # On a worker --------------------------------------------------------------------------------------------------------

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
-from zarrstore.tools.cluster import GO_ON, failure, is_of_cluster
+from zarrstore.tools.cluster import GO_ON, run_elsewhere
 from zarrstore.tools.copying import Copying, Transfer
-from zarrstore.tools.executing import Task, run_ordered, threads_of
+from zarrstore.tools.executing import threads_of
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import Listing
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
@@ -159,12 +159,7 @@ def copy_subtrees(copying: Copying, executor: Executor, options: SubtreeOptions,
     parts = list(subtrees(source, options.paths.source, 4 * (threads_of(executor) or 16)))
 
     def run(options: SubtreeOptions) -> Iterator[SubtreeResult]:
-        try:
-            yield from run_ordered(executor, (Task(0, copy_subtree, (source, dest, part, options)) for part in parts))
-        except (Exception, CancelledError) as exc:
-            if is_of_cluster(exc):
-                raise failure(exc, GO_ON) from exc
-            raise
+        return run_elsewhere(executor, ((copy_subtree, source, dest, part, options) for part in parts), GO_ON)
 
     if options.if_exists == "raise":
         # All look before the first writes.

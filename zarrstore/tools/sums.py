@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from itertools import pairwise
 from typing import IO
 
@@ -14,8 +14,8 @@ from zarrstore import keys as k
 from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
 from zarrstore.tools.batches import Batches
-from zarrstore.tools.cluster import check_workers, failure, is_of_cluster
-from zarrstore.tools.executing import Task, run_ordered, threads_of
+from zarrstore.tools.cluster import check_workers, run_elsewhere
+from zarrstore.tools.executing import threads_of
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import value_or_none
 from zarrstore.tools.streams import blocks, sort_entries
@@ -80,16 +80,11 @@ def lines_elsewhere(store: Store, path: str, executor: Executor, memory: int) ->
     check_workers(executor, store, path, None)
     threads = threads_of(executor) or 16
     share = max(1, memory // threads)
-    tasks = (Task(0, lines_of_part, (store, path, part, share)) for part in subtrees(store, path, 4 * threads))
+    tasks = ((lines_of_part, store, path, part, share) for part in subtrees(store, path, 4 * threads))
     with tempfile.TemporaryFile(prefix="zarrstore-") as file:
         ends = [0]
-        try:
-            for lines in run_ordered(executor, tasks):
-                ends.append(ends[-1] + file.write(lines))
-        except (Exception, CancelledError) as exc:
-            if is_of_cluster(exc):
-                raise failure(exc, "nothing was changed") from exc
-            raise
+        for lines in run_elsewhere(executor, tasks, "nothing was changed"):
+            ends.append(ends[-1] + file.write(lines))
         file.flush()
         parts = [_lines(file, start, stop) for start, stop in pairwise(ends) if start < stop]
         yield from heapq.merge(*parts, key=key_of)
