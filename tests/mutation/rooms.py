@@ -33,6 +33,7 @@ FOCUSED = {
     "tools.migrate_1to2": "tests/tools/test_migrate_1to2.py",
     "tools.migrate_2to3": f"{_MIGRATE} tests/tools/test_old_trees.py",
     "tools.migrate_3to2": "tests/wrappers/test_unsharded.py",
+    "tools.migration_copy": f"tests/wrappers/test_unsharded.py {_MIGRATE}",
     "tools.shard": "tests/tools/test_shard.py",
     "tools.repair": _REPAIR,
     "tools.respell": _REPAIR,

@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from itertools import islice
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import FIRST_BATCH, MEMORY, allowed, check_memory
+from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
+from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import agreement, consolidated, documents, v2, v3
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import chunk_keys_of, spellings_of, stored_chunk_keys_of
 from zarrstore.targets import Target, opens
 from zarrstore.tools.consolidate import consolidated_updates
-from zarrstore.tools.copy import copy_store
 from zarrstore.tools.exchange import exchange, removal_order
 from zarrstore.tools.migrate_view import copy_into_view, view_of
 from zarrstore.tools.migration import MigrationReport
+from zarrstore.tools.migration_copy import CopyOptions, copy_chunks, excludes_of
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.objects import Objects, reencoded, way_out, with_notes
 from zarrstore.tools.overlap import found_among, overlap, values_of_keys
-from zarrstore.tools.plan import IfExists
 from zarrstore.tools.shard import Shards, migrate_to_shards
 from zarrstore.tools.steps import Step, attrs_of, by_depth, consolidate, repetition, report_of_steps
 
 __all__ = ["migrate_2to3"]
 
 _V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS, documents.ZMETADATA)
-_BATCH = 256
 
 
 @opens(store=lambda given: "r+" if given.get("dest") is None else "r", dest="a")
@@ -136,62 +132,68 @@ def migrate_2to3(
     if dest is None and resume is not None:
         raise ValueError("resume is for a migration to dest: in place, a second run goes on by itself")
     check_memory(memory)
-    source = as_store(store)
-    at = k.normalize_path(path)
+    source, at = as_store(store), k.normalize_path(path)
+    target = None if dest is None else as_store(dest)
+    notes = None
     if objects is not None:
-        source, notes = reencoded(source, at, objects, None if dest is None else as_store(dest))
-        report = migrate_2to3(
-            source,
-            dest,
-            at,
-            dry_run=dry_run,
-            overwrite=overwrite,
-            resume=resume,
-            shards=shards,
-            memory=memory,
-            executor=executor,
-        )
-        return with_notes(report, notes)
-    view = None if dest is None else view_of(as_store(dest))
-    if view is not None and resume is not None:
-        raise UnsupportedOperation("go on from a journal", view, "leave resume out: it is one commit, or none")
+        source, notes = reencoded(source, at, objects, target)
+    if target is None:
+        report = _in_place(source, at, shards, dry_run=dry_run, remove_v2=remove_v2, overwrite=overwrite)
+    else:
+        report = _to_dest(source, target, at, shards, CopyOptions(overwrite, dry_run, resume, memory, executor))
+    return report if notes is None else with_notes(report, notes)
+
+
+def _in_place(
+    store: Store, path: str, shards: Shards | None, *, dry_run: bool, remove_v2: bool, overwrite: bool
+) -> MigrationReport:
     if shards is not None:
-        if dest is None:
-            raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
-        return migrate_to_shards(
-            source,
-            as_store(dest) if view is None else view.inner,
-            at,
-            shards,
-            dry_run=dry_run,
-            overwrite=overwrite,
-            resume=resume,
-            executor=executor,
-        )
-    if view is not None:
-        steps = _plan(source, as_store({}), at, False, in_place=False)
-        planned = report_of_steps(steps, dry_run=dry_run)
-        return copy_into_view(source, view, at, planned, overwrite=overwrite, memory=memory, executor=executor)
-    target = source if dest is None else as_store(dest)
-    if dest is None and documents.ZARR_JSON in source._refused_documents:
-        raise UnsupportedOperation("migrate in place", source, "what is stored is not version 2; pass dest")
-    plan = _plan(source, target, at, overwrite, in_place=dest is None)
+        raise UnsupportedOperation("pack chunks into shards where they are", store, "pass dest")
+    if documents.ZARR_JSON in store._refused_documents:
+        raise UnsupportedOperation("migrate in place", store, "what is stored is not version 2; pass dest")
+    plan = _plan(store, store, path, overwrite, in_place=True)
     if dry_run:
         return report_of_steps(plan, True)
-    if not target.capabilities.writable:
-        raise ReadOnlyError(k.join(at, documents.ZARR_JSON), target)
-    if remove_v2 and not source.capabilities.erasable:
-        raise UnsupportedOperation("remove version 2 documents", source, "leave remove_v2 False, or pass dest")
-    if dest is not None:
-        _copy_chunks(source, target, at, plan, overwrite, resume, memory, executor)
-    removed = _removable(source, plan) if remove_v2 else []
-    writes = {
-        step.key: step.data for step in by_depth(step for step in plan if step.action == "migrated")
-    } | _declarations(plan, removed)
-    later = _repetitions(target, plan, writes, removed)
-    writes.update((key, later.pop(key)) for key in list(later) if key in writes)
-    exchange(target, writes, removed, later)
+    _check_writable(store, path)
+    if remove_v2 and not store.capabilities.erasable:
+        raise UnsupportedOperation("remove version 2 documents", store, "leave remove_v2 False, or pass dest")
+    _exchange_documents(store, plan, _removable(store, plan) if remove_v2 else [])
     return report_of_steps(plan, False)
+
+
+def _to_dest(source: Store, dest: Store, path: str, shards: Shards | None, options: CopyOptions) -> MigrationReport:
+    view = view_of(dest)
+    if view is not None and options.resume is not None:
+        raise UnsupportedOperation("go on from a journal", view, "leave resume out: it is one commit, or none")
+    if shards is not None:
+        return migrate_to_shards(
+            source,
+            dest if view is None else view.inner,
+            path,
+            shards,
+            dry_run=options.dry_run,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            executor=options.executor,
+        )
+    if view is not None:
+        steps = _plan(source, as_store({}), path, False, in_place=False)
+        return copy_into_view(source, view, path, report_of_steps(steps, options.dry_run), options)
+    plan = _plan(source, dest, path, options.overwrite, in_place=False)
+    if options.dry_run:
+        return report_of_steps(plan, True)
+    _check_writable(dest, path)
+    excludes = excludes_of(
+        (*_V2_DOCUMENTS, documents.ZARR_JSON), (step.node.path for step in plan if step.action == "impossible")
+    )
+    copy_chunks(source, dest, path, excludes, options)
+    _exchange_documents(dest, plan, [])
+    return report_of_steps(plan, False)
+
+
+def _check_writable(store: Store, path: str) -> None:
+    if not store.capabilities.writable:
+        raise ReadOnlyError(k.join(path, documents.ZARR_JSON), store)
 
 
 # Plan ---------------------------------------------------------------------------------------------------------------
@@ -286,17 +288,18 @@ def _says_the_same(step: Step, document: Mapping[str, Any]) -> bool:
     if document.get("zarr_format") != 3 or document.get("node_type") != step.document.get("node_type"):
         return False
     if step.node.version == 3:
-        one, other = (
-            {name: value for name, value in each.items() if name != "consolidated_metadata"}
-            for each in (step.document, document)
-        )
-        return documents.dumps(one) == documents.dumps(other)
+        return _own_words(step.document) == _own_words(document)
     try:
         meta = v2.check_array(step.node.document, step.node.key) if step.node.kind == "array" else None
         separator = None if meta is None else step.document["chunk_key_encoding"]["configuration"]["separator"]
         return not agreement.differences(meta, step.attrs or {}, document, step.key, separator=separator)
     except MetadataError:
         return False
+
+
+def _own_words(document: Mapping[str, Any]) -> bytes:
+    """Return what a document says without what it repeats of others."""
+    return documents.dumps({name: value for name, value in document.items() if name != "consolidated_metadata"})
 
 
 def _consolidate(store: Store, plan: list[Step], existing: Mapping[str, bytes | None]) -> None:
@@ -323,23 +326,35 @@ def _removable(store: Store, plan: list[Step]) -> list[str]:
     Consolidated metadata first, then from the root downwards: however far it comes, no reader of version 2 finds a
     hierarchy of which a part is missing.
     """
-    needed = {above for step in plan if step.action == "impossible" for above in k.parents(step.node.path)}
-    steps = [step for step in plan if step.action != "impossible" and step.node.path not in needed]
-    known = {step.node.key for step in steps if step.node.version == 2}
-    known |= {step.node.attrs_key for step in steps if step.attrs is not None}
-    names = (k.join(step.node.path, name) for step in steps for name in _V2_DOCUMENTS)
-    there = known | found_among(store, [key for key in names if key not in known])
     removable = []
-    for step in steps:
-        for name in _V2_DOCUMENTS:
-            key = k.join(step.node.path, name)
-            if key not in there:
-                continue
-            if step.node.version == 3 and name == documents.ZATTRS and not _is_repeated_in(store, key, step):
-                step.notes.append(f"{key} stays: zarr.json has other attributes")
-                continue
-            removable.append(key)
+    for step, key in _present_documents(store, _replaced(plan)):
+        if step.node.version == 3 and k.name(key) == documents.ZATTRS and not _is_repeated_in(store, key, step):
+            step.notes.append(f"{key} stays: zarr.json has other attributes")
+            continue
+        removable.append(key)
     return sorted(removable, key=removal_order)
+
+
+def _replaced(plan: list[Step]) -> list[Step]:
+    """Return the steps of the nodes that version 2 may lose: none that is impossible, and no group above such a one."""
+    needed = {above for step in plan if step.action == "impossible" for above in k.parents(step.node.path)}
+    return [step for step in plan if step.action != "impossible" and step.node.path not in needed]
+
+
+def _present_documents(store: Store, steps: list[Step]) -> list[tuple[Step, str]]:
+    """Return the keys of the version 2 documents that are there, each with the step of its node."""
+    known = {key for step in steps for key in _read_documents(step)}
+    named = [(step, k.join(step.node.path, name)) for step in steps for name in _V2_DOCUMENTS]
+    there = known | found_among(store, [key for _, key in named if key not in known])
+    return [(step, key) for step, key in named if key in there]
+
+
+def _read_documents(step: Step) -> Iterator[str]:
+    """Yield the keys of the version 2 documents that were read for the plan."""
+    if step.node.version == 2:
+        yield step.node.key
+    if step.attrs is not None:
+        yield step.node.attrs_key
 
 
 def _declarations(plan: list[Step], removed: list[str]) -> dict[str, bytes]:
@@ -380,50 +395,10 @@ def _repetitions(
 # Do -----------------------------------------------------------------------------------------------------------------
 
 
-def _copy_chunks(
-    source: Store,
-    dest: Store,
-    path: str,
-    plan: list[Step],
-    overwrite: bool,
-    resume: str | os.PathLike[str] | None,
-    memory: int,
-    executor: Executor | None,
-) -> None:
-    names = "|".join(map(re.escape, (*_V2_DOCUMENTS, documents.ZARR_JSON)))
-    impossible = [step.node.path for step in plan if step.action == "impossible"]
-    excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
-    if_exists: IfExists = "replace" if overwrite else "skip"
-    # A journal knows what is its own. Without one, what is there already has to be equal.
-    if not overwrite and (resume is None or not os.path.exists(resume)):
-        _check_equal(source, dest, path, excludes, memory)
-    copy_store(
-        source,
-        dest,
-        path,
-        path,
-        excludes=excludes,
-        if_exists=if_exists,
-        resume=resume,
-        memory=memory,
-        executor=executor,
-    )
-
-
-def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str], memory: int) -> None:
-    """Raise if the destination holds another value under the key of a chunk; equal ones are of an earlier run."""
-    patterns = [re.compile(pattern) for pattern in excludes]
-    common = _common_keys(source, dest, path)
-    while keys := list(islice(common, _BATCH)):
-        wanted = [key for key in keys if not any(pattern.search(key) for pattern in patterns)]
-        with allowed(max(1, memory // 2), FIRST_BATCH):
-            ours, theirs = source.getitems(wanted), dest.getitems(wanted)
-        for key in wanted:
-            if ours[key] != theirs[key]:
-                raise DestinationExistsError(key, key, "it holds another value there; pass overwrite=True")
-
-
-def _common_keys(source: Store, dest: Store, path: str) -> Iterator[str]:
-    if dest.capabilities.listable:
-        return (key for key in dest.keys_below(path) if key in source)
-    return (key for key in source.keys_below(path) if key in dest)
+def _exchange_documents(store: Store, plan: list[Step], removed: list[str]) -> None:
+    """Write the documents of a plan and what repeats them, and delete those that are `removed`."""
+    planned = by_depth(step for step in plan if step.action == "migrated")
+    writes = {step.key: step.data for step in planned} | _declarations(plan, removed)
+    later = _repetitions(store, plan, writes, removed)
+    writes.update((key, later.pop(key)) for key in list(later) if key in writes)
+    exchange(store, writes, removed, later)

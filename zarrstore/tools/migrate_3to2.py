@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import Executor
 from typing import Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.allowance import MEMORY, check_memory
-from zarrstore.errors import DestinationExistsError
 from zarrstore.metadata import documents, v3
 from zarrstore.nodes import Node, walk
 from zarrstore.targets import Target, opens
-from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of
 from zarrstore.tools.nearby import absent
 from zarrstore.wrappers.unsharded import UnshardedView
 from zarrstore.wrappers.v2view import V2View
@@ -91,20 +89,8 @@ def migrate_3to2(
     impossible = [node.path for node in nodes if node.action == "impossible"]
     if not dry_run:
         view = V2View(source, dimension_separator)
-        excludes = [f"^{re.escape(k.prefix(array))}" for array in impossible]
-        try:
-            copy_store(
-                view,
-                dest,
-                at,
-                at,
-                excludes=excludes,
-                if_exists="replace" if overwrite else "raise",
-                memory=memory,
-                executor=executor,
-            )
-        except DestinationExistsError as exc:
-            raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
+        options = CopyOptions(overwrite, memory=memory, executor=executor)
+        copy_into(view, dest, at, excludes_of((), impossible), options)
     return MigrationReport(3, 2, dry_run, tuple(nodes))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,9 @@ from zarrstore.metadata import documents
 from zarrstore.nodes import walk
 from zarrstore.targets import Target, opens
 from zarrstore.tools.migrate_2to3 import migrate_2to3
-from zarrstore.tools.migrate_view import as_done, copy_into
+from zarrstore.tools.migrate_view import as_done
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of
 from zarrstore.tools.objects import Objects, reencoded, with_notes
 from zarrstore.tools.shard import Shards, migrate_to_shards
 
@@ -130,5 +130,6 @@ def _copy_3(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool,
         MigratedNode(node.path, node.kind, "planned", (), (k.join(node.path, documents.ZARR_JSON),))
         for node in walk(source, path)
     ]
-    copy_into(source, dest.inner, path, [rf"(^|/){re.escape(documents.ZMETADATA)}$"], overwrite, dry_run, memory)
+    options = CopyOptions(overwrite, dry_run, memory=memory)
+    copy_into(source, dest.inner, path, excludes_of((documents.ZMETADATA,), ()), options)
     return MigrationReport(3, 3, True, tuple(nodes)) if dry_run else as_done(nodes, 3)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from concurrent.futures import Executor
 
-from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.errors import DestinationExistsError
 from zarrstore.metadata import documents
-from zarrstore.tools.copy import copy_store
 from zarrstore.tools.migration import MigratedNode, MigrationReport
-from zarrstore.tools.plan import IfExists
+from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of
 from zarrstore.wrappers.v2view import V2View
 
-__all__ = ["as_done", "copy_into", "copy_into_view", "view_of"]
+__all__ = ["as_done", "copy_into_view", "view_of"]
 
 
 def view_of(dest: Store) -> V2View | None:
@@ -40,14 +35,7 @@ def view_of(dest: Store) -> V2View | None:
 
 
 def copy_into_view(
-    source: Store,
-    view: V2View,
-    path: str,
-    plan: MigrationReport,
-    *,
-    overwrite: bool,
-    memory: int,
-    executor: Executor | None = None,
+    source: Store, view: V2View, path: str, plan: MigrationReport, options: CopyOptions
 ) -> MigrationReport:
     """Copy the hierarchy of version 2 below a path through a view, without what the plan says is impossible.
 
@@ -57,38 +45,8 @@ def copy_into_view(
         Something else is there already, and `overwrite` is False.
     """
     impossible = [node.path for node in plan if node.action == "impossible"]
-    names = f"{re.escape(documents.ZMETADATA)}|{re.escape(documents.ZARR_JSON)}"
-    excludes = [rf"(^|/)({names})$", *(f"^{re.escape(k.prefix(array))}" for array in impossible)]
-    copy_into(source, view, path, excludes, overwrite, plan.dry_run, memory, executor)
+    copy_into(source, view, path, excludes_of((documents.ZMETADATA, documents.ZARR_JSON), impossible), options)
     return plan if plan.dry_run else as_done(plan.nodes, 2)
-
-
-def copy_into(
-    source: Store,
-    dest: Store,
-    path: str,
-    excludes: list[str],
-    overwrite: bool,
-    dry_run: bool,
-    memory: int,
-    executor: Executor | None = None,
-) -> None:
-    """Copy what is below a path; what stands in the way is an error that names the way out."""
-    if_exists: IfExists = "replace" if overwrite else "raise"
-    try:
-        copy_store(
-            source,
-            dest,
-            path,
-            path,
-            excludes=excludes,
-            if_exists=if_exists,
-            dry_run=dry_run,
-            memory=memory,
-            executor=executor,
-        )
-    except DestinationExistsError as exc:
-        raise DestinationExistsError(exc.source, exc.destination, "pass overwrite=True") from None
 
 
 def as_done(nodes: Iterable[MigratedNode], version: int) -> MigrationReport:
