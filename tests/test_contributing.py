@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
+from tests.support.cases import each_of
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "zarrstore").rglob("*.py"))
@@ -21,7 +21,7 @@ def test_every_file_that_contributing_names_exists():
     assert missing == set()
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+@each_of("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_variable_is_named_by_a_bare_participle(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.faults import calls
 from tests.faults.modes import MODES
 from tests.support import roster
+from tests.support.cases import each_of
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/guarantees.rst").read_text(encoding="utf-8")
@@ -20,7 +19,7 @@ def test_the_tables_name_tests():
     assert len(NAMED) > 60
 
 
-@pytest.mark.parametrize("file", sorted({file for file, _ in NAMED}))
+@each_of("file", sorted({file for file, _ in NAMED}))
 def test_each_test_that_the_guarantees_name_exists(file):
     source = (ROOT / file).read_text(encoding="utf-8")
     missing = [name for named, name in NAMED if named == file and f"def {name}(" not in source]

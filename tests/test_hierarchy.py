@@ -8,6 +8,7 @@ from pathlib import Path
 import numcodecs
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import DictStore, Store
 from zarrstore.errors import ContainsArrayError, ContainsGroupError, InvalidPathError, ReadOnlyError
 from zarrstore.hierarchy import contains_array, contains_group, delete_node, init_array, init_group
@@ -75,8 +76,8 @@ def test_a_path_may_be_spelled_in_zarr_s_ways(path: object) -> None:
     assert contains_group(store, "a")
 
 
-@pytest.mark.parametrize("call", [contains_array, contains_group, delete_node, lambda s, p: init_group(s, path=p)])
-@pytest.mark.parametrize("path", ["../a", "a/./b", ".", "a/.."])
+@each_of("call", [contains_array, contains_group, delete_node, lambda s, p: init_group(s, path=p)])
+@each_of("path", ["../a", "a/./b", ".", "a/.."])
 def test_a_path_that_leads_elsewhere_is_refused(call, path: str) -> None:
     store: dict[str, bytes] = {}
     with pytest.raises(InvalidPathError):
@@ -137,8 +138,8 @@ BAD_ARGUMENTS = [
 ]
 
 
-@pytest.mark.parametrize("bad", BAD_ARGUMENTS, ids=lambda bad: next(iter(bad)))
-@pytest.mark.parametrize("overwrite", [False, True])
+@each_of("bad", BAD_ARGUMENTS, ids=lambda bad: next(iter(bad)))
+@each_of("overwrite", [False, True])
 def test_a_bad_argument_changes_nothing_at_all(bad: dict[str, object], overwrite: bool) -> None:
     store: dict[str, bytes] = {}
     init_array(store, shape=10, path="old")

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from tests.support.cases import each_of
 from tests.support.histories import ABSENT, Op, play, restless, violations
 from zarrstore import DictStore
 from zarrstore.wrappers.base import Wrapper
@@ -19,7 +20,7 @@ def r(value, start, end):
     return Op("k", False, value, start, end)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "history",
     [
         [],
@@ -38,7 +39,7 @@ def test_what_one_after_the_other_could_have_seen_passes(history):
     assert violations(history) == []
 
 
-@pytest.mark.parametrize(
+@each_of(
     "history",
     [
         [r(b"a", 0, 1)],

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import each_of
 from zarrstore import keys as k
 from zarrstore.chunknames import chunk_coords, chunk_name, flatten, nest
 from zarrstore.errors import InvalidKeyError, InvalidPathError
@@ -26,7 +27,7 @@ def test_there_are_enough_hostile_keys() -> None:
     assert len({repr(key) for key in HOSTILE_KEYS}) >= 200
 
 
-@pytest.mark.parametrize("key", HOSTILE_KEYS, ids=lambda key: repr(key)[:40])
+@each_of("key", HOSTILE_KEYS, ids=lambda key: repr(key)[:40])
 def test_a_hostile_key_is_refused_with_its_reason(key: object) -> None:
     assert not k.is_key(key)
     with pytest.raises(InvalidKeyError) as caught:
@@ -37,7 +38,7 @@ def test_a_hostile_key_is_refused_with_its_reason(key: object) -> None:
     assert str(pickle.loads(pickle.dumps(InvalidKeyError("x", "y")))) == str(InvalidKeyError("x", "y"))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("key", "reason"),
     [
         ("", "a key is not empty"),
@@ -62,7 +63,7 @@ def test_the_reason_says_what_is_wrong(key: object, reason: str) -> None:
     assert caught.value.reason == reason
 
 
-@pytest.mark.parametrize("key", [*TREE, "...", "a/...", "..a", "a..", ".a", "a.", "x" * 10_000, "C", "1:2", "é:x", "~"])
+@each_of("key", [*TREE, "...", "a/...", "..a", "a..", ".a", "a.", "x" * 10_000, "C", "1:2", "é:x", "~"])
 def test_a_good_key_comes_back_unchanged(key: str) -> None:
     assert k.check_key(key) == key
     assert k.check_key(key) == key  # now from the memo
@@ -126,7 +127,7 @@ def test_a_path_is_normal_once_normalised_or_refused(text: str) -> None:
     assert "//" not in path
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("given_", "normal"),
     [(None, ""), ("", ""), ("/", ""), ("//", ""), ("/a/", "a"), ("a//b", "a/b"), ("a\\b", "a/b"), (b"a/b", "a/b")],
 )
@@ -134,7 +135,7 @@ def test_paths_are_spelled_as_zarr_2_spells_them(given_: object, normal: str) ->
     assert k.normalize_path(given_) == normal
 
 
-@pytest.mark.parametrize("path", [".", "..", "a/..", "../a", "a/./b", "..\\a", b"a/..", "é".encode()])
+@each_of("path", [".", "..", "a/..", "../a", "a/./b", "..\\a", b"a/..", "é".encode()])
 def test_a_path_that_leads_elsewhere_is_refused(path: object) -> None:
     with pytest.raises(InvalidPathError):
         k.normalize_path(path)
@@ -194,7 +195,7 @@ def test_chunk_names_go_to_nested_and_back(coords: list[int], array: str) -> Non
     assert chunk_coords(k.join(array, chunk_name(tuple(coords), "/")), array, "/") == tuple(coords)
 
 
-@pytest.mark.parametrize("key", [".zarray", "foo/.zattrs", "v1.2/x", "a/1.x", "a/1..2", "a/.1", "a/1.", "²/x", "a/².³"])
+@each_of("key", [".zarray", "foo/.zattrs", "v1.2/x", "a/1.x", "a/1..2", "a/.1", "a/1.", "²/x", "a/².³"])
 def test_what_is_no_chunk_is_not_nested(key: str) -> None:
     assert nest(key) == key
     assert flatten(key, "a") == key

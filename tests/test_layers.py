@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import textwrap
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.support.cases import each_of
 
 PACKAGE = Path(__file__).resolve().parent.parent / "zarrstore"
 
@@ -115,6 +118,12 @@ def room_of(module: str) -> str:
     raise AssertionError(f"zarrstore/{module.replace('.', '/')}.py stands in no layer: give it one in {__file__}")
 
 
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    """Return the tree of a file, which several of these tests walk through."""
+    return ast.parse(source)
+
+
 def imports(source: str) -> Iterator[Import]:
     """Yield what a file imports, but for what only type checkers see."""
 
@@ -131,7 +140,10 @@ def imports(source: str) -> Iterator[Import]:
                 assert part.level == 0, f"line {part.lineno}: imports are absolute here"
                 for alias in part.names:
                     yield from named(part.module or "", alias.name, part.lineno, at_head)
-            elif isinstance(part, ast.Call) and ast.unparse(part.func) in ("require", "optional.require"):
+            elif isinstance(part, ast.Call) and "require" in (
+                getattr(part.func, "id", ""),
+                getattr(part.func, "attr", ""),
+            ):
                 if part.args and isinstance(part.args[0], ast.Constant):
                     yield from named(str(part.args[0].value), "", part.lineno, at_head)
             within = isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -145,7 +157,7 @@ def imports(source: str) -> Iterator[Import]:
         elif top not in sys.stdlib_module_names:
             yield Import(top, False, line, at_head)
 
-    return walk(ast.parse(source), True)
+    return walk(parsed(source), True)
 
 
 def faults(module: str, source: str) -> list[str]:
@@ -181,13 +193,13 @@ def faults(module: str, source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("module", sorted(MODULES), ids=lambda module: module or "zarrstore")
+@each_of("module", sorted(MODULES), ids=lambda module: module or "zarrstore")
 def test_imports_go_downwards_only(module):
     found = faults(module, MODULES[module].read_text(encoding="utf-8"))
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "module, source",
     [
         ("errors", "from zarrstore.keys import join"),
@@ -231,7 +243,7 @@ _ALGEBRA_ELSEWHERE = re.compile(r'split\("/"\)|\.[lr]?strip\([^)]*prefix|startsw
 
 
 # Not testing/: a model that took keys apart with keys.py would share its mistakes.
-@pytest.mark.parametrize(
+@each_of(
     "module",
     [module for module in sorted(MODULES) if not re.match(r"(keys|testing)\b", module)],
     ids=lambda module: module or "zarrstore",
@@ -247,7 +259,7 @@ def test_keys_are_taken_apart_in_one_module_only(module):
 def imported_modules(module: str) -> set[str]:
     """Return the modules of zarrstore that one names in its imports, those that only type checkers see included."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("zarrstore.") for alias in node.names if "zarrstore." in alias.name}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "zarrstore":

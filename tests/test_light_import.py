@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import zarrstore
+from tests.support.cases import each_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,7 +76,7 @@ def test_the_public_names_are_sorted_and_stand_once():
     assert list(zarrstore.__all__) == sorted(set(zarrstore.__all__))
 
 
-@pytest.mark.parametrize("name", zarrstore.__all__)
+@each_of("name", zarrstore.__all__)
 def test_every_public_name_has_a_docstring_with_an_example(name):
     thing = getattr(zarrstore, name)
     text = inspect.cleandoc(thing.__doc__ or "")

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import each_of
+
 HERE = Path(__file__).resolve().parent.parent
 PAGES = [HERE / "README.rst", HERE / "CONTRIBUTING.rst", *sorted((HERE / "docs").rglob("*.rst"))]
 
@@ -34,7 +36,7 @@ def test_there_are_such_blocks():
     assert len(BLOCKS) >= 6
 
 
-@pytest.mark.parametrize("source", BLOCKS)
+@each_of("source", BLOCKS)
 def test_a_block_that_is_not_run_names_what_there_is(source: str) -> None:
     names: dict[str, Any] = {}
     tree = ast.parse(source)

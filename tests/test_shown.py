@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import zarrstore
+from tests.support.cases import each_of
 from zarrstore import DictStore
 from zarrstore.shown import LINES, clip, printable
 
@@ -61,7 +62,7 @@ def test_a_result_of_many_rows_is_cut_at_thirty_lines(result):
         assert "more lines" in text
 
 
-@pytest.mark.parametrize("result", [*RESULTS, "store"])
+@each_of("result", [*RESULTS, "store"])
 def test_a_hostile_name_is_shown_and_not_obeyed(result):
     store = hierarchy([HOSTILE.replace("/", "").replace("\ud800", ""), "good"])
     found = store if result == "store" else RESULTS[result](store)

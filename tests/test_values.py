@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import roster
+from tests.support.cases import each_of
 from zarrstore import as_store
 from zarrstore.values import as_buffer, as_bytes, nbytes
 
@@ -33,7 +34,7 @@ BUFFERS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), BUFFERS, ids=lambda v: type(v).__name__)
+@each_of(("value", "expected"), BUFFERS, ids=lambda v: type(v).__name__)
 def test_any_buffer_becomes_its_bytes_in_memory_order(value: object, expected: bytes) -> None:
     result = as_bytes(value)
     assert type(result) is bytes
@@ -56,7 +57,7 @@ def test_a_memory_map_is_a_buffer() -> None:
         assert as_bytes(mapped) == b"abc" + bytes(7)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "value", ["text", None, 1, 1.5, [1], (1,), {}, np.array([None]), np.zeros(1, "O,i4"), memoryview(np.array([None]))]
 )
 def test_what_is_no_buffer_is_refused(value: object) -> None:
@@ -69,7 +70,7 @@ def test_an_unknown_size_is_minus_one() -> None:
     assert nbytes(None) == -1
 
 
-@pytest.mark.parametrize(("value", "expected"), BUFFERS, ids=lambda v: type(v).__name__)
+@each_of(("value", "expected"), BUFFERS, ids=lambda v: type(v).__name__)
 def test_any_buffer_becomes_a_flat_view_of_the_same_bytes(value: object, expected: bytes) -> None:
     result = as_buffer(value)
     assert bytes(result) == expected
@@ -78,7 +79,7 @@ def test_any_buffer_becomes_a_flat_view_of_the_same_bytes(value: object, expecte
         assert (result.format, result.ndim, result.readonly) == ("B", 1, True)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "value",
     [
         GRID,

@@ -12,6 +12,7 @@ import pytest
 
 import zarrstore
 from tests.cli.test_cli import Cli, cli  # noqa: F401
+from tests.support.cases import each_of
 from zarrstore import DirectoryStore
 from zarrstore.cli.examples import SUMMARIES
 from zarrstore.cli.group import VERBS
@@ -111,7 +112,7 @@ def test_every_help_has_an_example(cli, verb):  # noqa: F811
     assert re.search(rf"^ +(eval \"\$\()?zarrstore {verb}", shown, re.MULTILINE), shown
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@each_of("verb", VERBS)
 def test_the_line_of_a_verb_in_the_help_is_the_first_of_its_own(verb: str) -> None:
     command = importlib.import_module(f"zarrstore.cli.{verb}").command
     assert command.get_short_help_str(limit=400) == SUMMARIES[verb]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import each_of
 from zarrstore.chunknames import chunk_coords
 from zarrstore.metadata import chunking
 
@@ -59,9 +60,7 @@ def test_a_shape_may_be_spelled_in_many_ways(shape):
     assert type(found[0]) is int
 
 
-@pytest.mark.parametrize(
-    "shape", [-1, True, (2, False), 1.5, math.nan, math.inf, 10**30, 2**63, ["10"], [None], 1j, "10", [[10]]]
-)
+@each_of("shape", [-1, True, (2, False), 1.5, math.nan, math.inf, 10**30, 2**63, ["10"], [None], 1j, "10", [[10]]])
 def test_a_shape_that_can_only_be_wrong_is_refused(shape):
     with pytest.raises(ValueError, match="shape holds"):
         chunking.normalize_shape(shape)
@@ -73,7 +72,7 @@ def test_a_shape_of_another_type_is_a_type_error(shape):
         chunking.normalize_shape(shape)
 
 
-@pytest.mark.parametrize("chunks", [0, -2, (5, 0), (5, True), (5, 2.5), (5, math.nan), "55", (5, 10**30)])
+@each_of("chunks", [0, -2, (5, 0), (5, True), (5, 2.5), (5, math.nan), "55", (5, 10**30)])
 def test_chunks_that_can_only_be_wrong_are_refused(chunks):
     with pytest.raises(ValueError, match="chunks holds"):
         chunking.normalize_chunks(chunks, (10, 10), 8)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import each_of
 from zarrstore.metadata import bounded, chunking, v2
 from zarrstore.metadata.chunk import decode_chunk, encode_chunk
 
@@ -40,15 +41,15 @@ def array(**parameters):
     return v2.build_array(**({"shape": (100, 100), "chunks": (50, 50), "dtype": "<i4"} | parameters))
 
 
-@pytest.mark.parametrize("compressor", COMPRESSORS, ids=NAMES)
-@pytest.mark.parametrize("order", ["C", "F"])
+@each_of("compressor", COMPRESSORS, ids=NAMES)
+@each_of("order", ["C", "F"])
 def test_what_was_encoded_is_decoded(compressor, order):
     meta = array(compressor=compressor, order=order, filters=[{"id": "delta", "dtype": "<i4"}])
     items = np.random.default_rng(0).integers(0, 99, (50, 50)).astype("<i4")
     assert decode_chunk(encode_chunk(items, meta), meta).tolist() == items.tolist()
 
 
-@pytest.mark.parametrize("name", ARRAYS)
+@each_of("name", ARRAYS)
 def test_every_array_of_zarr_2_is_decoded(name):
     meta = v2.decode_array((DATA / "legacy.zarr" / name / ".zarray").read_bytes())
     found = np.zeros(meta.shape, meta.numpy_dtype)
@@ -137,7 +138,7 @@ def test_several_streams_and_padding_are_read_as_gzip_reads_them():
     assert decode_chunk(gzip.compress(data[:5000]) + gzip.compress(data[5000:]) + bytes(7), meta)[49, 49] == 2499
 
 
-@pytest.mark.parametrize("compressor", COMPRESSORS[1:], ids=NAMES[1:])
+@each_of("compressor", COMPRESSORS[1:], ids=NAMES[1:])
 def test_a_truncated_or_foreign_chunk_is_a_value_error(compressor):
     meta = array(compressor=compressor)
     whole = encode_chunk(np.random.default_rng(0).integers(0, 2**31, (50, 50)).astype("<i4"), meta)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import consolidated
 
@@ -30,7 +31,7 @@ def test_a_built_document_parses_to_the_documents_it_repeats():
     assert not consolidated.compare(parsed, FOUND)
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, ""])
+@each_of("name", [*HOSTILE, ""])
 def test_a_hostile_name_is_refused_and_named(name):
     with pytest.raises(MetadataError, match="is no key") as caught:
         consolidated.parse(zmetadata(**{name: {"zarr_format": 2}}), "foo/.zmetadata")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.cases import each_of
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents
 
@@ -48,7 +49,7 @@ def test_what_json_cannot_say_is_a_type_error():
         documents.dumps({"a": b"x"})
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("data", "member", "reason"),
     [
         (b"", None, "is not JSON"),

@@ -13,6 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore.metadata.chunk import decode_chunk, encode_chunk
 from zarrstore.metadata.pickles import load_array
 from zarrstore.metadata.v2 import build_array
@@ -173,7 +174,7 @@ def shaped(shape, content, dtype="|O"):
     return pickle.dumps(Lying(), 2)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "data",
     [
         shaped((1 << 40,), []),
@@ -268,7 +269,7 @@ def test_a_chunk_of_pickles_is_decoded_only_when_that_is_asked_for():
     assert decode_chunk(data, meta, pickles=True).tolist() == ["a", None]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("codec", "data"),
     [
         ("json2", b'[1,"|O",[1000000000000]]'),

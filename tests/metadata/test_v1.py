@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import chunking, v1, v2
 from zarrstore.metadata.chunk import decode_chunk
@@ -33,14 +34,14 @@ def read(fixture, meta):
     return out
 
 
-@pytest.mark.parametrize("fixture", FIXTURES, ids=NAMES)
+@each_of("fixture", FIXTURES, ids=NAMES)
 def test_the_description_is_the_faithful_one(fixture):
     meta, _ = v1.array_to_v2((DATA / fixture["store"] / "meta").read_bytes())
     assert meta.document() == fixture["faithful_zarray"]
     assert v2.decode_array(v2.encode_array(meta)) == meta
 
 
-@pytest.mark.parametrize("fixture", FIXTURES, ids=NAMES)
+@each_of("fixture", FIXTURES, ids=NAMES)
 def test_the_chunks_decode_to_what_zarr_1_read(fixture):
     meta, notes = v1.array_to_v2((DATA / fixture["store"] / "meta").read_bytes())
     if fixture["unreadable_today"]:
@@ -78,7 +79,7 @@ def meta_v1(**changes):
     return json.dumps({name: value for name, value in members.items() if value is not ...}).encode()
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("dtype", "raw_fill", "fill"),
     [
         ("|S6", 0, "MA=="),  # b"0", which is what NumPy fills with
@@ -128,7 +129,7 @@ def test_blosc_snappy_is_reported():
     assert "snappy" in notes[0]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("changes", "member"),
     [
         ({"zarr_format": 2}, "zarr_format"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numcodecs
 import numpy as np
-import pytest
 
+from tests.support.cases import each_of
 from zarrstore.metadata import v2
 
 DATA = Path(__file__).parents[1] / "data"
@@ -23,6 +23,6 @@ def build(call: str) -> v2.ArrayMeta:
         return v2.build_array(**parameters)
 
 
-@pytest.mark.parametrize("row", TABLE, ids=[row["call"] for row in TABLE])
+@each_of("row", TABLE, ids=[row["call"] for row in TABLE])
 def test_the_document_is_the_one_zarr_2_writes(row):
     assert v2.encode_array(build(row["call"])).decode() == row["zarray"]

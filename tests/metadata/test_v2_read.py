@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.cases import each_of
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, v1, v2, v3
 
@@ -31,7 +32,7 @@ def encoded(**changes):
     return json.dumps({name: value for name, value in members.items() if value is not ...}).encode()
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("changes", "member", "reason"),
     [
         ({"zarr_format": ...}, "zarr_format", "is missing"),
@@ -100,7 +101,7 @@ def test_a_bad_member_is_named_with_the_reason(changes, member, reason):
     assert caught.value.reason.startswith(reason)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("raw_fill", "dtype", "fill"),
     [
         (None, "<f8", None),
@@ -163,7 +164,7 @@ def test_a_group_is_judged_too(data, member):
     assert (caught.value.key, caught.value.member) == ("foo/.zgroup", member)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("parameters", "message"),
     [
         ({"shape": (-1,)}, "shape holds -1"),

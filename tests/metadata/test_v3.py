@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, v2, v3
 from zarrstore.metadata.chunk import decode_chunk
@@ -141,7 +142,7 @@ def test_members_that_version_3_does_not_know_are_left_out_and_noted():
     assert done.notes == ["left out, because version 3 knows no such members: author"]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("parameters", "problem"),
     [
         ({"dtype": "<f16"}, "version 3 has no 128-bit floats"),
@@ -170,7 +171,7 @@ def test_what_version_3_cannot_say_is_a_problem_and_no_error(parameters, problem
     assert problem in done.problems[0]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("changes", "problem"),
     [
         ({"data_type": "bfloat16"}, "data type 'bfloat16': NumPy has none like it"),
@@ -203,7 +204,7 @@ def test_a_member_that_need_not_be_understood_is_left_out():
         assert len(v3.array_v3_to_v2(changed(extra=extra)).problems) == 1, extra
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("changes", "member"),
     [
         ({"zarr_format": 2}, "zarr_format"),
@@ -236,7 +237,7 @@ STRUCT = {
 }
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("data_type", "value", "dtype", "fill"),
     [
         ("float16", "0x7e00", "<f2", "NaN"),

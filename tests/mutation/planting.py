@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,8 +71,13 @@ class Change:
         return ast.unparse(ast.fix_missing_locations(tree))
 
 
-def changes_of(module: str) -> Iterator[Change]:
-    """Yield every change that can be planted in a module, in the order of its lines."""
+@functools.cache
+def changes_of(module: str) -> tuple[Change, ...]:
+    """Return every change that can be planted in a module, in the order of its lines."""
+    return tuple(_changes_of(module))
+
+
+def _changes_of(module: str) -> Iterator[Change]:
     text = source_of(module)
     lines = text.splitlines()
     times: Counter[tuple[str, str]] = Counter()

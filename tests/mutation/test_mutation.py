@@ -8,11 +8,12 @@ from tests.mutation.named import NAMED, Named
 from tests.mutation.planting import changes_of
 from tests.mutation.rooms import EXPLAINED, FOCUSED, PLANTED
 from tests.mutation.running import ROOT, try_change, unchanged_passes
+from tests.support.cases import each_of
 
 
 @pytest.mark.parametrize("module", FOCUSED)
 def test_changes_can_be_planted_and_each_is_python(module: str) -> None:
-    changes = list(changes_of(module))
+    changes = changes_of(module)
     assert len(changes) >= 5
     for change in changes[:: max(1, len(changes) // 5)]:
         compile(change.source, module, "exec")
@@ -23,7 +24,7 @@ def test_every_explanation_is_of_a_change_that_can_be_planted() -> None:
     assert set(EXPLAINED) <= names
 
 
-@pytest.mark.parametrize("fault", NAMED, ids=lambda fault: fault.title)
+@each_of("fault", NAMED, ids=lambda fault: fault.title)
 def test_every_named_fault_can_be_planted(fault: Named) -> None:
     compile(fault.source, fault.module, "exec")
 
@@ -49,7 +50,7 @@ def test_every_planted_change_can_still_be_planted(module: str) -> None:
     # Where code changes, its line of `planted.txt` is replaced by another change of the module, which must be noticed.
     wanted = [name for name in PLANTED if name.startswith(f"{module}: ")]
     assert wanted
-    assert [name for name in wanted if name not in {change.name for change in changes_of(module)}] == []
+    assert set(wanted) - {change.name for change in changes_of(module)} == set()
 
 
 def test_the_list_is_of_300_changes_and_more_each_in_a_module_with_focused_tests() -> None:
@@ -58,7 +59,7 @@ def test_the_list_is_of_300_changes_and_more_each_in_a_module_with_focused_tests
     assert len(set(EXPLAINED) & set(PLANTED)) <= (len(PLANTED) + len(NAMED)) // 20
 
 
-@pytest.mark.parametrize("tests", sorted({*FOCUSED.values(), *(fault.tests for fault in NAMED)}))
+@each_of("tests", sorted({*FOCUSED.values(), *(fault.tests for fault in NAMED)}))
 def test_focused_tests_are_there(tests: str) -> None:
     assert [path for path in tests.split() if not (ROOT / path).is_file()] == []
 

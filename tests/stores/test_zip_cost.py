@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.stores.test_zip_archives import made
+from tests.support.cases import each_of
 from zarrstore.stores.zip import ZipStore
 from zarrstore.stores.zip import directory as zip_directory
 from zarrstore.stores.zip import file as zip_file
@@ -292,12 +293,12 @@ def test_a_plain_directory_is_read_as_one_that_is_read_record_by_record():
     assert zip_records._are_in_order([])
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("at", "change"),
     [(24, 1), (24, -1), (26, 1), (28, 1), (25, 1), (27, 1), (29, 1)],
     ids=["longer", "shorter", "extra", "comment", "far longer", "far more extra", "far more comment"],
 )
-@pytest.mark.parametrize("which", [0, 1, 50, 99])
+@each_of("which", [0, 1, 50, 99])
 def test_a_record_whose_lengths_lie_is_not_taken_for_a_plain_one(at, change, which):
     records = _directory(100)
     record = bytearray(records[which])
@@ -306,10 +307,8 @@ def test_a_record_whose_lengths_lie_is_not_taken_for_a_plain_one(at, change, whi
     assert zip_records._parse_plain(fmt.directory_of(records), 100) is None
 
 
-@pytest.mark.parametrize("which", [0, 1, 50, 98])
-@pytest.mark.parametrize(
-    "at", [16, 18, 19, 39, 41], ids=["size", "size << 16", "size << 24", "place << 8", "place << 24"]
-)
+@each_of("which", [0, 1, 50, 98])
+@each_of("at", [16, 18, 19, 39, 41], ids=["size", "size << 16", "size << 24", "place << 8", "place << 24"])
 def test_entries_that_share_bytes_are_seen_wherever_they_stand(which, at):
     records = _directory(100)
     record = bytearray(records[which])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import peers
+from tests.support.cases import each_of
 from tests.support.servers.s3 import S3Server
 from tests.tools import old
 from zarrstore import (
@@ -108,7 +109,7 @@ def test_what_every_verb_leaves_is_read_as_the_writer_read_it(peer: str, results
     assert differences(peer, targets, results) == []
 
 
-@pytest.mark.parametrize(("release", "name"), SOURCES)
+@each_of(("release", "name"), SOURCES)
 def test_info_tree_and_verify_say_of_every_store_what_its_writer_wrote(release: str, name: str) -> None:
     expected = old.expected(release, name.endswith(".n5"))
     with old.opened(old.DATA / release / name) as store:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import (
     CopyError,
     DictStore,
@@ -269,7 +270,7 @@ def test_zips_tell_their_checksums(tmp_path: Path) -> None:
         assert (source.reads, dest.reads) == (0, 0)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("includes", "excludes", "wanted"),
     [
         (["a"], [], {"a/.zarray", "a/0", "deep/a/0"}),

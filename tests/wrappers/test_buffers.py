@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import DictStore, LRUStoreCache
 from zarrstore.metadata import consolidated
 from zarrstore.stores.directory import DirectoryStore
@@ -57,7 +58,7 @@ def test_a_chunk_of_4_mib_is_not_copied_on_its_way(name, batch, tmp_path):
     assert store["a/0"] == chunk.tobytes()
 
 
-@pytest.mark.parametrize("name", WRAP)
+@each_of("name", WRAP)
 def test_a_store_that_keeps_values_gets_bytes(name):
     store = WRAP[name](DictStore())
     chunk = np.arange(100, dtype="<u4")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import DictStore, LRUStoreCache
 from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated
@@ -107,7 +108,7 @@ class Unlistable(CountingStore):
             raise UnsupportedOperation("list", self)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "wrap",
     [
         lambda s: s,
@@ -118,7 +119,7 @@ class Unlistable(CountingStore):
         MetricsStore,
     ],
 )
-@pytest.mark.parametrize("held", ["version 2", "version 3"])
+@each_of("held", ["version 2", "version 3"])
 def test_a_store_that_cannot_list_says_so_and_tells_the_documents_of_a_group(wrap, held):
     items, array = (hierarchy(), "a") if held == "version 2" else (inline(), "g/a")
     store = wrap(ConsolidatedStore(Unlistable(DictStore(items))))

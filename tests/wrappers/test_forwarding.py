@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import zarrstore.wrappers
+from tests.support.cases import each_of
 from zarrstore import DictStore
 from zarrstore.base import DRIVER, WRITES, Entry, Store
 from zarrstore.refuse import RefuseWrites
@@ -36,21 +37,21 @@ def wrapper_classes() -> list[type[Wrapper]]:
     return sorted(found, key=lambda cls: cls.__name__)
 
 
-@pytest.mark.parametrize("cls", wrapper_classes(), ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("method", DRIVER)
+@each_of("cls", wrapper_classes(), ids=lambda cls: cls.__name__)
+@each_of("method", DRIVER)
 def test_no_wrapper_falls_back_to_the_slow_default_of_a_driver_method(cls: type[Wrapper], method: str) -> None:
     assert getattr(cls, method) is not getattr(Store, method)
 
 
-@pytest.mark.parametrize("cls", [SplitStore, OverlayStore], ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("method", DRIVER)
+@each_of("cls", [SplitStore, OverlayStore], ids=lambda cls: cls.__name__)
+@each_of("method", DRIVER)
 def test_a_wrapper_of_two_stores_overrides_every_driver_method(cls: type[Wrapper], method: str) -> None:
     # What Wrapper inherits would reach one of the two only.
     own = [base for base in cls.__mro__ if issubclass(base, Wrapper) and base is not Wrapper]
     assert any(method in vars(base) for base in own)
 
 
-@pytest.mark.parametrize("method", WRITES)
+@each_of("method", WRITES)
 def test_a_read_only_store_refuses_every_write_by_itself(method: str) -> None:
     assert method in vars(RefuseWrites)
     assert getattr(ReadOnlyStore, method) is getattr(RefuseWrites, method)
@@ -112,8 +113,8 @@ WRAPPED: dict[str, tuple[Any, dict[str, list[str]]]] = {
 }
 
 
-@pytest.mark.parametrize("method", DRIVER)
-@pytest.mark.parametrize("name", WRAPPED)
+@each_of("method", DRIVER)
+@each_of("name", WRAPPED)
 def test_a_driver_call_reaches_the_same_driver_below_and_no_other(name: str, method: str) -> None:
     make, others = WRAPPED[name]
     backend = CountingStore(DictStore())

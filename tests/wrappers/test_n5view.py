@@ -13,6 +13,7 @@ import pytest
 
 import zarrstore
 from tests.support import peers
+from tests.support.cases import each_of
 from tests.wrappers.test_views import ViewConformance
 from zarrstore import DictStore, N5View
 from zarrstore.errors import InvalidKeyError, MetadataError, ReadOnlyError, StoreReadError
@@ -239,7 +240,7 @@ def test_java_s_framing_of_lz4_is_read():
         store["a/0"] = b"x"
 
 
-@pytest.mark.parametrize(
+@each_of(
     "block",
     [
         b"",
@@ -294,7 +295,7 @@ def test_what_n5_cannot_represent_is_refused_and_nothing_is_written(members, rea
     assert inner == {}
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("member", "value"),
     [
         ("dataType", "string"),

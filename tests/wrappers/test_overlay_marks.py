@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support import world
+from tests.support.cases import each_of
 from zarrstore import DictStore
 from zarrstore.errors import UnsupportedOperation
 from zarrstore.keys import is_key
@@ -41,12 +42,12 @@ FORGED = (
 )
 
 
-@pytest.mark.parametrize("mark", FORGED)
+@each_of("mark", FORGED)
 def test_a_mark_that_names_no_key_is_no_mark(mark):
     assert decode_mark(mark, lambda: b"") is None
 
 
-@pytest.mark.parametrize("key", [key for key in HOSTILE_KEYS if isinstance(key, str) and key])
+@each_of("key", [key for key in HOSTILE_KEYS if isinstance(key, str) and key])
 def test_a_mark_of_a_hostile_key_is_no_mark(key):
     for mark in (f"{MARKS}/k{key}", f"{MARKS}/d{key}/below", f"{MARKS}/d{key}/kx"):
         found = decode_mark(mark, bytes)
@@ -54,7 +55,7 @@ def test_a_mark_of_a_hostile_key_is_no_mark(key):
         assert found is None or found[1] != key
 
 
-@pytest.mark.parametrize(
+@each_of(
     "content", [b"", b"k", b"k../x", b"below..", b"kx\xff", b"b", b"xkey", b"k/etc/passwd", MARKS.encode(), b"kother"]
 )
 def test_a_mark_of_a_long_key_that_was_forged_is_no_mark(content):
@@ -62,7 +63,7 @@ def test_a_mark_of_a_long_key_that_was_forged_is_no_mark(content):
     assert decode_mark(mark, lambda: content) is None
 
 
-@pytest.mark.parametrize("key", ["a", "a/b", "x" * 255, "d/" + "é" * 120, "/".join(["part"] * 100), "~", "below", "k"])
+@each_of("key", ["a", "a/b", "x" * 255, "d/" + "é" * 120, "/".join(["part"] * 100), "~", "below", "k"])
 def test_a_mark_comes_back_as_what_was_marked(key):
     for kind in ("key", "below"):
         mark, content = encode_mark(kind, key)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import DictStore
 from zarrstore.base import WRITES
 from zarrstore.errors import InvalidKeyError, ReadOnlyError
@@ -11,7 +12,7 @@ from zarrstore.wrappers.readonly import ReadOnlyStore
 ITEMS = {"a/0.0": b"1", "b": b"2"}
 
 
-@pytest.mark.parametrize(
+@each_of(
     "write",
     [
         lambda store: store.__setitem__("a/0.0", b"new"),

@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import DictStore, MetricsStore, ObstoreStore, PrefixStore, SQLiteStore, Store
 from zarrstore.driver import Driver
 from zarrstore.errors import DamagedStoreError, ReadOnlyError, StoreReadError
@@ -46,7 +47,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("method", CALLS)
+@each_of("method", CALLS)
 def test_a_passing_error_is_not_seen(method):
     plain = DictStore(dict(TREE))
     expected = CALLS[method](plain)
@@ -58,7 +59,7 @@ def test_a_passing_error_is_not_seen(method):
     assert pauses == [0.1, 0.2, 0.4]
 
 
-@pytest.mark.parametrize("method", CALLS)
+@each_of("method", CALLS)
 def test_an_error_that_stays_is_raised_as_it_is_after_the_last_attempt(method):
     inner = FailingStore(DictStore(dict(TREE)), ConnectionResetError("gone"), methods=[method])
     with pytest.raises(ConnectionResetError, match="gone") as caught:
@@ -88,7 +89,7 @@ PERMANENT = [
 ]
 
 
-@pytest.mark.parametrize("error", PERMANENT, ids=lambda error: f"{type(error).__name__} {getattr(error, 'errno', '')}")
+@each_of("error", PERMANENT, ids=lambda error: f"{type(error).__name__} {getattr(error, 'errno', '')}")
 def test_what_a_second_attempt_cannot_cure_is_raised_at_once(error):
     pauses = Pauses()
     inner = FailingStore(DictStore(dict(TREE)), error, methods=["_get", "_set"])

@@ -28,8 +28,6 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 ATTEMPTS = 64
 #: Values that `setitems` writes before it syncs their directories.
 _BATCH = 64
-#: Values that `delitems` deletes after one listing of their directory, and how few are not worth it.
-_LISTED, _FEW = 4096, 8
 
 
 class DirectoryWriter(DirectoryReader):
@@ -174,64 +172,40 @@ class DirectoryWriter(DirectoryReader):
     def _delete(self, key: str) -> None:
         for directory in self._unlink(key):
             self._tree.prune(directory)
-        if self._unsynced is not None:
-            self._sync_if_always()
+        self._sync_if_always()
 
-    def _unlink(self, key: str, is_value: bool = False) -> Iterable[str]:
-        """Remove the file of a value and return the directories that may be empty now.
-
-        With `is_value`, the file is known to be a regular one.
-        """
+    def _unlink(self, key: str) -> Iterable[str]:
+        """Remove the file of a value and return the directories that may be empty now."""
         if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
         # The status first: a FIFO, or a link that leaves the root, is no key and stays.
-        if not is_value and self._status(key) is None:
+        if self._status(key) is None:
             raise KeyError(key)
         directory = parent(key)
+        self._note_removal(key)
         try:
-            if self._unsynced is None:
-                os.unlink(self._base + key)
-            else:
-                self._unlink_noted(key, directory)
+            os.unlink(self._base + key)
         except OSError as exc:
             if exc.errno in ABSENT:
                 raise KeyError(key) from exc
             raise self._write_error("delete", key, exc) from exc
-        return (directory,)
-
-    def _unlink_noted(self, key: str, directory: str) -> None:
-        self._note_removal(key)
-        try:
-            os.unlink(self._base + key)
         finally:
             self._note_removal(key)
             self._note_change(directory)
+        return (directory,)
 
     # Batches ------------------------------------------------------------------------------------------------------
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         emptied: set[str] = set()
-        pending = iter(keys)
         try:
-            while batch := list(islice(pending, _LISTED)):
-                values = self._values_among(batch)
-                for key in batch:
-                    with suppress(KeyError):
-                        emptied.update(self._unlink(key, key in values))
+            for key in keys:
+                with suppress(KeyError):
+                    emptied.update(self._unlink(key))
         finally:
             for directory in emptied:  # once for all its keys
                 self._tree.prune(directory)
         self._sync_if_always()
-
-    def _values_among(self, keys: list[str]) -> set[str]:
-        """Return those of some keys that one listing of their directory shows as regular files."""
-        directory = parent(keys[0])
-        if self._judges_names or len(keys) < _FEW or parent(keys[-1]) != directory:
-            return set()
-        # A listing costs a fourth of a status a name; in a directory of many more names it costs more than all.
-        names = self._tree.regular_files(directory, 2 * len(keys))
-        lead = k.prefix(directory)
-        return {key for key in keys if key[-8:] != ".partial"} & {lead + name for name in names}
 
     def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
         if self.durability != "always":

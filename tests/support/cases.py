@@ -1,0 +1,87 @@
+"""Thousands of small cases in a few tests: each item of pytest costs 5 ms, in three workers, whatever it does."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+__all__ = ["each_of"]
+
+_PARAM = type(pytest.param())
+
+
+def each_of(
+    names: str | tuple[str, ...], cases: Iterable[Any], ids: Callable[[Any], object] | Iterable[object] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run every case in one test, which fails after the last with all that failed, each with its name.
+
+    Written as ``pytest.mark.parametrize`` is, and for cases that are quick and leave nothing behind: they share the
+    fixtures of the test and its timeout.
+
+    Examples
+    --------
+    >>> @each_of("number, square", [(2, 4), (3, 10), (4, 17)])
+    ... def test_squares(number, square):
+    ...     assert number**2 == square
+    >>> try:
+    ...     test_squares()
+    ... except ExceptionGroup as exc:
+    ...     print(exc, *(note for failure in exc.exceptions for note in failure.__notes__), sep="; ")
+    test_squares: 2 of 3 cases failed (2 sub-exceptions); the case 3-10; the case 4-17
+    """
+    arguments = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+    cases = list(cases)
+    assert cases, f"no cases of {names}"
+    table = [_values(case, len(arguments)) for case in cases]
+    labels = [str(label) for label in ids] if ids and not callable(ids) else [_label(case, ids) for case in cases]
+
+    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(test)
+        others = [parameter for name, parameter in signature.parameters.items() if name not in arguments]
+        assert len(others) == len(signature.parameters) - len(arguments), f"{test.__name__} takes no {names}"
+
+        @functools.wraps(test)
+        def all_cases(*args: Any, **kwargs: Any) -> None:
+            failures: list[BaseException] = []
+            for values, label in zip(table, labels, strict=True):
+                try:
+                    test(*args, **kwargs, **dict(zip(arguments, values, strict=True)))
+                except pytest.skip.Exception as exc:
+                    raise RuntimeError(f"the case {label} was skipped: such cases are tests of their own") from exc
+                except (Exception, pytest.fail.Exception) as exc:
+                    if str(exc).startswith("Timeout"):  # of pytest-timeout, whose timer has run out for all of them
+                        raise
+                    exc.add_note(f"the case {label}")
+                    failures.append(exc)
+            if failures:
+                count = f"{len(failures)} of {len(table)} cases"
+                raise BaseExceptionGroup(f"{test.__name__}: {count} failed", failures)
+
+        all_cases.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
+        return all_cases
+
+    return decorate
+
+
+def _values(case: Any, count: int) -> tuple[Any, ...]:
+    """Return the values of a case, one for each argument."""
+    if isinstance(case, _PARAM):
+        assert not case.marks, f"{case} has marks: such cases are tests of their own"
+        return tuple(case.values)
+    values = case if count > 1 else (case,)
+    assert len(values) == count, f"{case!r} has {len(values)} values, and there are {count} arguments"
+    return tuple(values)
+
+
+def _label(case: Any, ids: Callable[[Any], object] | None) -> str:
+    if isinstance(case, _PARAM):
+        if case.id is not None:
+            return str(case.id)
+        case = case.values
+    values = case if isinstance(case, tuple) else (case,)
+    texts = [str(getattr(shown, "__name__", shown)) for shown in (ids(value) if ids else value for value in values)]
+    return "-".join(text if len(text) <= 60 else f"{text[:57]}..." for text in texts)
