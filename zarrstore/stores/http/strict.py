@@ -10,7 +10,11 @@ from __future__ import annotations
 import http.client
 import io
 import time
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
+
+from zarrstore.stores.http.slowstart import LOST, SlowStart
 
 __all__ = ["pool_manager"]
 
@@ -36,8 +40,11 @@ def pool_manager(urllib3: Any, connections: int, timeout: float) -> Any:
     class Response(_StrictResponse):
         seconds = timeout
 
+    starts: defaultdict[tuple[str, int | None], SlowStart] = defaultdict(lambda: SlowStart(connections))
+
     def strict(pool: Any) -> Any:
-        connection = type("Connection", (pool.ConnectionCls,), {"response_class": Response})
+        members = {"response_class": Response, "starts": starts}
+        connection = type("Connection", (_SlowStarted, pool.ConnectionCls), members)
         return type(pool.__name__, (pool,), {"ConnectionCls": connection})
 
     limits = urllib3.util.Timeout(connect=timeout, read=timeout)
@@ -45,6 +52,42 @@ def pool_manager(urllib3: Any, connections: int, timeout: float) -> Any:
     pools = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: strict(pool) for scheme, pool in pools.items()}
     return manager
+
+
+class _SlowStarted:
+    """A connection that is opened when the server is expected to have room for it. Mixed into urllib3's."""
+
+    starts: Mapping[tuple[str, int | None], SlowStart]
+    _start: SlowStart | None = None
+
+    def connect(self: Any) -> None:
+        start = self._start = self.starts[self.host, self.port]
+        start.enter(self)
+        since = time.monotonic()
+        super().connect()  # type: ignore[misc]
+        if time.monotonic() - since > LOST:
+            start.slow()
+
+    def getresponse(self: Any) -> Any:
+        # Taken first: http.client closes the connection here if the answer says that it is the last.
+        start, self._start = self._start, None
+        try:
+            response = super().getresponse()  # type: ignore[misc]
+        except BaseException:
+            _leave(start, self, None)
+            raise
+        _leave(start, self, self.sock is not None)
+        return response
+
+    def close(self: Any) -> None:
+        start, self._start = self._start, None
+        _leave(start, self, None)
+        super().close()  # type: ignore[misc]
+
+
+def _leave(start: SlowStart | None, connection: object, kept_open: bool | None) -> None:
+    if start is not None:
+        start.leave(connection, kept_open=kept_open)
 
 
 class _StrictResponse(http.client.HTTPResponse):
