@@ -34,7 +34,7 @@ from zarrstore.errors import (
     ValueTooLargeError,
 )
 from zarrstore.stores import dbm as module
-from zarrstore.stores.dbm import DBMStore
+from zarrstore.stores.dbm import DBMStore, handles
 from zarrstore.testing import StoreConformance
 
 DATA = Path(__file__).parent.parent / "data" / "v2"
@@ -237,7 +237,7 @@ def test_other_threads_may_use_and_close_it(store):
 
 OTHER = """
 import sys, dbm
-from zarrstore.stores.dbm import DBMStore
+from zarrstore.stores.dbm import DBMStore, handles
 path, flag = sys.argv[1:3]
 import importlib
 opener = importlib.import_module("dbm." + sys.argv[3]).open
@@ -280,7 +280,7 @@ def test_a_second_process_is_refused_unless_both_read(mine, theirs, together, op
 
 OPENING = """
 import sys, importlib
-from zarrstore.stores.dbm import DBMStore
+from zarrstore.stores.dbm import DBMStore, handles
 opener = importlib.import_module("dbm." + sys.argv[2]).open
 for i in range(30):
     with DBMStore(sys.argv[1], open=opener) as store:
@@ -394,6 +394,78 @@ def test_a_dropped_store_is_closed(opener, tmp_path):
         pass
 
 
+def lost(path):
+    """Make a store that nobody can reach and only a garbage collection finds; return its database's path."""
+    store = DBMStore(path, open=dbm.dumb.open)
+    store["a"] = b"1"
+    store.itself = store
+    return store.path
+
+
+def test_a_lost_store_may_be_collected_by_a_thread_that_opens_another(tmp_path):
+    def collect_and_open(*args):  # in a thread of its own, for which the thread that opens waits with the lock
+        gc.collect()
+        return dbm.dumb.open(*args)
+
+    gc.collect()
+    gc.disable()
+    try:
+        path = lost(tmp_path / "lost")
+        DBMStore(tmp_path / "d", open=collect_and_open).close()
+    finally:
+        gc.enable()
+    with DBMStore(path, "w", open=dbm.dumb.open) as store:  # nobody holds it
+        assert dict(store) == {"a": b"1"}
+
+
+class Owner:
+    """Closes its store when it is collected."""
+
+    def __init__(self, store):
+        self.store, self.itself = store, self
+
+    def __del__(self):
+        self.store.close()
+
+
+@pytest.mark.parametrize("is_owned", [False, True], ids=["lost", "closed by its owner"])
+def test_a_store_may_be_collected_while_this_thread_closes_another(is_owned, tmp_path):
+    other = DBMStore(tmp_path / "d", open=dbm.dumb.open)
+    close = other._handle.close
+
+    def collect_and_close():
+        gc.collect()
+        close()
+
+    other._handle.close = collect_and_close
+    gc.collect()
+    gc.disable()
+    try:
+        path = lost(tmp_path / "lost")
+        if is_owned:
+            Owner(DBMStore(path, open=dbm.dumb.open))
+        other.close()
+    finally:
+        gc.enable()
+    with DBMStore(path, "w", open=dbm.dumb.open) as store:
+        assert dict(store) == {"a": b"1"}
+
+
+def test_an_error_of_a_lost_store_is_not_raised_to_whoever_opens_another(tmp_path):
+    gc.collect()
+    gc.disable()
+    try:
+        path = lost(tmp_path / "lost")
+        handle = next(handle for handle in handles._handles.values() if handle.path == path)
+        handle.close = lambda: (_ for _ in ()).throw(OSError("disk full"))
+        with pytest.warns(RuntimeWarning, match="closed by nobody.*disk full"):
+            gc.collect()
+    finally:
+        gc.enable()
+    del handle.close
+    handle.close()
+
+
 def test_after_close_everything_says_so(store):
     store["a"] = b"1"
     store.close()
@@ -442,7 +514,7 @@ def test_a_forked_child_neither_harms_the_parent_s_database_nor_uses_it(store, t
 def test_a_child_that_ends_in_order_does_not_write_the_parent_s_index(tmp_path):
     script = """
         import dbm.dumb, os, sys
-        from zarrstore.stores.dbm import DBMStore
+        from zarrstore.stores.dbm import DBMStore, handles
         store = DBMStore(sys.argv[1], open=dbm.dumb.open)
         store["a"] = b"1"
         child = os.fork()
@@ -611,7 +683,7 @@ def test_a_gnu_database_that_a_kill_left_unreadable_is_no_empty_store(tmp_path):
 def test_a_full_disk_costs_gnu_only_the_value_that_did_not_fit(tmp_path):
     script = """
         import json, resource, signal, sys
-        from zarrstore.stores.dbm import DBMStore
+        from zarrstore.stores.dbm import DBMStore, handles
         import dbm.gnu
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))

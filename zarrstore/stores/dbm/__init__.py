@@ -18,7 +18,7 @@ from zarrstore.errors import (
     StoreReadError,
     ValueTooLargeError,
 )
-from zarrstore.stores.dbm.handles import ERRORS, Handle, Opener, acquire, as_key, erase, files, give_back
+from zarrstore.stores.dbm.handles import ERRORS, Handle, Opener, acquire, as_key, drop, erase, files, give_back
 
 __all__ = ["DBMStore"]
 
@@ -118,7 +118,7 @@ class DBMStore(Store):
     def _connect(self) -> None:
         self._handle: Handle | None = acquire(self.path, self.flag, self.mode, self.open, self.open_kwargs)
         # A store that is dropped without close() lets go too, at exit at the latest.
-        self._release = weakref.finalize(self, give_back, self._handle)
+        self._release = weakref.finalize(self, drop, self._handle)
         self.implementation = self._handle.implementation
         if self.flag[0] == "n":  # once is enough: whoever reopens wants what was written
             self.flag = "c" + self.flag[1:]
@@ -245,7 +245,8 @@ class DBMStore(Store):
 
     def _close(self) -> None:
         self._handle = None
-        self._release()
+        if alive := self._release.detach():
+            give_back(alive[2][0])
 
     def describe(self) -> dict[str, object]:
         """Return what the database is and how much room it takes.

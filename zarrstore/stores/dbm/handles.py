@@ -10,6 +10,8 @@ import os
 import sqlite3
 import struct
 import threading
+import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,7 +20,7 @@ from zarrstore import keys as k
 from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreNotFoundError, UnsupportedOperation
 from zarrstore.stores.dbm.guard import SELF_LOCKING, Guard
 
-__all__ = ["ERRORS", "Handle", "Opener", "acquire", "as_key", "erase", "files", "give_back"]
+__all__ = ["ERRORS", "Handle", "Opener", "acquire", "as_key", "drop", "erase", "files", "give_back"]
 
 T = TypeVar("T")
 Opener = Callable[..., Any]
@@ -46,6 +48,7 @@ class Handle:
 
     def __init__(self, path: str, flag: str, mode: int, opener: Opener | None, kwargs: dict[str, Any]) -> None:
         self.key: object = None
+        self.path = path
         self.users = 0
         self.orphan = False  # in a forked child: the parent's, not to be touched
         self.writable = flag[0] != "r"
@@ -123,39 +126,100 @@ class Handle:
 
 
 _handles: dict[object, Handle] = {}
-_handles_lock = threading.RLock()
+#: Held while a database is opened and closed. Its holder waits for other threads (`worker`), so no finaliser may wait
+#: for it: a garbage collection can run one in any of them.
+_handles_lock = threading.Lock()
+#: The thread that holds it.
+_holder: int | None = None
+#: Handles of stores that were lost without a close; each entry counts one user less.
+_dropped: deque[Handle] = deque()
 
 
 def acquire(path: str, flag: str, mode: int, opener: Opener | None, kwargs: dict[str, Any]) -> Handle:
     """Return the handle of a database for one user more, opening it for the first."""
     key = os.path.realpath(path), opener, repr(sorted(kwargs.items()))
-    with _handles_lock:
-        handle = _handles.get(key)
-        if handle is None:
-            handle = Handle(path, flag, mode, opener, kwargs)
-            handle.key = key
-            _handles[key] = handle
-        elif flag[0] == "n":
-            raise LockedStoreError(path, "it is open in this process; close that store first")
-        elif flag[0] != "r" and not handle.writable:
-            raise LockedStoreError(path, "it is open for reading in this process; close that store first")
-        handle.users += 1
-        return handle
+    _give_back_dropped()
+    return _change(lambda: _acquire(key, path, flag, mode, opener, kwargs))
+
+
+def _acquire(key: object, path: str, flag: str, mode: int, opener: Opener | None, kwargs: dict[str, Any]) -> Handle:
+    handle = _handles.get(key)
+    if handle is None:
+        handle = Handle(path, flag, mode, opener, kwargs)
+        handle.key = key
+        _handles[key] = handle
+    elif flag[0] == "n":
+        raise LockedStoreError(path, "it is open in this process; close that store first")
+    elif flag[0] != "r" and not handle.writable:
+        raise LockedStoreError(path, "it is open for reading in this process; close that store first")
+    handle.users += 1
+    return handle
 
 
 def give_back(handle: Handle) -> None:
     """Undo one `acquire`; the last one closes."""
-    with _handles_lock:
-        handle.users -= 1
-        if handle.users or handle.orphan:
-            return
-        _handles.pop(handle.key, None)
-        handle.close()
+    if _holder == threading.get_ident():  # a `__del__` of the caller's runs while this thread opens or closes another
+        _dropped.append(handle)
+    else:
+        _change(lambda: _give_back(handle))
+
+
+def _change(work: Callable[[], T]) -> T:
+    """Return ``work()``, done while no other thread opens or closes a database."""
+    global _holder
+    try:
+        with _handles_lock:
+            try:
+                _holder = threading.get_ident()
+                return work()
+            finally:
+                _holder = None
+    finally:
+        _give_back_dropped()
+
+
+def _give_back(handle: Handle) -> None:
+    handle.users -= 1
+    if handle.users or handle.orphan:
+        return
+    _handles.pop(handle.key, None)
+    handle.close()
+
+
+def drop(handle: Handle) -> None:
+    """Undo one `acquire` from a finaliser, which may run in any thread at any step, and so must not wait."""
+    _dropped.append(handle)
+    _give_back_dropped()
+
+
+def _give_back_dropped() -> None:
+    """Give back what finalisers dropped, unless a thread opens or closes: that one does so afterwards."""
+    global _holder
+    held = True
+    while held and _dropped:
+        # As in _files.with_file: no interrupt comes between the acquisition and the `try`.
+        for held in map(_handles_lock.acquire, (False,)):
+            try:
+                while held and _dropped:
+                    _holder = threading.get_ident()
+                    _give_back_one(_dropped.popleft())
+            finally:
+                if held:
+                    _holder = None
+                    _handles_lock.release()
+
+
+def _give_back_one(handle: Handle) -> None:
+    try:
+        _give_back(handle)
+    except Exception as exc:  # not raised: the caller has another store
+        warnings.warn(f"{handle.path!r} was closed by nobody, and may lack what was set: {exc}", RuntimeWarning, 2)
 
 
 def _after_fork() -> None:
-    global _handles_lock
-    _handles_lock = threading.RLock()
+    global _handles_lock, _holder
+    _handles_lock, _holder = threading.Lock(), None
+    _dropped.clear()
     for handle in _handles.values():
         handle.abandon()
     _handles.clear()
