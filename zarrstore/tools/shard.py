@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
+from itertools import chain, groupby
+from typing import Any, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -23,9 +23,9 @@ from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
 from zarrstore.targets import Target, opens
-from zarrstore.tools.cluster import check_workers
+from zarrstore.tools.cluster import check_workers, run_elsewhere
 from zarrstore.tools.copying import both_travel
-from zarrstore.tools.executing import run_ordered
+from zarrstore.tools.executing import threads_of
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.listing import listing_of
 from zarrstore.tools.migration import MigrationReport
@@ -39,6 +39,7 @@ __all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
 AUTO_NBYTES = 64 << 20
 #: Shards that are made durable and recorded together.
 _RECORDED_TOGETHER = 64
+_NO_DOCUMENT = "no document was written; run it again with overwrite=True"
 #: Chunks of an array whose sizes are looked at to know how large they are when stored.
 _SAMPLE = 32
 
@@ -80,7 +81,8 @@ def migrate_to_shards(
         and what identity `store` has of them). Deleted at the end.
     executor : concurrent.futures.Executor, optional
         Where shards are put together. To workers elsewhere both stores travel, and it is made sure first that they see
-        the same; stores that cannot travel are used by threads of this process, as by default.
+        the same; they list parts of the arrays by themselves, unless `resume` is given. Stores that cannot travel are
+        used by threads of this process, as by default.
     workers : int, default 4
         Threads, where no executor is given. So many shards are in memory at a time, twice.
     on_shard : callable, optional
@@ -153,7 +155,11 @@ def migrate_to_shards(
             pool = executor or stack.enter_context(ThreadPoolExecutor(workers))
             if dest._documents_first:  # it has no place for a shard before, and shows nothing before a commit
                 _write_documents(dest, steps)
-            _Writing(source, dest, pool, journal, on_shard).run(step.array for step in steps if step.array is not None)
+            arrays = [step.array for step in steps if step.array is not None]
+            if journal is None and not isinstance(pool, ThreadPoolExecutor) and source.capabilities.listable:
+                _write_elsewhere(source, dest, arrays, pool, on_shard)
+            else:
+                _Writing(source, dest, pool, journal, on_shard).run(arrays)
             dest.flush()
             if not dest._documents_first:
                 _write_documents(dest, steps)
@@ -161,6 +167,14 @@ def migrate_to_shards(
             if journal is not None:
                 journal.remove()
     return report_of_steps(steps, dry_run)
+
+
+class _Part(NamedTuple):
+    """The shards of an array whose place along one axis leaves `part` when it is divided by `parts`."""
+
+    axis: int
+    part: int
+    parts: int
 
 
 @dataclass(frozen=True)
@@ -172,11 +186,44 @@ class _Array:
     source_keys: ChunkKeys
     shard_keys: ChunkKeys
 
-    def tasks(self, source: Store) -> Iterator[tuple[str, list[tuple[int, Entry]]]]:
+    def tasks(self, source: Store, part: _Part | None = None) -> Iterator[tuple[str, list[tuple[int, Entry]]]]:
         """Yield each shard that has a chunk: its key, and the places and entries of its chunks, in order."""
-        entries = sort_entries(self._placed(listing_of(source, self.path, details=True).entries))
+        if part is None:
+            listed: Iterable[Entry] = listing_of(source, self.path, details=True).entries
+        else:
+            listed = map(Entry, self._keys_of(source, part))
+        entries = sort_entries(self._placed(listed))
         for shard_key, members in groupby(entries, key=lambda entry: entry.key.partition("\n")[0]):
             yield shard_key, [_unplaced(entry) for entry in members]
+
+    def parts(self, wanted: int) -> Iterator[_Part]:
+        """Yield parts of the array, of whole shards each; about as many as are wanted, if it has as many shards."""
+        counts = [-(-size // shard) for size, shard in zip(self.layout.shape, self.layout.shards, strict=True)]
+        axis = max(range(len(counts)), key=counts.__getitem__, default=0)
+        number = min(wanted, counts[axis]) if counts else 1
+        for part in range(max(1, number)):
+            yield _Part(axis, part, max(1, number))
+
+    def _keys_of(self, source: Store, part: _Part) -> Iterator[str]:
+        """Yield the keys of a part, and others that are none of its chunks."""
+        if part.parts == 1:
+            return iter(source._keys(self.path))
+        axis, separator = part.axis, self.source_keys.separator
+        chunk, shard = self.layout.chunks[axis], self.layout.shards[axis]
+        if axis == 0 and separator == "/" and len(self.layout.shape) > 1:
+            # Directories of its own: nothing of other parts is listed.
+            n_chunks = -(-self.layout.shape[0] // chunk)
+            rows = (row for row in range(n_chunks) if row * chunk // shard % part.parts == part.part)
+            return chain.from_iterable(source._keys(k.join(self.path, str(row))) for row in rows)
+        start = len(k.prefix(self.path))
+
+        def is_wanted(key: str) -> bool:
+            words = key[start:].split(separator, axis + 1)
+            if len(words) <= axis or not words[axis].isdecimal():
+                return False
+            return int(words[axis]) * chunk // shard % part.parts == part.part
+
+        return filter(is_wanted, source._keys(self.path))
 
     def shards_in(self, dest: Store) -> Iterator[str]:
         """Yield the keys in `dest` that name a shard of this array."""
@@ -327,7 +374,8 @@ class _Writing:
 
     def run(self, arrays: Iterable[_Array]) -> None:
         """Write what is not done yet."""
-        for key in run_ordered(self._executor, self._tasks(arrays)):
+        left = _NO_DOCUMENT if self._journal is None else "go on with the same resume="
+        for key in run_elsewhere(self._executor, self._tasks(arrays), left):
             self._unrecorded.append(key)
             if len(self._unrecorded) >= _RECORDED_TOGETHER:
                 self._record()
@@ -372,3 +420,24 @@ def write_shard(source: Store, dest: Store, key: str, members: list[tuple[int, E
     if parts:
         dest._set(key, b"".join((*parts, sharding.pack_index(sizes))))
     return key
+
+
+def _write_elsewhere(
+    source: Store, dest: Store, arrays: list[_Array], executor: Executor, on_shard: Callable[[str], object] | None
+) -> None:
+    """Let workers list parts of the arrays and write their shards; this process sees the keys of shards."""
+    wanted = max(1, 4 * (threads_of(executor) or 16) // max(1, len(arrays)))
+    tasks = ((write_shards, source, dest, array, part) for array in arrays for part in array.parts(wanted))
+    for keys in run_elsewhere(executor, tasks, _NO_DOCUMENT):
+        if on_shard is not None:
+            for key in keys:
+                on_shard(key)
+
+
+def write_shards(source: Store, dest: Store, array: _Array, part: _Part) -> list[str]:
+    """Write the shards of a part of an array, on a worker, and return their keys."""
+    keys = [
+        write_shard(source, dest, key, members, array.layout.n_chunks) for key, members in array.tasks(source, part)
+    ]
+    dest.flush()
+    return keys
