@@ -231,9 +231,9 @@ def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], wo
     if len(keys) < 2:
         values = [read(key) for key in keys]
     else:
-        from concurrent.futures import ThreadPoolExecutor
+        from zarrstore.threads import Threads
 
-        with ThreadPoolExecutor(min(workers, len(keys))) as pool:
+        with Threads(min(workers, len(keys))) as pool:
             values = list(pool.map(one, keys))
     found = Found((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
     found.unasked = unasked

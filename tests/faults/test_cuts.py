@@ -21,7 +21,7 @@ KEYS = 12
 NAMES = {key: f"a{key % 2}/0.{key}" for key in range(KEYS)} | {key + KEYS: f"b/0.{key}" for key in range(KEYS)}
 
 WRITER = '''
-import concurrent.futures, os, random, sys
+import os, random, sys, zarrstore.threads
 from pathlib import Path
 from tests.faults.modes import MODES
 from tests.faults.test_cuts import KEYS, NAMES
@@ -42,7 +42,7 @@ class Serial:
     def shutdown(self, **options):
         pass
 
-concurrent.futures.ThreadPoolExecutor = Serial  # the stores import it where they use it
+zarrstore.threads.Threads = Serial  # the stores import it where they use it
 folder, mode, sets, seed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 store = MODES[mode].open(folder)
 chance = random.Random(seed)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dis
+import faulthandler
 import random
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
 from types import FrameType
 from typing import Any, Self
 
-__all__ = ["Interrupts"]
+__all__ = ["Interrupts", "each_point"]
+
+#: Seconds after which a test with interrupts is taken to hang.
+HANGS = 300.0
+#: After these CPython looks whether a signal came, from 3.11 on; at the others an interrupt never comes.
+_LOOKS_AFTER = ("CALL", "RESUME", "JUMP_BACKWARD")
 
 
 class Interrupts:
@@ -23,6 +32,9 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         self.old = signal.signal(signal.SIGALRM, self._interrupt)
+        # pytest's timeout waits for the same timer, and would never come: so a hang ends the process, with its stacks.
+        self.left = signal.getitimer(signal.ITIMER_REAL)
+        faulthandler.dump_traceback_later(HANGS, exit=True)
         return self
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
@@ -46,4 +58,75 @@ class Interrupts:
         return False
 
     def __exit__(self, *exc: Any) -> None:
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, self.old)
+        signal.setitimer(signal.ITIMER_REAL, *self.left)
+
+
+def each_point(act: Callable[[], object], *, step: int = 1, most: int = 100_000) -> Iterator[int]:
+    """Do something again and again, each time with a KeyboardInterrupt at the next point at which one can come.
+
+    Parameters
+    ----------
+    act : callable
+        What to do. Interrupts come in the thread that calls it; in all Python code, that of libraries too.
+    step : int
+        Leave out all points but every so many.
+    most : int
+        The number of the point after which it is taken for endless.
+
+    Yields
+    ------
+    int
+        The number of the point, after each time.
+
+    Examples
+    --------
+    >>> done = []
+    >>> len(list(each_point(lambda: done.append(1)))), done
+    (1, [1, 1])
+    """
+    for number in count(step=step):
+        if number > most:
+            raise AssertionError(f"not done after {most} points")
+        interrupt = _InterruptAt(number)
+        if not interrupt.during(act):
+            return
+        yield number
+
+
+class _InterruptAt:
+    """Raises KeyboardInterrupt at one point, by its number, as CPython itself would."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+        self._names: dict[FrameType, str] = {}
+
+    def during(self, act: Callable[[], object]) -> bool:
+        old = sys.gettrace()
+        sys.settrace(self._trace)
+        try:
+            act()
+        except KeyboardInterrupt:
+            return True
+        except RuntimeError as exc:
+            if isinstance(exc.__context__, KeyboardInterrupt):  # of Condition, as below
+                return True
+            raise
+        finally:
+            sys.settrace(old)
+        return self._left < 0
+
+    def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode" and self._left >= 0:
+            before = self._names.get(frame, "")
+            self._names[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if before.startswith(_LOOKS_AFTER):
+                self._left -= 1
+                if self._left < 0:
+                    self._names.clear()
+                    raise KeyboardInterrupt
+        elif event == "return":
+            self._names.pop(frame, None)
+        return self._trace

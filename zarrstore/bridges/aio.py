@@ -11,12 +11,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 from zarrstore.adapt import as_store
 from zarrstore.bridges.batcher import Batcher, in_thread
 from zarrstore.keys import check_key, is_key
+from zarrstore.threads import Latch, Starter
 from zarrstore.urls import without_secrets
 from zarrstore.values import as_bytes
 
@@ -29,6 +31,35 @@ _CLEAN_UP = 5.0
 
 
 _loop_threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+
+
+class _Reply(Generic[T]):
+    """A coroutine on a loop, for which a thread waits; no Future: an interrupt of that thread could stop the loop."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self._coroutine = coroutine
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        self.ended = Latch()
+
+    def begin(self) -> None:
+        """Run the coroutine. To be called on the loop."""
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(lambda _: self.ended.set())
+
+    def result(self, timeout: float | None) -> T:
+        """Wait for the result; CancelledError also where the loop was closed meanwhile."""
+        if not self.ended.wait(timeout):
+            raise TimeoutError
+        task = self._task
+        if task is None or not task.done() or task.cancelled():
+            raise CancelledError
+        return task.result()
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, if it still runs."""
+        with suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
 
 
 class LoopThread:
@@ -55,27 +86,28 @@ class LoopThread:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._starter: Starter | None = None
         #: What callers wait for on the present loop.
-        self._waited_for: set[Future[Any]] = set()
+        self._waited_for: set[_Reply[Any]] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LoopThread, ()
 
-    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> _Reply[T]:
         with self._lock:
-            if self._loop is None:
+            if self._loop is None or self._starter is None:
                 loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="zarrstore-loop", daemon=True)
-                thread.start()
-                self._loop, self._thread = loop, thread
-            if threading.current_thread() is self._thread:
+                self._starter = Starter(loop.run_forever, "zarrstore-loop")
+                self._loop = loop
+            self._starter.start()
+            if threading.current_thread() is self._starter.thread:
                 coroutine.close()
                 raise RuntimeError("cannot wait for this event loop from a coroutine that runs on it: await it instead")
             # Under the lock, so that `close` ends every coroutine that reaches this loop.
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            self._waited_for.add(future)
-            return future
+            reply = _Reply(coroutine, self._loop)
+            self._waited_for.add(reply)
+            self._loop.call_soon_threadsafe(reply.begin)
+            return reply
 
     def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine to its end and return its result, or raise its error.
@@ -94,20 +126,20 @@ class LoopThread:
         TimeoutError
             It took longer than `timeout`.
         """
-        future = self._submit(coroutine)
+        reply = self._submit(coroutine)
         waited_for = self._waited_for
         try:
-            return future.result(timeout)
+            return reply.result(timeout)
         except CancelledError:
-            if future in waited_for:
+            if reply in waited_for:
                 raise  # the coroutine cancelled itself
             raise RuntimeError("the LoopThread was closed before the coroutine had ended") from None
         except BaseException:
             # Also if the caller was interrupted: nobody waits for it any more. Done already, this does nothing.
-            future.cancel()
+            reply.cancel()
             raise
         finally:
-            waited_for.discard(future)
+            waited_for.discard(reply)
 
     def close(self) -> None:
         """Stop the thread and end whoever waits in `run` with RuntimeError. A later `run` starts another thread.
@@ -117,19 +149,20 @@ class LoopThread:
         Coroutines are cancelled first, and have 5 seconds to clean up.
         """
         with self._lock:
-            loop, thread, waited_for = self._loop, self._thread, self._waited_for
-            if threading.current_thread() is thread:
+            loop, starter, waited_for = self._loop, self._starter, self._waited_for
+            if starter is not None and threading.current_thread() is starter.thread:
                 raise RuntimeError("cannot close this event loop from a coroutine that runs on it")
-            self._loop, self._thread, self._waited_for = None, None, set()
-        if loop is None or thread is None:
+            self._loop, self._starter, self._waited_for = None, None, set()
+        if loop is None or starter is None:
             return
         abandoned = list(waited_for)
         waited_for.clear()
         asyncio.run_coroutine_threadsafe(_end_tasks(loop), loop)
-        thread.join()
+        starter.start()  # it may have been interrupted
+        starter.thread.join()
         loop.close()
-        for future in abandoned:
-            future.cancel()  # done already, this does nothing
+        for reply in abandoned:
+            reply.ended.set()  # which it may be already
 
     def __enter__(self) -> LoopThread:
         return self

@@ -354,14 +354,14 @@ def dask_option(command: F) -> F:
 @contextmanager
 def with_executor(jobs: int | None, dask: str | None) -> Iterator[Executor | None]:
     """Open the executor of ``-j`` or ``--dask``; None leaves the choice to the verb."""
-    from concurrent.futures import ThreadPoolExecutor
+    from zarrstore.threads import Threads
 
     if dask is not None:
         distributed = require("distributed", extra="dask", feature="--dask")
         with distributed.Client(dask) as client:
             yield client.get_executor()
     elif jobs is not None:
-        with ThreadPoolExecutor(jobs) as executor:
+        with Threads(jobs) as executor:
             yield executor
     else:
         yield None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,6 +14,7 @@ from zarrstore.base import Capabilities, Store
 from zarrstore.batch import AheadItems, batches, checklist
 from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError, StoreReadError
+from zarrstore.threads import Permits, Threads
 from zarrstore.urls import without_secrets
 
 __all__ = ["Objects", "status_of"]
@@ -71,7 +70,7 @@ class Objects(Store):
         self.workers = self._in_flight = workers
         self._value_sizes = Sizes()
         # One for all batches that run at the same time.
-        self._free = threading.BoundedSemaphore(workers)
+        self._free = Permits(workers)
         self.capabilities = Capabilities(
             ranged=True, concurrent=True, hierarchical=hierarchical, process_safe=process_safe
         )
@@ -141,8 +140,7 @@ class Objects(Store):
         return read_overlapped(self._in_turn, keys, self.workers)
 
     def _in_turn(self, key: str) -> bytes | None:
-        with self._free:
-            return self._or_none(key)
+        return self._free.run(self._or_none, key)
 
     def _or_none(self, key: str) -> bytes | None:
         try:
@@ -154,12 +152,8 @@ class Objects(Store):
         if len(things) < 2:
             return [act(thing) for thing in things]
 
-        def act_in_turn(thing: Any) -> T:
-            with self._free:
-                return act(thing)
-
-        with ThreadPoolExecutor(min(self.workers, len(things))) as pool:
-            return list(pool.map(act_in_turn, things))
+        with Threads(min(self.workers, len(things))) as pool:
+            return list(pool.map(lambda thing: self._free.run(act, thing), things))
 
     def _listdir(self, path: str) -> Iterable[str]:
         return (name for name, _ in self._list_children(path))

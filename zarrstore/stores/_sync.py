@@ -233,9 +233,9 @@ def _each(names: _Names, sync: Callable[[str], None]) -> OSError | None:
     if len(items) < 2:
         return next(filter(None, map(attempt, items)), None)
     # Imported here: who only reads, as zarrstore ls does, need not load it.
-    from concurrent.futures import ThreadPoolExecutor
+    from zarrstore.threads import Threads
 
-    pool = ThreadPoolExecutor(min(THREADS, len(items)), "zarrstore-sync")
+    pool = Threads(min(THREADS, len(items)), "zarrstore-sync")
     try:
         return next(filter(None, list(pool.map(attempt, items))), None)
     finally:

@@ -7,13 +7,14 @@ import pickle
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor
 from contextlib import suppress
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.errors import ClusterError
+from zarrstore.threads import are_threads
 from zarrstore.tools.executing import Task, run_ordered, threads_of
 
 __all__ = ["GO_ON", "PATIENCE", "check_workers", "failure", "is_of_cluster", "run_elsewhere", "travels"]
@@ -34,11 +35,12 @@ def travels(executor: Executor, store: Store) -> bool:
     Examples
     --------
     >>> from zarrstore.adapt import as_store
-    >>> travels(ThreadPoolExecutor(1), as_store({}))
+    >>> from zarrstore.threads import Threads
+    >>> travels(Threads(1), as_store({}))
     False
     """
     flags = store.capabilities
-    if isinstance(executor, ThreadPoolExecutor) or not (flags.process_safe and flags.listable):
+    if are_threads(executor) or not (flags.process_safe and flags.listable):
         return False
     try:
         pickle.dumps(store)
@@ -190,7 +192,8 @@ def run_elsewhere(executor: Executor, tasks: Iterable[tuple[Any, ...]], left: st
 
     Examples
     --------
-    >>> with ThreadPoolExecutor(2) as executor:
+    >>> from zarrstore.threads import Threads
+    >>> with Threads(2) as executor:
     ...     list(run_elsewhere(executor, ((pow, 2, n) for n in range(3)), "nothing was changed"))
     [1, 2, 4]
     """

@@ -6,22 +6,22 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
-    FIRST_COMPLETED,
     BrokenExecutor,
     CancelledError,
     Executor,
     Future,
-    ThreadPoolExecutor,
     wait,
 )
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
+from queue import SimpleQueue
 
 from zarrstore.base import Entry, Store
 from zarrstore.driver import Pair
 from zarrstore.errors import ClusterError, UnsupportedOperation
+from zarrstore.threads import are_threads
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.cluster import GO_ON, failure, is_of_cluster
 from zarrstore.tools.executing import window
@@ -222,7 +222,7 @@ class Transfer:
         self._copying = copying
         self._stop_early = stop_early
         self._executor = executor
-        here = executor is None or isinstance(executor, ThreadPoolExecutor)
+        here = executor is None or are_threads(executor)
         source, dest = copying.source.capabilities, copying.dest.capabilities
         parallel = 1 if executor is None else max(1, window(executor) // 2)
         self._options = BatchOptions(
@@ -237,6 +237,8 @@ class Transfer:
         self._memory = memory
         self._batches = Batches(memory, memory // parallel, source.concurrent or dest.concurrent)
         self._running: dict[Future[BatchResult], tuple[list[Entry], int]] = {}
+        #: The batches that have ended. No `wait`: an interrupt within that could stop the threads for good.
+        self._ended: SimpleQueue[Future[BatchResult]] = SimpleQueue()
         self._under_way = 0
 
     def copy(self, entries: Iterable[Entry]) -> None:
@@ -244,10 +246,10 @@ class Transfer:
         try:
             for batch, cost in self._batches.cut(entries):
                 while self._running and (len(self._running) >= self._window or self._under_way + cost > self._memory):
-                    self._end_some()
+                    self._end_one()
                 self._begin(batch, cost)
             while self._running:
-                self._end_some()
+                self._end_one()
         except BaseException:
             for future in self._running:
                 future.cancel()
@@ -266,6 +268,7 @@ class Transfer:
             return self._do_here(batch)
         self._running[future] = batch, cost
         self._under_way += cost
+        future.add_done_callback(self._ended.put)
 
     def _options_of(self, batch: list[Entry]) -> BatchOptions:
         # What the listing identifies needs no digest for the journal.
@@ -282,21 +285,20 @@ class Transfer:
         result = copy_batch(self._copying.source, self._copying.dest, self._pairs(batch), options)
         self._take(result, batch, flushed=False)
 
-    def _end_some(self) -> None:
-        for future in wait(self._running, return_when=FIRST_COMPLETED).done:
-            batch, cost = self._running.pop(future)
-            self._under_way -= cost
-            try:
-                result = future.result()
-            except BrokenExecutor:
-                # Its workers are gone. What they may have written is written again.
-                self._do_here(batch)
-                continue
-            except (Exception, CancelledError) as exc:
-                if is_of_cluster(exc):
-                    raise failure(exc, GO_ON) from exc
-                raise
-            self._take(result, batch, flushed=self._options.flush)
+    def _end_one(self) -> None:
+        future = self._ended.get()
+        batch, cost = self._running.pop(future)
+        self._under_way -= cost
+        try:
+            result = future.result()
+        except BrokenExecutor:
+            # Its workers are gone. What they may have written is written again.
+            return self._do_here(batch)
+        except (Exception, CancelledError) as exc:
+            if is_of_cluster(exc):
+                raise failure(exc, GO_ON) from exc
+            raise
+        self._take(result, batch, flushed=self._options.flush)
 
     def _take(self, result: BatchResult, batch: list[Entry], flushed: bool) -> None:
         self._batches.learn(result.largest)
@@ -316,7 +318,7 @@ def both_travel(executor: Executor, source: Store, dest: Store) -> bool:
     partner then is too. To let one of them travel would send every value through the caller.
     """
     capabilities = source.capabilities, dest.capabilities
-    if isinstance(executor, ThreadPoolExecutor):
+    if are_threads(executor):
         return all(flags.thread_safe for flags in capabilities)
     if not all(flags.process_safe for flags in capabilities):
         return False

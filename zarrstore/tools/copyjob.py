@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import StoreNotFoundError, UnsupportedOperation
+from zarrstore.threads import Threads, are_threads
 from zarrstore.tools.cluster import check_workers
 from zarrstore.tools.copying import Copying, Transfer, both_travel
 from zarrstore.tools.executing import threads_of
@@ -127,7 +128,7 @@ class CopyJob:
     def _checked_workers(self) -> Executor | None:
         """Return the executor whose workers are processes elsewhere, None if it has none; they see both stores."""
         executor = self.executor
-        if executor is None or isinstance(executor, ThreadPoolExecutor) or self.dry_run:
+        if executor is None or are_threads(executor) or self.dry_run:
             return None
         if not both_travel(executor, self.source, self.dest):
             return None
@@ -231,7 +232,7 @@ class CopyJob:
         if workers == 1:
             yield None
             return
-        with ThreadPoolExecutor(workers, thread_name_prefix="zarrstore-copy") as pool:
+        with Threads(workers, "zarrstore-copy") as pool:
             yield pool if both_travel(pool, source, dest) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -15,6 +15,7 @@ from zarrstore.base import Store
 from zarrstore.metadata import v2
 from zarrstore.metadata.chunk import decode_chunk
 from zarrstore.metadata.shards import ShardLayout, shard_problems
+from zarrstore.threads import Threads, are_threads
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.executing import Task, run_ordered, window
 from zarrstore.tools.findings import Problem
@@ -52,11 +53,11 @@ class Decoding:
         store = self._store
         # Where a batch waits for its values, others decode theirs meanwhile.
         threads = max(4, os.cpu_count() or 1) if overlaps(store) else os.cpu_count() or 1
-        own = nullcontext(self._executor) if self._executor is not None else ThreadPoolExecutor(threads)
+        own = nullcontext(self._executor) if self._executor is not None else Threads(threads)
         with own as chosen:
             # A mapping that is not safe for threads is read by this thread alone.
-            in_threads = isinstance(chosen, ThreadPoolExecutor) and store.capabilities.thread_safe
-            travels = in_threads or (not isinstance(chosen, ThreadPoolExecutor) and store.capabilities.process_safe)
+            in_threads = are_threads(chosen) and store.capabilities.thread_safe
+            travels = in_threads or (not are_threads(chosen) and store.capabilities.process_safe)
             share = max(1, self._memory // max(1, window(chosen) // 2))
             batches = Batches(self._memory, share, store.capabilities.concurrent, max_keys=_BATCH)
             tasks = (self._task(batch, cost, share, travels) for batch, cost in batches.cut(chunks))

@@ -15,8 +15,8 @@ def threads_of(executor: Executor) -> int | None:
 
     Examples
     --------
-    >>> from concurrent.futures import ThreadPoolExecutor
-    >>> threads_of(ThreadPoolExecutor(3))
+    >>> from zarrstore.threads import Threads
+    >>> threads_of(Threads(3))
     3
     """
     number = getattr(executor, "_max_workers", None)
@@ -37,8 +37,8 @@ def window(executor: Executor) -> int:
 
     Examples
     --------
-    >>> from concurrent.futures import ThreadPoolExecutor
-    >>> window(ThreadPoolExecutor(3))
+    >>> from zarrstore.threads import Threads
+    >>> window(Threads(3))
     6
     """
     return 2 * (threads_of(executor) or 16)
@@ -67,8 +67,8 @@ def run_ordered(executor: Executor, tasks: Iterable[tuple[Any, ...]], memory: in
 
     Examples
     --------
-    >>> from concurrent.futures import ThreadPoolExecutor
-    >>> with ThreadPoolExecutor(2) as executor:
+    >>> from zarrstore.threads import Threads
+    >>> with Threads(2) as executor:
     ...     list(run_ordered(executor, ((pow, 2, n) for n in range(5))))
     [1, 2, 4, 8, 16]
     """

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.metadata import documents
 from zarrstore.nodes import Node, walk
+from zarrstore.threads import Threads
 from zarrstore.tools.checking import CheckOptions, Findings, check_here, oddities, sorted_out
 from zarrstore.tools.cluster import run_elsewhere
 from zarrstore.tools.executing import threads_of
@@ -163,7 +164,7 @@ def check_array_parts(store: Store, parts: Iterable[Subtree], options: CheckOpti
     first part of an array alone.
     """
     findings = Findings()
-    with ThreadPoolExecutor(1) as pool:
+    with Threads(1) as pool:
         for part in parts:
             try:
                 findings.merge(check_here(store, part.path, options, pool, part=part))

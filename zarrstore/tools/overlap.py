@@ -50,11 +50,10 @@ def overlap(store: Store, act: Callable[[T], R], items: Iterable[T]) -> Iterator
         yield from map(act, items)
         return
     # Imported here: a store of local files, which is not overlapped, opens in half the time.
-    from concurrent.futures import ThreadPoolExecutor
-
+    from zarrstore.threads import Threads
     from zarrstore.tools.executing import run_ordered
 
-    with ThreadPoolExecutor(store._in_flight, "zarrstore-overlap") as pool:
+    with Threads(store._in_flight, "zarrstore-overlap") as pool:
         yield from run_ordered(pool, ((act, item) for item in items))
 
 

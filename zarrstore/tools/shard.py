@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -23,6 +23,7 @@ from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
 from zarrstore.targets import Target, opens
+from zarrstore.threads import Threads, are_threads
 from zarrstore.tools.cluster import check_workers, run_elsewhere
 from zarrstore.tools.copying import both_travel
 from zarrstore.tools.executing import threads_of
@@ -134,7 +135,7 @@ def migrate_to_shards(
     if not dry_run:
         if executor is not None and not both_travel(executor, source, dest):
             executor = None
-        elif executor is not None and not isinstance(executor, ThreadPoolExecutor):
+        elif executor is not None and not are_threads(executor):
             check_workers(executor, source, path, dest, path)
         with ExitStack() as stack:
             journal = None
@@ -152,11 +153,11 @@ def migrate_to_shards(
                 journal.go_on() if goes_on else journal.begin(())
             if overwrite and not goes_on:
                 _make_room(dest, steps)
-            pool = executor or stack.enter_context(ThreadPoolExecutor(workers))
+            pool = executor or stack.enter_context(Threads(workers))
             if dest._documents_first:  # it has no place for a shard before, and shows nothing before a commit
                 _write_documents(dest, steps)
             arrays = [step.array for step in steps if step.array is not None]
-            if journal is None and not isinstance(pool, ThreadPoolExecutor) and source.capabilities.listable:
+            if journal is None and not are_threads(pool) and source.capabilities.listable:
                 _write_elsewhere(source, dest, arrays, pool, on_shard)
             else:
                 _Writing(source, dest, pool, journal, on_shard).run(arrays)

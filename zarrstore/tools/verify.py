@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Literal
 
 from zarrstore import keys as k
@@ -12,6 +12,7 @@ from zarrstore.adapt import as_store
 from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.base import Store
 from zarrstore.targets import Target, opens
+from zarrstore.threads import are_threads
 from zarrstore.tools.checking import CheckOptions, check_here
 from zarrstore.tools.cluster import check_workers, travels
 from zarrstore.tools.findings import KINDS, Problem, VerifyReport
@@ -106,7 +107,7 @@ def verify(
     adapted = as_store(store)
     at = k.normalize_path(path)
     options = CheckOptions(decode, missing, max_chunk_nbytes, memory)
-    elsewhere = executor is not None and not isinstance(executor, ThreadPoolExecutor)
+    elsewhere = executor is not None and not are_threads(executor)
     if executor is not None and elsewhere and adapted.capabilities.process_safe:
         check_workers(executor, adapted, at, None)
     if executor is not None and travels(executor, adapted):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from zarrstore.adapt import as_store
@@ -15,6 +14,7 @@ from zarrstore.bridges.references.parquet import ParquetReferences
 from zarrstore.errors import InvalidPathError, StoreReadError
 from zarrstore.refuse import RefuseWrites
 from zarrstore.spans import Span
+from zarrstore.threads import Threads
 from zarrstore.urls import without_secrets
 
 __all__ = ["ReferenceStore"]
@@ -205,7 +205,7 @@ class ReferenceStore(RefuseWrites):
         if len(jobs) < 2:
             results = [self._fetch_from(*job) for job in jobs]
         else:
-            with ThreadPoolExecutor(min(_AT_ONCE, len(jobs)), "zarrstore-targets") as pool:
+            with Threads(min(_AT_ONCE, len(jobs)), "zarrstore-targets") as pool:
                 results = list(pool.map(lambda job: self._fetch_from(*job), jobs))
         for result in results:
             values.update(result)

@@ -13,12 +13,12 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreNotFoundError, UnsupportedOperation
 from zarrstore.stores.dbm.guard import SELF_LOCKING, Guard
+from zarrstore.threads import Threads
 
 __all__ = ["ERRORS", "Handle", "Opener", "acquire", "as_key", "drop", "erase", "files", "give_back"]
 
@@ -56,7 +56,7 @@ class Handle:
         self._how: tuple[Opener | None, str, str, int, dict[str, Any]] = opener, path, flag, mode, kwargs
         self._guard = Guard(path, flag)
         # Opened in a thread of its own, because an sqlite3 object refuses all others.
-        self.worker: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "zarrstore-dbm")
+        self.worker: Threads | None = Threads(1, "zarrstore-dbm")
         try:
             self.db = self.worker.submit(_open, *self._how).result()
         except BaseException:

@@ -214,10 +214,10 @@ class DirectoryWriter(DirectoryReader):
                 self._set(key, value)
                 done.add(key)
             return
-        from concurrent.futures import ThreadPoolExecutor
+        from zarrstore.threads import Threads
 
         pairs = iter(items)
-        with ThreadPoolExecutor(THREADS, "zarrstore-set") as pool:
+        with Threads(THREADS, "zarrstore-set") as pool:
             # dict: of the same key twice, the last counts. Syncs that overlap cost little more than one.
             while batch := dict(islice(pairs, _BATCH)):
                 list(pool.map(self._write, batch.keys(), batch.values()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from zarrstore.metadata import consolidated, documents
 from zarrstore.optional import require
 from zarrstore.refuse import RefuseWrites
 from zarrstore.stores.http.client import Client
+from zarrstore.threads import Permits
 from zarrstore.urls import UserInfo, split_userinfo, with_userinfo, without_secrets
 
 __all__ = ["HTTPStore"]
@@ -113,7 +113,7 @@ class HTTPStore(RefuseWrites):
         self._value_sizes = Sizes()
         self._names: dict[str, bool] | None = None
         # One for all batches that run at the same time.
-        self._free = threading.BoundedSemaphore(workers)
+        self._free = Permits(workers)
         sent, identity = _credentials(self._user, self.headers)
         self._client = Client(
             self.url,
@@ -175,8 +175,7 @@ class HTTPStore(RefuseWrites):
         return read_overlapped(self._in_turn, keys, self.workers)
 
     def _in_turn(self, key: str) -> bytes | None:
-        with self._free:
-            return self._or_none(key)
+        return self._free.run(self._or_none, key)
 
     def _or_none(self, key: str) -> bytes | None:
         try:

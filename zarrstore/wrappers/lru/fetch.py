@@ -6,13 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from zarrstore.allowance import Sizes, allowance
 from zarrstore.base import Store
 from zarrstore.batch import AheadItems, LazyItems
+from zarrstore.threads import Threads
 from zarrstore.wrappers.lru.inflight import Fetch, InFlight, result_of
 from zarrstore.wrappers.lru.memory import Memory
 from zarrstore.wrappers.lru.questions import WHOLE, Question, Range, Ranges, Suffix
@@ -307,7 +307,7 @@ class Fetcher:
         if self.workers < 2 or len(keys) < 2 or self.inner.capabilities.concurrent:
             yield from self.inner._get_many(keys).items()
             return
-        with ThreadPoolExecutor(min(self.workers, len(keys))) as pool:
+        with Threads(min(self.workers, len(keys))) as pool:
             for key, value in zip(keys, pool.map(self._value_below, keys), strict=True):
                 if value is not None:
                     yield key, value

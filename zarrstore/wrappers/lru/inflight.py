@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from zarrstore import keys as k
+from zarrstore.threads import Latch
 from zarrstore.wrappers.lru.questions import Question
 
 __all__ = ["Fetch", "InFlight", "Write", "result_of"]
@@ -66,9 +67,9 @@ class Fetch:
         #: What is to be copied to the second tier: pairs of a question and its answer.
         self.copies: list[tuple[Question, bytes]] = []
         #: Set when the copy has been made, or will not be; a write of the key waits for it.
-        self.copying: threading.Event | None = None
+        self.copying: Latch | None = None
         # Created when the second reader joins: most fetches have one.
-        self.event: threading.Event | None = None
+        self.event: Latch | None = None
 
     def finish(self, answer: Any, error: BaseException | None) -> None:
         """Give what came of it to everybody who waits."""
@@ -138,7 +139,7 @@ class InFlight:
         if joined is fetch:
             fetch.stale = False
         elif joined.event is None:
-            joined.event = threading.Event()
+            joined.event = Latch()
         return joined
 
     def _is_written(self, fetch: Fetch) -> bool:
@@ -214,7 +215,7 @@ class InFlight:
 
     def begin_copy(self, fetch: Fetch) -> None:
         """Announce that what was just read is being copied: a write of the key waits for that."""
-        fetch.copying = threading.Event()
+        fetch.copying = Latch()
         self._copies.setdefault(fetch.key, []).append(fetch)
 
     def end_copy(self, fetch: Fetch) -> None:
