@@ -94,6 +94,13 @@ def values(n, size=10):
 # The budget
 
 
+@pytest.mark.parametrize("max_size", [None, 0, 100])
+def test_a_batch_is_read_when_nothing_else_holds_the_cache(max_size):
+    data = {f"a/{n}": bytes([n]) * 10 for n in range(30)}
+    assert dict(LRUStoreCache(data, max_size).getitems(list(data))) == data
+    assert dict(LRUStoreCache(data, max_size).items()) == data
+
+
 def test_the_least_recently_used_goes_first():
     inner = CountingStore(values(4))
     cache = LRUStoreCache(inner, 30)

@@ -295,7 +295,7 @@ class LRUStoreCache(WritesThrough):
         return self._tier is None or not self._tier.holds(key)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return self._fetcher.batch(keys)
+        return self._fetcher.batch(keys, self)
 
     def _contains(self, key: str) -> bool:
         if key in self._hot:

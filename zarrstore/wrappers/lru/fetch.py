@@ -227,9 +227,12 @@ class Fetcher:
 
     # Many values ---------------------------------------------------------------------------------------------------
 
-    def batch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        """Return the values of those keys that exist: what is here as it is asked for, the rest in batches below."""
-        return LazyItems(_BatchReader(self, keys), keys)
+    def batch(self, keys: Sequence[str], cache: object) -> Mapping[str, bytes]:
+        """Return the values of those keys that exist: what is here as it is asked for, the rest in batches below.
+
+        `cache` is what owns the memory: it lives for as long as its values may be asked for.
+        """
+        return LazyItems(_BatchReader(self, keys, cache), keys)
 
     def to_fetch(self, keys: Iterable[str]) -> list[str]:
         """Return those keys of which nothing is known."""
@@ -322,9 +325,11 @@ class Fetcher:
 class _BatchReader:
     """Reads for `LazyItems`: what is in memory at once, the rest ahead."""
 
-    def __init__(self, fetcher: Fetcher, keys: Sequence[str]) -> None:
+    def __init__(self, fetcher: Fetcher, keys: Sequence[str], cache: object) -> None:
         self._fetcher = fetcher
         self._keys = keys
+        # Held, not used: ``LRUStoreCache(...).getitems(keys)`` is read after its expression has ended.
+        self._cache = cache
         # Now: what is asked first may be asked when the caller has left the block that allows it.
         self._allowed = allowance()
         self._ahead: AheadItems | None = None
