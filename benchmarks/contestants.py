@@ -26,7 +26,6 @@ WORKERS = {
     "zarr 3": "z34",
     "cp": "self",
     "zip": "self",
-    "aws": "aws",
     "zarrstore fsspec": "self",
     "zarrstore obstore": "self",
     "aws s3 sync": "self",

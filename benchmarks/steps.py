@@ -28,6 +28,13 @@ def _delete(store: Any, keys: Sequence[str], value: bytes) -> None:
         del store[key]
 
 
+def _delete_batch(store: Any, keys: Sequence[str], value: bytes) -> None:
+    if hasattr(store, "delitems"):
+        store.delitems(keys)
+    else:
+        _delete(store, keys, value)
+
+
 def _list(store: Any, keys: Sequence[str], value: bytes) -> None:
     list(store)
 
@@ -39,5 +46,6 @@ STEPS: dict[str, Callable[[Any, Sequence[str], bytes], None]] = {
     "get": _get,
     "in": _in,
     "delete": _delete,
+    "delete a batch": _delete_batch,
     "list": _list,
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import zarrstore
+from benchmarks.scenarios.archives import archive_of
 from benchmarks.timing import peak_mib, timed
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.batch import AheadItems
@@ -122,8 +123,14 @@ def _small(verb: str, n: int, folder: str) -> Any:
         "rename": lambda: source._rename("a000", "b"),
         "rmdir": lambda: source.rmdir(""),
         "pack": lambda: zarrstore.pack(source, f"{folder}/packed.zip"),
+        "open zip": lambda: _first_of(archive_of(n)),
     }
     return verbs[verb]
+
+
+def _first_of(archive: str) -> bytes:
+    with zarrstore.ZipStore(archive, mode="r") as store:
+        return store["a000/c/0.7"]
 
 
 def _of_large(verb: str, count: int, mib: int, threads: int) -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 
 from benchmarks.timing import Case, timed
 
+__all__ = ["archive_of", "cases", "measure"]
+
 TITLE = "Zip archives"
 _BOTH = ("zarrstore", "zarr 2", "zarr 3")
 
@@ -27,7 +29,7 @@ def cases(quick: bool) -> list[Case]:
     return [Case(f"{step} 1 KiB", _BOTH, {"step": step, "n": small}, rounds) for step in ("set", "get")] + found
 
 
-def _archive(n: int) -> str:
+def archive_of(n: int) -> str:
     """Return an archive of `n` entries, made once a machine and run."""
     path = Path(os.environ["ZARRSTORE_BENCHMARKS"]) / f"{n}.zip"
     if not path.exists():
@@ -57,7 +59,7 @@ def _open(contestant: str, path: str, mode: str) -> Any:
 def measure(contestant: str, folder: str, step: str, n: int) -> dict[str, Any]:
     if step in ("set", "get"):
         return _small(contestant, folder, step, n)
-    path = _archive(n)
+    path = archive_of(n)
     key = f"a{(n - 1) // 10_000:03d}/c/0.7"
     if step == "open and get one":
         return timed(lambda: _open(contestant, path, "r")[key])

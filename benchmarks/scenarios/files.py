@@ -1,4 +1,4 @@
-"""Values of 1 KiB and 64 KiB in a directory tree: set, get, in, delete, list."""
+"""Values of 1 KiB and 64 KiB in a directory tree: set, get, in, delete (one by one, and in one call), list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALL = ("bare", "zarrstore", "zarrstore nested", "zarr 2", "zarr 3", "zict", "di
 
 def cases(quick: bool) -> list[Case]:
     n, rounds = (100, 4) if quick else (400, 15)
-    steps = [("set", 1), ("replace", 1), ("get", 1), ("in", 1), ("delete", 1), ("list", 1)]
+    steps = [("set", 1), ("replace", 1), ("get", 1), ("in", 1), ("delete", 1), ("delete a batch", 1), ("list", 1)]
     steps += [] if quick else [("set", 64), ("get", 64)]
     return [
         Case(f"{step} {kib} KiB" if step in ("set", "get") else step, _ALL, {"step": step, "kib": kib, "n": n}, rounds)

@@ -87,7 +87,7 @@ def _ours_by_obstore(source: str, dest: str) -> list[str]:
 
 
 def _aws(source: str, dest: str) -> list[str]:
-    return [_beside_aws("aws"), "s3", "sync", "--quiet", source, dest]
+    return [beside_aws("aws"), "s3", "sync", "--quiet", source, dest]
 
 
 def _rclone_sync(source: str, dest: str) -> list[str]:
@@ -100,10 +100,10 @@ def _rclone_sync(source: str, dest: str) -> list[str]:
 
 
 def _s5cmd(source: str, dest: str) -> list[str]:
-    return [_beside_aws("s5cmd"), "--log", "error", "sync", f"{source}/*", f"{dest}/"]
+    return [beside_aws("s5cmd"), "--log", "error", "sync", f"{source}/*", f"{dest}/"]
 
 
-def _beside_aws(program: str) -> str:
+def beside_aws(program: str) -> str:
     from tests.support import peers
 
     if reason := peers.lacking("aws"):
