@@ -2,12 +2,13 @@
 
 ::
 
-    python -m benchmarks                    all but the races, 20 minutes; writes benchmarks/results/latest.json
+    python -m benchmarks                    all but the races, 15 minutes; writes benchmarks/results/latest.json
     python -m benchmarks --quick            small sizes, about a minute; writes nothing
     python -m benchmarks files cache        these scenarios
     python -m benchmarks race_s3 --output race.json
                                             to S3 and back, beside aws, rclone and s5cmd; race_s3_full at length
     python -m benchmarks --compare          and name what has become slower than in the run that is committed
+    python -m benchmarks --table            write the table of docs/performance.rst from that run, measure nothing
     python -m benchmarks --plot             draw the pictures of docs/performance.rst from that run, measure nothing
 
 Times are processor time of the fastest turn, in microseconds a key. In parentheses: how many times that of zarrstore.
@@ -17,16 +18,18 @@ Peers that are not here are left out; ``python tests/support/peers.py install za
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import report, table
 from benchmarks.runner import SCENARIOS, machine, run
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "latest.json"
+PAGE = HERE.parent / "docs" / "performance.rst"
 PICTURES = HERE.parent / "docs" / "pictures"
 
 
@@ -39,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="where to write the results as JSON")
     parser.add_argument("--compare", nargs="?", type=Path, const=RESULTS, help="an earlier run; the one committed")
     parser.add_argument("--plot", action="store_true", help="draw the pictures from the run that is committed")
+    parser.add_argument("--table", action="store_true", help="write the table from the run that is committed")
     options = parser.parse_args(arguments)
     if unknown := set(options.scenario) - set(SCENARIOS):
         parser.error(f"no scenario is called {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
-    if options.plot:
-        for file in report.plot(report.load(options.output or RESULTS), PICTURES):
-            print(file.name)
+    if options.plot or options.table:
+        _show(options.output or RESULTS, options.plot, options.table)
         return 0
     before = report.load(options.compare) if options.compare else {}
     results: dict[str, Any] = {}
@@ -62,6 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for text in slower:
         print(text)
     return 1 if slower else 0
+
+
+def _show(file: Path, plot: bool, write_table: bool) -> None:
+    """Draw the pictures, or write the table, of a run."""
+    if plot:
+        for picture in report.plot(report.load(file), PICTURES):
+            print(picture.name)
+    if write_table:
+        table.update(PAGE, json.loads(file.read_text()))
+        print(PAGE.name)
 
 
 if __name__ == "__main__":

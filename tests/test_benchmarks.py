@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import report
+from benchmarks import report, table
 from benchmarks.runner import SCENARIOS
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -70,6 +71,34 @@ def test_an_unknown_scenario_is_refused_by_name(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         benchmarks.main(["speed"])
     assert "no scenario is called speed" in capsys.readouterr().err
+
+
+def test_the_page_shows_what_the_committed_run_found() -> None:
+    page, run = benchmarks.PAGE.read_text(encoding="utf-8"), json.loads(benchmarks.RESULTS.read_text())
+    shown = page.partition(table.BEGIN)[2].partition(table.END)[0].strip()
+    assert shown == table.table(run), "python -m benchmarks --table writes it anew"
+
+
+def test_each_row_of_the_table_is_a_case_that_is_measured() -> None:
+    cases = {
+        (scenario, case.name): case.contestants
+        for scenario in SCENARIOS
+        for case in importlib.import_module(f"benchmarks.scenarios.{scenario}").cases(False)
+    }
+    assert {(row.scenario, row.case) for row in table.ROWS} <= cases.keys()
+    for row in table.ROWS:
+        assert {row.who, row.beside or row.who} <= set(cases[row.scenario, row.case]), row.what
+
+
+def test_a_figure_above_its_goal_is_bold_and_a_case_that_was_not_run_is_not_measured() -> None:
+    row = table.Row("set", "files", "set 1 KiB", 1.3, "bare", before="2")
+    times = {"bare": 4.0, "zarrstore": 6.0, "zarr 2": 8.0, "x": 9.0, "y": 5.0, "zarr 3": 40.0, "z": 1.0}
+    results = {"files": {"set 1 KiB": {who: {"cpu_us": time} for who, time in times.items()}}}
+    results["files"]["set 1 KiB"]["z"] = {"lacks": "z"}  # type: ignore[dict-item]
+    assert row.cells(results) == ["set", "**1.5 of raw**", "1.3", "zarr 2 2, zarr 3 10, y 1.25, 0.1.0: 2"]
+    results["files"]["set 1 KiB"]["zarrstore"] = {"cpu_us": 5.2}
+    assert row.cells(results)[1] == "1.3 of raw"
+    assert row.cells({})[1] == "not measured"
 
 
 @pytest.mark.slow
