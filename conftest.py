@@ -44,13 +44,16 @@ if os.access(_MEMORY, os.W_OK) and os.statvfs(_MEMORY).f_bavail * os.statvfs(_ME
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
 
 # No database: an example found under one release of zarr would be replayed under another. No deadline: CI is small.
-hypothesis.settings.register_profile(
-    "zarrstore",
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
-)
+# A run takes a third of the examples, other ones each time; .ci/run takes all, by --hypothesis-profile=long.
+for _profile, _examples in (("zarrstore", 34), ("long", 100)):
+    hypothesis.settings.register_profile(
+        _profile,
+        max_examples=_examples,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+    )
 hypothesis.settings.load_profile("zarrstore")
 
 

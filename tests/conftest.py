@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support import peers
 from tests.support.servers import proxy as proxies
@@ -21,6 +22,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked ``needs_peer("zarr2")`` where that is not here."""
     for marker in item.iter_markers("needs_peer"):
         peers.require(*marker.args)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let each conformance suite play the share of its histories that the profile of hypothesis asks for."""
+    classes = {cls for item in session.items if hasattr(cls := getattr(item, "cls", None), "examples")}
+    share = settings.default.max_examples / 100
+    for cls, examples in [(cls, cls.examples) for cls in classes]:
+        cls.examples = max(1, round(examples * share))
 
 
 @pytest.fixture

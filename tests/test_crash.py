@@ -64,7 +64,7 @@ def test_kills_tear_values_that_are_written_in_place(tmp_path):
 
 @pytest.mark.needs_peer("strace")
 def test_failed_writes_that_nobody_tells_of_are_found(tmp_path):
-    found = crash.failing_calls(f"{__name__}:InPlace", tmp_path, "write")
+    found = crash.failing_calls(f"{__name__}:InPlace", tmp_path, "write", every=5)
     assert any("ENOSPC" in line and "should be one of" in line for line in found["bad"])
     assert any("KILL" in line for line in found["bad"])
     assert found["silent"] != []

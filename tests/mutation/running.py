@@ -184,6 +184,7 @@ def _child(tests: str, change: Change | Named | None) -> int:
         "no:cacheprovider",
         "-p",
         "no:randomly",
+        "--hypothesis-profile=long",
         "-m",
         "not slow and not nightly and not alone",
     ]

@@ -23,6 +23,7 @@ from zarrstore.errors import (
 )
 from zarrstore.stores import _files
 from zarrstore.stores.directory import DirectoryStore
+from zarrstore.stores.directory.folders import Folders
 from zarrstore.testing import StoreConformance
 
 PARTIAL = "0.0.0123456789abcdef0123456789abcdef.partial"
@@ -65,6 +66,17 @@ class TestFollowingSymlinks(StoreConformance):
 
     def make_store(self, tmp_path):
         return DirectoryStore(tmp_path / "data", follow_symlinks=True)
+
+
+def test_removing_a_deep_path_that_is_not_there_looks_once_at_each_directory(tmp_path, monkeypatch):
+    checks = []
+    check = Folders.check
+    monkeypatch.setattr(Folders, "check", lambda self, path: checks.append(path) or check(self, path))
+    with DirectoryStore(tmp_path / "data", follow_symlinks=True) as store:
+        store["a"] = b""
+        checks.clear()
+        store.rmdir("/".join("x" * 300))
+    assert len(checks) < 1000
 
 
 class TestReachedThroughALink(StoreConformance):

@@ -31,6 +31,7 @@ from zarrstore.errors import (
 )
 from zarrstore.stores.zip import ZipStore
 from zarrstore.stores.zip import file as zip_file
+from zarrstore.stores.zip import format as fmt
 from zarrstore.testing import StoreConformance, tree
 
 DATA = Path(__file__).parent.parent / "data" / "v2"
@@ -561,6 +562,21 @@ def test_without_zip64_what_needs_it_is_refused_before_it_is_written(tmp_path):
         assert path.stat().st_size == size
 
 
+def test_without_zip64_there_are_no_more_entries_than_the_end_record_counts(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    with ZipStore(path) as store:
+        store.setitems((f"k/{i}", b"") for i in range(33))
+    monkeypatch.setattr(fmt, "MOST_ENTRIES", 35)
+    with ZipStore(path, allowZip64=False) as store:
+        with pytest.raises(UnsupportedOperation, match="34 entries; pass allowZip64=True"):
+            store.setitems({"a": b"1", "b": b"2"})
+        store["a"] = b"3"
+        with pytest.raises(UnsupportedOperation, match="34 entries; pass allowZip64=True"):
+            store["b"] = b"2"
+    assert len(names_of(path)) == 34
+
+
+@pytest.mark.slow
 def test_without_zip64_there_are_at_most_65_534_entries(tmp_path):
     path = tmp_path / "a.zip"
     with ZipStore(path) as store:

@@ -350,7 +350,7 @@ def test_what_is_no_archive_never_opens_and_is_left_as_it_is(tmp_path, content, 
 
 def test_an_archive_cut_anywhere_never_opens_as_less_than_it_was(tmp_path):
     path = tmp_path / "a.zip"
-    expected = {f"k/{i}": bytes([i]) * (i * 7) for i in range(12)}
+    expected = {f"k/{i}": bytes([i]) * (i * 7) for i in range(4)}
     with ZipStore(path) as store:
         store.update(expected)
     whole = path.read_bytes()

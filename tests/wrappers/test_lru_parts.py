@@ -109,7 +109,7 @@ def test_parts_of_what_was_written_do_not_come_back(write, shared, tmp_path):
                 assert ask(opened) == expected
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=settings.default.max_examples)
 @given(
     steps=st.lists(
         st.tuples(

@@ -20,7 +20,7 @@ ACTS = ["put"] * 8 + ["get"] * 4 + ["hot"] * 4 + ["forget", "tree", "recount"]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTS), st.sampled_from(KEYS), st.integers(0, 12)), min_size=10, max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3)
 @given(max_size=st.sampled_from([None, 0, 10, 25, 25, 25, 1000]), steps=STEPS)
 def test_values_are_kept_and_evicted_as_an_ordered_dict_would(max_size, steps):
     values, model = Values(max_size, None), OrderedDict()
@@ -62,7 +62,7 @@ CONTENT = {key: bytes((7 * index + n) % 256 for n in range(40)) for index, key i
 SPANS = [None, "tail", (0, 3), (2, 9), (5, 20), (18, 40), (9, 18), (0, 40), (30, 31)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=settings.default.max_examples * 3)
 @given(
     max_size=st.sampled_from([0, 10, 30, 100, None]),
     steps=st.lists(

@@ -16,6 +16,7 @@ from tests.support import peers
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    disable_nagle_algorithm = True  # else headers wait 40 ms for the client to acknowledge the status line
     requests: list[tuple[str, str]]
 
     def log_message(self, *args: object) -> None:

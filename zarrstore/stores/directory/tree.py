@@ -184,6 +184,8 @@ class Tree:
 
     def _existing(self, path: str) -> str:
         """Return the deepest directory at or above a path that exists within the root."""
+        if self.folders.follow:  # nothing is checked: looking at all parents for each parent finds nothing
+            return path
         deepest = ""
         for at in (*k.parents(path), path):
             try:
