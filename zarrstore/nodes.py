@@ -210,19 +210,22 @@ class _Look:
             if node is not None and node.kind == "array":
                 return [node]
             names = _names(self._store, path)
-        except Exception as exc:
-            return [_Failure(path, exc)]
-        try:
             node = _node(path, names, read, self._tolerant)
         except Exception as exc:
             return [_Failure(path, exc)]
-        found: list[_Place | _Failure | Node] = []
-        if (node is None or node.kind != "array") and (self._depth is None or place.level < self._depth):
-            places = (k.join(path, name) for name, is_path in names.items() if is_path and not _is_document(name))
-            below = sorted(places, key=k.natural_order)
-            version = place.version if node is None else node.version
-            found += [_Place(child, place.level + 1, version) for child in reversed(below)]
-        return found if node is None else [*found, node]
+        if node is not None and node.kind == "array":
+            return [node]
+        below = self._below(place, names, node)
+        return [*below] if node is None else [*below, node]
+
+    def _below(self, place: _Place, names: Mapping[str, bool], node: Node | None) -> list[_Place]:
+        """Return the directories in one that holds no array, in the order of a stack."""
+        if self._depth is not None and place.level >= self._depth:
+            return []
+        paths = (k.join(place.path, name) for name, is_path in names.items() if is_path and not _is_document(name))
+        version = place.version if node is None else node.version
+        below = [_Place(path, place.level + 1, version) for path in sorted(paths, key=k.natural_order)]
+        return below[::-1]
 
 
 def _names(store: Store, path: str) -> dict[str, bool]:

@@ -35,6 +35,7 @@ FOCUSED = {
     "tools.migrate_3to2": "tests/wrappers/test_unsharded.py",
     "tools.migration_copy": f"tests/wrappers/test_unsharded.py {_MIGRATE}",
     "tools.shard": "tests/tools/test_shard.py",
+    "tools.shardplan": "tests/tools/test_shard.py",
     "tools.repair": _REPAIR,
     "tools.respell": _REPAIR,
     "tools.consolidate": f"{_MIGRATE} tests/wrappers/test_consolidated.py tests/tools/test_old_trees.py",

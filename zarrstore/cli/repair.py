@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from zarrstore.base import Store
 from zarrstore.cli.common import (
     confirm,
     dry_run_option,
@@ -55,22 +56,11 @@ def command(
     with opened(target, "r" if dry_run else "r+", storage_option) as store:
         require(store, normalize_path(path))
         if spelling is not None:
-            renamed = respell(store, _SEPARATORS[spelling], path, dry_run=True, merge=merge)
-            rows = [(one.path or "/", one.before, one.after, f"{one.n_chunks:,}") for one in renamed]
-            if rows and not as_json:
-                print_table(("path", "before", "after", "chunks"), rows, numbers=(3,))
-            n_arrays = len(renamed.arrays)
-            if renamed and not dry_run:
-                confirm(f"Rename the chunks of {n_arrays:,} arrays in {target}?", yes)
-                respell(store, _SEPARATORS[spelling], path, merge=merge)
-            if as_json:
-                print_json([{"path": row[0], "before": row[1], "after": row[2], "chunks": row[3]} for row in rows])
-            echo_err(f"{n_arrays:,} arrays {'would be' if dry_run else 'were'} renamed to {spelling} names")
+            _respell(store, target, path, spelling, merge=merge, dry_run=dry_run, yes=yes, as_json=as_json)
             return
         report = repair(store, path, dry_run=True)
         if report and not as_json:
-            actions = ("delete" if one.value is None else "write" for one in report)
-            lines = [(one.key, action, one.reason) for one, action in zip(report, actions, strict=True)]
+            lines = [(one.key, "delete" if one.value is None else "write", one.reason) for one in report]
             print_table(("key", "action", "reason"), lines)
         if report and not dry_run:
             confirm(f"Change {len(report):,} documents in {target}?", yes)
@@ -81,3 +71,20 @@ def command(
         echo_err(f"note: {note}")
     echo_err(f"{len(report):,} documents {'would be' if dry_run else 'were'} changed")
     ctx.exit(1 if report.notes else 0)
+
+
+def _respell(
+    store: Store, target: str, path: str, spelling: str, *, merge: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    renamed = respell(store, _SEPARATORS[spelling], path, dry_run=True, merge=merge)
+    columns = ("path", "before", "after", "chunks")
+    rows = [(one.path or "/", one.before, one.after, f"{one.n_chunks:,}") for one in renamed]
+    if rows and not as_json:
+        print_table(columns, rows, numbers=(3,))
+    n_arrays = len(renamed.arrays)
+    if renamed and not dry_run:
+        confirm(f"Rename the chunks of {n_arrays:,} arrays in {target}?", yes)
+        respell(store, _SEPARATORS[spelling], path, merge=merge)
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    echo_err(f"{n_arrays:,} arrays {'would be' if dry_run else 'were'} renamed to {spelling} names")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zarrstore.metadata import documents, v2, v3
-from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
+from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 
 __all__ = ["attribute_differences", "differences"]
 
@@ -42,7 +42,6 @@ def differences(
     >>> differences(meta, {}, document), differences(meta, {"a": 1}, {**document, "shape": [5]})
     ([], ['"attributes" differ', '"shape" is [5] here, and [4] in version 2'])
     """
-    found = []
     if meta is None:
         expected = v3.group_v2_to_v3(attrs).document or {}
         return ['"attributes" differ'] if _unlike(expected["attributes"], document.get("attributes") or {}) else []
@@ -50,13 +49,9 @@ def differences(
     if translation.document is None:
         return []  # nothing to compare with: version 3 describes the array in its own way
     expected = translation.document
-    found += attribute_differences(attrs, document)
-    wanted = separator if separator is not None else meta.separator
-    rule = chunk_keys_of_v3(document, key)
-    if len(meta.shape) > 1 and wanted and rule[:2] != ("v2", wanted):
-        found.append(f'"chunk_key_encoding" is {rule.encoding} {rule.separator!r} here, and v2 {wanted!r} in version 2')
-    elif rule.encoding != "v2":
-        found.append(f'"chunk_key_encoding" is {rule.encoding} here, and v2 in version 2')
+    found = attribute_differences(attrs, document)
+    wanted = meta.separator if separator is None else separator
+    found += _name_differences(chunk_keys_of_v3(document, key), wanted if len(meta.shape) > 1 else "")
     # Both through the words of version 2, in which equal descriptions are spelled alike.
     ours = v3.array_v3_to_v2(expected, key, separator=".").document
     theirs = v3.array_v3_to_v2(document, key, separator=".").document
@@ -70,6 +65,16 @@ def differences(
         if _unlike(ours[member], theirs[member])
     ]
     return found
+
+
+def _name_differences(rule: ChunkKeys, separator: str) -> list[str]:
+    """Return whether chunks are named otherwise than in version 2 with a separator; ``""`` is any."""
+    if separator and rule[:2] != ("v2", separator):
+        there = f"{rule.encoding} {rule.separator!r}"
+        return [f'"chunk_key_encoding" is {there} here, and v2 {separator!r} in version 2']
+    if rule.encoding != "v2":
+        return [f'"chunk_key_encoding" is {rule.encoding} here, and v2 in version 2']
+    return []
 
 
 def attribute_differences(attrs: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:

@@ -82,15 +82,20 @@ def _field(field: Any) -> tuple[Any, ...]:
     if not isinstance(field, list) or len(field) not in (2, 3):
         raise ValueError(f"has the field {_short(field)}, and [name, type] or [name, type, shape] is expected")
     name, described, *shape = field
-    # A name may be a pair of title and name.
-    names = tuple(name) if isinstance(name, list) else (name,)
-    if len(names) > 2 or not all(isinstance(part, str) for part in names):
-        raise ValueError(f"has a field named {_short(name)}")
+    spec_name = _field_name(name)
     spec = [_field(inner) for inner in described] if isinstance(described, list) else described
     if not isinstance(spec, str | list) or not spec:
         raise ValueError(f"has the field {_short(field)}, whose type is neither a string nor a list of fields")
     lengths = [tuple(part) if isinstance(part, list) else part for part in shape]
-    return (names if len(names) == 2 else names[0] if names else "", spec, *lengths)
+    return (spec_name, spec, *lengths)
+
+
+def _field_name(name: Any) -> str | tuple[str, ...]:
+    """Return the name of a field, which may be a pair of title and name."""
+    names = tuple(name) if isinstance(name, list) else (name,)
+    if len(names) > 2 or not all(isinstance(part, str) for part in names):
+        raise ValueError(f"has a field named {_short(name)}")
+    return names if len(names) == 2 else "".join(names)
 
 
 def has_unit(dtype: np.dtype[Any]) -> bool:
@@ -328,11 +333,7 @@ def _decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, An
     if kind == "f":
         return np.array(_decode_float(raw_fill), dtype=dtype)[()]
     if kind == "c":
-        if not isinstance(raw_fill, list) or len(raw_fill) != 2:
-            raise ValueError("a list of two numbers is expected")
-        value = np.empty((), dtype=dtype)
-        value.real, value.imag = (_decode_float(part) for part in raw_fill)
-        return value[()]
+        return _decode_complex(raw_fill, dtype)
     if kind in "SV":
         return _decode_bytes(raw_fill, dtype, object_codec)
     if kind == "U":
@@ -345,14 +346,31 @@ def _decode_fill(raw_fill: Any, dtype: np.dtype[Any], object_codec: dict[str, An
             return np.array(raw_fill, dtype=dtype)[()]
         number = int(raw_fill) - (1 << 64 if raw_fill >= 1 << 63 else 0)
         return np.array(number, dtype="i8").astype(dtype.newbyteorder("="), copy=False).astype(dtype)[()]
+    return _decode_number(raw_fill, dtype)
+
+
+def _decode_complex(raw_fill: Any, dtype: np.dtype[Any]) -> Any:
+    import numpy as np
+
+    if not isinstance(raw_fill, list) or len(raw_fill) != 2:
+        raise ValueError("a list of two numbers is expected")
+    value = np.empty((), dtype=dtype)
+    value.real, value.imag = (_decode_float(part) for part in raw_fill)
+    return value[()]
+
+
+def _decode_number(raw_fill: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a whole number or a boolean."""
+    import numpy as np
+
     if isinstance(raw_fill, list | dict):
         raise ValueError("a number is expected")
     if isinstance(raw_fill, str):
         # n5-zarr wrote numbers as text; zarr 2.18.7 and 3.4 read them.
         return np.array(raw_fill, dtype=dtype)[()]
-    if kind in "iu" and raw_fill != int(raw_fill):
+    if dtype.kind in "iu" and raw_fill != int(raw_fill):
         raise ValueError("a whole number is expected")
-    return np.array(int(raw_fill) if kind in "iu" else raw_fill, dtype=dtype)[()]
+    return np.array(int(raw_fill) if dtype.kind in "iu" else raw_fill, dtype=dtype)[()]
 
 
 def _decode_float(raw_fill: Any) -> float:

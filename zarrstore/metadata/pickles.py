@@ -213,29 +213,39 @@ class _Array:
         import numpy as np
 
         shape = self.shape
-        if (
-            not isinstance(shape, tuple)
-            or len(shape) > _MAX_NDIM
-            or not all(type(size) is int and 0 <= size < 1 << 62 for size in shape)
-            or not isinstance(self.type, _Type)
-        ):
+        if not _is_shape(shape) or not isinstance(self.type, _Type):
             raise ValueError(f"the pickle has an array of shape {shape!r} and {_kind(self.type)} for its dtype")
         count, dtype = math.prod(shape), self.type.dtype()
         budget.take(count, depth)
         order: Any = "F" if self.fortran else "C"
         if dtype.kind != "O":
-            content = self.content
-            if not isinstance(content, bytes | bytearray) or len(content) != count * dtype.itemsize:
-                raise ValueError(f"the pickle has an array of shape {shape!r} and {dtype}, and other data for it")
-            flat = np.frombuffer(content, dtype) if count and dtype.itemsize else np.zeros(count, dtype)
-            return flat.reshape(shape, order=order)
+            return self._items(count, dtype).reshape(shape, order=order)
+        # Whatever the order in memory, the list of objects is in that of the axes.
+        return np.asarray(self._objects(count, budget, depth).reshape(shape), order=order)
+
+    def _items(self, count: int, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        content = self.content
+        if not isinstance(content, bytes | bytearray) or len(content) != count * dtype.itemsize:
+            raise ValueError(f"the pickle has an array of shape {self.shape!r} and {dtype}, and other data for it")
+        return np.frombuffer(content, dtype) if count and dtype.itemsize else np.zeros(count, dtype)
+
+    def _objects(self, count: int, budget: _Budget, depth: int) -> np.ndarray[Any, Any]:
+        import numpy as np
+
         if not isinstance(self.content, list) or len(self.content) != count:
             raise ValueError(f"the pickle has an array of {count:,} objects, and other data for it")
         items = np.empty(count, dtype=object)
         for at, value in enumerate(self.content):
             items[at] = _plain(value, budget, depth + 1)
-        # Whatever the order in memory, the list of objects is in that of the axes.
-        return np.asarray(items.reshape(shape), order=order)
+        return items
+
+
+def _is_shape(shape: Any) -> bool:
+    if not isinstance(shape, tuple) or len(shape) > _MAX_NDIM:
+        return False
+    return all(type(size) is int and 0 <= size < 1 << 62 for size in shape)
 
 
 def _plain(value: Any, budget: _Budget, depth: int) -> Any:

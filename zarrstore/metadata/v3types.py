@@ -223,14 +223,21 @@ def _dtype_of(name: str, configuration: dict[str, Any], order: str) -> np.dtype[
             return np.dtype(f"{order}{kind}8[{int(configuration['scale_factor'])}{configuration['unit']}]")
     if name in ("structured", "struct"):
         return np.dtype([_field(field, order) for field in configuration["fields"]])
-    length = int(configuration.get("length_bytes", 0))
-    if name == "null_terminated_bytes" and length > 0:
-        return np.dtype(f"S{length}")
-    if name == "raw_bytes" and length > 0:
-        return np.dtype(f"V{length}")
-    if name == "fixed_length_utf32" and length > 0 and length % 4 == 0:
-        return np.dtype(f"{order}U{length // 4}")
-    raise NotRepresentable(f"data type {name!r}: NumPy has none like it")
+    spec = _fixed_length(name, int(configuration.get("length_bytes", 0)), order)
+    if spec is None:
+        raise NotRepresentable(f"data type {name!r}: NumPy has none like it")
+    return np.dtype(spec)
+
+
+def _fixed_length(name: str, nbytes: int, order: str) -> str | None:
+    """Return the NumPy type of bytes or text of a fixed length; None if the name or the length is of none."""
+    if nbytes <= 0:
+        return None
+    if name == "null_terminated_bytes":
+        return f"S{nbytes}"
+    if name == "raw_bytes":
+        return f"V{nbytes}"
+    return f"{order}U{nbytes // 4}" if name == "fixed_length_utf32" and nbytes % 4 == 0 else None
 
 
 def _field(field: Any, order: str) -> tuple[str, np.dtype[Any]]:
@@ -281,20 +288,33 @@ def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f" and isinstance(value, str) and value.startswith("0x"):
         return np.array(_bits(value, dtype.itemsize), dtype=dtype)[()]
     if dtype.kind == "c" and isinstance(value, list) and len(value) == 2:
-        half = dtype.itemsize // 2
-        value = [_bits(part, half) if isinstance(part, str) and part.startswith("0x") else part for part in value]
-        parts = [part if isinstance(part, str) else dtypes.encode_fill(float(part), np.dtype("f8")) for part in value]
-        return dtypes.decode_fill(parts, dtype)
+        return dtypes.decode_fill([_complex_part(part, dtype.itemsize // 2) for part in value], dtype)
     if dtype.kind == "V" and isinstance(value, list):
         value = base64.standard_b64encode(bytes(value)).decode("ascii")
     if dtype.names is not None and isinstance(value, dict):
-        if not value.keys() <= set(dtype.names):
-            raise ValueError(f"is {value!r}, and the fields are {', '.join(dtype.names)}")
-        item = np.zeros((), dtype=dtype)
-        for name, part in value.items():
-            item[name] = _scalar(part, dtype[name])
-        return item[()]
+        return _structure(value, dtype)
     return dtypes.decode_fill(value, dtype)
+
+
+def _complex_part(part: Any, nbytes: int) -> Any:
+    """Return the real or the imaginary part as version 2 writes a float."""
+    import numpy as np
+
+    if isinstance(part, str) and part.startswith("0x"):
+        part = _bits(part, nbytes)
+    return part if isinstance(part, str) else dtypes.encode_fill(float(part), np.dtype("f8"))
+
+
+def _structure(value: dict[str, Any], dtype: np.dtype[Any]) -> Any:
+    import numpy as np
+
+    fields = dtype.names or ()
+    if not value.keys() <= set(fields):
+        raise ValueError(f"is {value!r}, and the fields are {', '.join(fields)}")
+    item = np.zeros((), dtype=dtype)
+    for name, part in value.items():
+        item[name] = _scalar(part, dtype[name])
+    return item[()]
 
 
 def _bits(value: str, nbytes: int) -> float:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.base import Store
 from zarrstore.metadata import chunking, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
-from zarrstore.nodes import node_at
+from zarrstore.nodes import Node, node_at
 from zarrstore.shown import clip, human_bytes
 from zarrstore.spelling import chunk_keys_of
 from zarrstore.targets import Target, opens
@@ -152,22 +152,24 @@ def chunk_map(
     rule, grid = _layout(adapted, node)
     if math.prod(grid) > _MOST:
         raise ValueError(f"array {at!r} has {math.prod(grid):,} chunks, and a map shows {_MOST:,} at most")
-    sizes: dict[tuple[int, ...], int] = {}
-    for entry in present(adapted, listing_of(adapted, at, details=True)):
-        position = None if is_document(entry.key) else rule.coords(entry.key, at)
-        if position is not None and all(i < n for i, n in zip(position, grid, strict=True)):
-            sizes[position] = entry.nbytes
-    damaged: set[tuple[int, ...]] = set()
+    sizes = _sizes(adapted, at, rule, grid)
     if report is None and decode:
         report = verify(adapted, at)
-    for problem in report.problems if report is not None else ():
-        position = rule.coords(problem.key, at)
-        if position in sizes:
-            damaged.add(position)
-    return ChunkMap(at, grid, sizes, frozenset(damaged))
+    places = (rule.coords(problem.key, at) for problem in (() if report is None else report.problems))
+    return ChunkMap(at, grid, sizes, frozenset(place for place in places if place is not None and place in sizes))
 
 
-def _layout(store: Any, node: Any) -> tuple[ChunkKeys, tuple[int, ...]]:
+def _sizes(store: Store, path: str, rule: ChunkKeys, grid: tuple[int, ...]) -> dict[tuple[int, ...], int]:
+    """Return the sizes of the chunks that are there, by their places."""
+    sizes: dict[tuple[int, ...], int] = {}
+    for entry in present(store, listing_of(store, path, details=True)):
+        place = None if is_document(entry.key) else rule.coords(entry.key, path)
+        if place is not None and all(i < n for i, n in zip(place, grid, strict=True)):
+            sizes[place] = entry.nbytes
+    return sizes
+
+
+def _layout(store: Store, node: Node) -> tuple[ChunkKeys, tuple[int, ...]]:
     if node.version == 3:
         return chunk_keys_of_v3(node.document, node.key), chunking.grid_shape(*regular_grid(node.document, node.key))
     meta = v2.check_array(node.document, node.key)

@@ -88,26 +88,32 @@ def _outline(
     store: Store, path: str, arrays: dict[str, Node], groups: set[str], unread: list[Problem]
 ) -> Iterator[Entry]:
     """Yield the keys below a path that are below no array, and the documents of arrays."""
-    wanted = [key for node in arrays.values() for key in (node.key, node.attrs_key)]
-    wanted += [k.join(at, name) for at in arrays for name in _DOCUMENTS]
-    if not store.capabilities.hierarchical:
-        wanted += [*arrays, *groups]  # a value may stand there as well
-    yield from map(Entry, found_among(store, dict.fromkeys(filter(None, wanted))))
+    is_flat = not store.capabilities.hierarchical
+    values = [*arrays, *groups] if is_flat else []  # a value may stand there as well
+    yield from map(Entry, found_among(store, dict.fromkeys(filter(None, (*_document_keys(arrays), *values)))))
     waiting = [] if path in arrays else [path]
     while waiting:
-        at = waiting.pop()
-        try:
-            keys = [k.join(at, name) for name in store.listdir(at)]
-        except OSError as exc:
-            if not any(problem.key == at for problem in unread):
-                unread.append(Problem(at, "unread", str(exc) or type(exc).__name__))
-            continue
-        others = [key for key in keys if key not in arrays and key not in groups]
-        values = found_among(store, others)
-        yield from map(Entry, values)
+        keys = _children(store, waiting.pop(), unread)
+        others = found_among(store, [key for key in keys if key not in arrays and key not in groups])
+        yield from map(Entry, others)
         # What is no value is a directory without a document, below which there may be nodes.
-        is_flat = not store.capabilities.hierarchical
-        waiting += [key for key in keys if key in groups or (key not in arrays and (is_flat or key not in values))]
+        waiting += [key for key in keys if key in groups or (key not in arrays and (is_flat or key not in others))]
+
+
+def _document_keys(arrays: dict[str, Node]) -> Iterator[str]:
+    for at, node in arrays.items():
+        yield from (node.key, node.attrs_key)
+        yield from (k.join(at, name) for name in _DOCUMENTS)
+
+
+def _children(store: Store, path: str, unread: list[Problem]) -> list[str]:
+    """Return the keys and paths in a directory; one that cannot be read becomes a problem, once."""
+    try:
+        return [k.join(path, name) for name in store.listdir(path)]
+    except OSError as exc:
+        if not any(problem.key == path for problem in unread):
+            unread.append(Problem(path, "unread", str(exc) or type(exc).__name__))
+        return []
 
 
 def _tasks(

@@ -7,45 +7,32 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import chain, groupby
-from typing import Any, NamedTuple
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.allowance import allowed
 from zarrstore.base import Entry, Store
-from zarrstore.chunknames import is_chunk_name
-from zarrstore.errors import DestinationExistsError, MetadataError, ReadOnlyError
-from zarrstore.metadata import documents, sharding, v2, v3
-from zarrstore.metadata.chunkkeys import ChunkKeys
-from zarrstore.nodes import Node, walk
-from zarrstore.spelling import spellings_of
+from zarrstore.errors import DestinationExistsError, ReadOnlyError
+from zarrstore.metadata import documents, sharding
+from zarrstore.nodes import walk
 from zarrstore.targets import Target, opens
 from zarrstore.threads import Threads, are_threads
 from zarrstore.tools.cluster import check_workers, run_elsewhere
 from zarrstore.tools.copying import both_travel
 from zarrstore.tools.executing import threads_of
 from zarrstore.tools.journal import Journal, place_name
-from zarrstore.tools.listing import listing_of
 from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.nearby import absent
-from zarrstore.tools.steps import Step, attrs_of, by_depth, consolidate, report_of_steps
-from zarrstore.tools.streams import sort_entries
+from zarrstore.tools.shardplan import AUTO_NBYTES, ArrayShards, Part, Shards, ShardStep, consolidate_groups, step_of
+from zarrstore.tools.steps import by_depth, report_of_steps
 
 __all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
 
-#: What ``shards="auto"`` aims at, in bytes.
-AUTO_NBYTES = 64 << 20
 #: Shards that are made durable and recorded together.
 _RECORDED_TOGETHER = 64
 _NO_DOCUMENT = "no document was written; run it again with overwrite=True"
-#: Chunks of an array whose sizes are looked at to know how large they are when stored.
-_SAMPLE = 32
-
-#: What a shard is told by: a size in bytes, "auto", or a shape.
-Shards = int | str | tuple[int, ...]
 
 
 @opens(store="r", dest="a")
@@ -128,200 +115,60 @@ def migrate_to_shards(
     (['a/c/0', 'a/zarr.json', 'zarr.json'], [1, 2, 3, 4])
     """
     source, dest, path = as_store(store), as_store(dest), k.normalize_path(path)
-    steps = [_step(source, node, shards) for node in walk(source, path)]
+    steps = [step_of(source, node, shards) for node in walk(source, path)]
     if not steps:
         raise absent(source, path, "array or group")
-    _consolidate(source, steps)
+    consolidate_groups(source, steps)
     if not dry_run:
-        if executor is not None and not both_travel(executor, source, dest):
-            executor = None
-        elif executor is not None and not are_threads(executor):
-            check_workers(executor, source, path, dest, path)
+        executor = _checked_executor(executor, source, dest, path)
         with ExitStack() as stack:
             journal = None
             if resume is not None:
-                job = {
-                    "source": place_name(source),
-                    "destination": place_name(dest),
-                    "path": path,
-                    "shapes": {step.node.path: step.array.layout.shards for step in steps if step.array is not None},
-                }
-                journal = stack.enter_context(Journal(resume, json.loads(json.dumps(job))))
-            goes_on = journal is not None and journal.resumed
-            _check_destination(dest, steps, overwrite or goes_on)
-            if journal is not None:
-                journal.go_on() if goes_on else journal.begin(())
-            if overwrite and not goes_on:
-                _make_room(dest, steps)
+                journal = stack.enter_context(Journal(resume, _identity(source, dest, path, steps)))
+            _prepare(dest, steps, overwrite, journal)
             pool = executor or stack.enter_context(Threads(workers))
-            if dest._documents_first:  # it has no place for a shard before, and shows nothing before a commit
-                _write_documents(dest, steps)
             arrays = [step.array for step in steps if step.array is not None]
-            if journal is None and not are_threads(pool) and source.capabilities.listable:
-                _write_elsewhere(source, dest, arrays, pool, on_shard)
-            else:
-                _Writing(source, dest, pool, journal, on_shard).run(arrays)
-            dest.flush()
-            if not dest._documents_first:
-                _write_documents(dest, steps)
-            dest.flush()
+            with _documents_around(dest, steps):
+                if journal is None and not are_threads(pool) and source.capabilities.listable:
+                    _write_elsewhere(source, dest, arrays, pool, on_shard)
+                else:
+                    _Writing(source, dest, pool, journal, on_shard).run(arrays)
             if journal is not None:
                 journal.remove()
     return report_of_steps(steps, dry_run)
 
 
-class _Part(NamedTuple):
-    """The shards of an array whose place along one axis leaves `part` when it is divided by `parts`."""
-
-    axis: int
-    part: int
-    parts: int
-
-
-@dataclass(frozen=True)
-class _Array:
-    """One array: how its chunks are named in the source and lie in the shards of the destination."""
-
-    path: str
-    layout: sharding.Sharding
-    source_keys: ChunkKeys
-    shard_keys: ChunkKeys
-
-    def tasks(self, source: Store, part: _Part | None = None) -> Iterator[tuple[str, list[tuple[int, Entry]]]]:
-        """Yield each shard that has a chunk: its key, and the places and entries of its chunks, in order."""
-        if part is None:
-            listed: Iterable[Entry] = listing_of(source, self.path, details=True).entries
-        else:
-            listed = map(Entry, self._keys_of(source, part))
-        entries = sort_entries(self._placed(listed))
-        for shard_key, members in groupby(entries, key=lambda entry: entry.key.partition("\n")[0]):
-            yield shard_key, [_unplaced(entry) for entry in members]
-
-    def parts(self, wanted: int) -> Iterator[_Part]:
-        """Yield parts of the array, of whole shards each; about as many as are wanted, if it has as many shards."""
-        counts = [-(-size // shard) for size, shard in zip(self.layout.shape, self.layout.shards, strict=True)]
-        axis = max(range(len(counts)), key=counts.__getitem__, default=0)
-        number = min(wanted, counts[axis]) if counts else 1
-        for part in range(max(1, number)):
-            yield _Part(axis, part, max(1, number))
-
-    def _keys_of(self, source: Store, part: _Part) -> Iterator[str]:
-        """Yield the keys of a part, and others that are none of its chunks."""
-        if part.parts == 1:
-            return iter(source._keys(self.path))
-        axis, separator = part.axis, self.source_keys.separator
-        chunk, shard = self.layout.chunks[axis], self.layout.shards[axis]
-        if axis == 0 and separator == "/" and len(self.layout.shape) > 1:
-            # Directories of its own: nothing of other parts is listed.
-            n_chunks = -(-self.layout.shape[0] // chunk)
-            rows = (row for row in range(n_chunks) if row * chunk // shard % part.parts == part.part)
-            return chain.from_iterable(source._keys(k.join(self.path, str(row))) for row in rows)
-        start = len(k.prefix(self.path))
-
-        def is_wanted(key: str) -> bool:
-            words = key[start:].split(separator, axis + 1)
-            if len(words) <= axis or not words[axis].isdecimal():
-                return False
-            return int(words[axis]) * chunk // shard % part.parts == part.part
-
-        return filter(is_wanted, source._keys(self.path))
-
-    def shards_in(self, dest: Store) -> Iterator[str]:
-        """Yield the keys in `dest` that name a shard of this array."""
-        return (key for key in dest._keys(self.path) if self.shard_keys.coords(key, self.path) is not None)
-
-    def _placed(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Yield the chunks under names that sort by shard, then by place."""
-        grid = [-(-size // chunk) for size, chunk in zip(self.layout.shape, self.layout.chunks, strict=True)]
-        for entry in entries:
-            coords = self.source_keys.coords(entry.key, self.path)
-            if coords is not None and all(at < count for at, count in zip(coords, grid, strict=True)):
-                shard_key = self.shard_keys.key(self.path, self.layout.shard_of(coords))
-                yield entry._replace(key=f"{shard_key}\n{self.layout.place_of(coords):020d}\n{entry.key}")
+def _checked_executor(executor: Executor | None, source: Store, dest: Store, path: str) -> Executor | None:
+    """Return the executor if both stores can travel to it; its workers elsewhere see the same then."""
+    if executor is None or not both_travel(executor, source, dest):
+        return None
+    if not are_threads(executor):
+        check_workers(executor, source, path, dest, path)
+    return executor
 
 
-def _unplaced(entry: Entry) -> tuple[int, Entry]:
-    _, place, key = entry.key.split("\n", 2)
-    return int(place), entry._replace(key=key)
+def _identity(source: Store, dest: Store, path: str, steps: list[ShardStep]) -> Any:
+    """Return what a journal must have been written for, to be continued by this migration."""
+    job = {
+        "source": place_name(source),
+        "destination": place_name(dest),
+        "path": path,
+        "shapes": {step.node.path: step.array.layout.shards for step in steps if step.array is not None},
+    }
+    return json.loads(json.dumps(job))
 
 
-@dataclass
-class _Step(Step):
-    """What becomes of one node, and of the chunks of an array."""
-
-    array: _Array | None = None
-
-
-# Plan ---------------------------------------------------------------------------------------------------------------
-
-
-def _step(source: Store, node: Node, wanted: Shards) -> _Step:
-    if node.error is not None:
-        raise node.error
-    if node.version != 2:
-        return _impossible(node, f"is version {node.version}: only version 2 is packed into shards")
-    attrs = attrs_of(source, node)
-    if node.kind == "group":
-        v2.check_group(node.document, node.key)
-        found = v3.group_v2_to_v3(attrs)
-        return _Step(node, found.document, [*found.problems, *found.notes])
-    meta = v2.check_array(node.document, node.key)
-    found = v3.array_v2_to_v3(meta, attrs, chunk_keys="default", separator="/")
-    if found.document is None:
-        return _impossible(node, *found.problems, *found.notes)
-    separators = spellings_of(source, node.path, meta).separators
-    if len(separators) > 1:
-        raise MetadataError(
-            node.key, None, "describes chunks that are spelled in two ways; zarrstore.repair says which"
-        )
-    source_keys = ChunkKeys("v2", next(iter(separators), meta.separator), len(meta.shape))
-    if not meta.shape:  # one value, and no axis along which to pack
-        array = _Array(node.path, sharding.Sharding((), (), ()), source_keys, ChunkKeys("default", "/", 0))
-        return _Step(node, sharding.sharded_document(found.document, ()), list(found.notes), array=array)
-    shape = _shard_shape(source, node.path, meta, wanted)
-    array = _Array(
-        node.path,
-        sharding.Sharding(meta.shape, meta.chunks, shape),
-        source_keys,
-        ChunkKeys("default", "/", len(meta.shape)),
-    )
-    document = sharding.sharded_document(found.document, shape, node.key)
-    note = f"{array.layout.n_chunks:,} chunks to a shard of {'x'.join(map(str, shape))}"
-    return _Step(node, document, [*found.notes, note], array=array)
+def _prepare(dest: Store, steps: list[ShardStep], overwrite: bool, journal: Journal | None) -> None:
+    """Check the destination, begin the journal, and make room for what is replaced."""
+    goes_on = journal is not None and journal.resumed
+    _check_destination(dest, steps, overwrite or goes_on)
+    if journal is not None:
+        journal.go_on() if goes_on else journal.begin(())
+    if overwrite and not goes_on:
+        _make_room(dest, steps)
 
 
-def _impossible(node: Node, *notes: str) -> _Step:
-    return _Step(node, None, list(notes), action="impossible")
-
-
-def _shard_shape(source: Store, path: str, meta: v2.ArrayMeta, wanted: Shards) -> tuple[int, ...]:
-    if isinstance(wanted, tuple):
-        return wanted
-    if wanted != "auto" and not isinstance(wanted, int):
-        raise ValueError(f"shards is {wanted!r}; it is 'auto', a number of bytes, or a shape")
-    target = AUTO_NBYTES if wanted == "auto" else int(wanted)
-    return sharding.chosen_shape(meta.shape, meta.chunks, _typical_nbytes(source, path, meta), target)
-
-
-def _typical_nbytes(source: Store, path: str, meta: v2.ArrayMeta) -> int:
-    """Return the mean size of the first chunks as they are stored, or of a decoded chunk if none is there."""
-    sizes = []
-    for entry in listing_of(source, path, details=True).entries:
-        if is_chunk_name(k.name(entry.key)):
-            sizes.append(entry.nbytes if entry.nbytes >= 0 else source._nbytes(entry.key))
-        if len(sizes) == _SAMPLE:
-            break
-    return max(1, sum(sizes) // len(sizes)) if sizes else max(1, meta.chunk_nbytes)
-
-
-def _consolidate(source: Store, steps: list[_Step]) -> None:
-    for step in steps:
-        if step.node.kind == "group" and step.document is not None:
-            if k.join(step.node.path, documents.ZMETADATA) in source:
-                consolidate(step, steps)
-
-
-def _check_destination(dest: Store, steps: list[_Step], may_be_there: bool) -> None:
+def _check_destination(dest: Store, steps: list[ShardStep], may_be_there: bool) -> None:
     if not dest.capabilities.writable:
         raise ReadOnlyError(steps[0].key, dest)
     if may_be_there:
@@ -335,7 +182,7 @@ def _check_destination(dest: Store, steps: list[_Step], may_be_there: bool) -> N
             raise DestinationExistsError(step.node.key, shard, "pass overwrite=True, or resume with its journal")
 
 
-def _make_room(dest: Store, steps: list[_Step]) -> None:
+def _make_room(dest: Store, steps: list[ShardStep]) -> None:
     """Delete the arrays that are replaced, their documents first: a shard of another shape would be read for data."""
     for step in steps:
         if step.array is not None:
@@ -344,7 +191,19 @@ def _make_room(dest: Store, steps: list[_Step]) -> None:
                 dest.delitems([shard])
 
 
-def _write_documents(dest: Store, steps: list[_Step]) -> None:
+@contextmanager
+def _documents_around(dest: Store, steps: list[ShardStep]) -> Iterator[None]:
+    """Write the documents after the shards, which are durable then; before them where the destination wants that."""
+    if dest._documents_first:  # it has no place for a shard before, and shows nothing before a commit
+        _write_documents(dest, steps)
+    yield
+    dest.flush()
+    if not dest._documents_first:
+        _write_documents(dest, steps)
+    dest.flush()
+
+
+def _write_documents(dest: Store, steps: list[ShardStep]) -> None:
     for step in by_depth(steps):
         if step.document is not None:
             dest[step.key] = documents.dumps(step.document)
@@ -373,7 +232,7 @@ class _Writing:
         self._versions: dict[str, str] = {}
         self._unrecorded: list[str] = []
 
-    def run(self, arrays: Iterable[_Array]) -> None:
+    def run(self, arrays: Iterable[ArrayShards]) -> None:
         """Write what is not done yet."""
         left = _NO_DOCUMENT if self._journal is None else "go on with the same resume="
         for key in run_elsewhere(self._executor, self._tasks(arrays), left):
@@ -384,7 +243,7 @@ class _Writing:
                 self._on_shard(key)
         self._record()
 
-    def _tasks(self, arrays: Iterable[_Array]) -> Iterator[tuple[Any, ...]]:
+    def _tasks(self, arrays: Iterable[ArrayShards]) -> Iterator[tuple[Any, ...]]:
         for array in arrays:
             for key, members in array.tasks(self._source):
                 if self._journal is not None:
@@ -424,7 +283,7 @@ def write_shard(source: Store, dest: Store, key: str, members: list[tuple[int, E
 
 
 def _write_elsewhere(
-    source: Store, dest: Store, arrays: list[_Array], executor: Executor, on_shard: Callable[[str], object] | None
+    source: Store, dest: Store, arrays: list[ArrayShards], executor: Executor, on_shard: Callable[[str], object] | None
 ) -> None:
     """Let workers list parts of the arrays and write their shards; this process sees the keys of shards."""
     wanted = max(1, 4 * (threads_of(executor) or 16) // max(1, len(arrays)))
@@ -435,7 +294,7 @@ def _write_elsewhere(
                 on_shard(key)
 
 
-def write_shards(source: Store, dest: Store, array: _Array, part: _Part) -> list[str]:
+def write_shards(source: Store, dest: Store, array: ArrayShards, part: Part) -> list[str]:
     """Write the shards of a part of an array, on a worker, and return their keys."""
     keys = [
         write_shard(source, dest, key, members, array.layout.n_chunks) for key, members in array.tasks(source, part)
