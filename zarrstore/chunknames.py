@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from zarrstore.keys import is_below, prefix
+from zarrstore.keys import is_below, join, prefix, replace_root
 
-__all__ = ["chunk_coords", "chunk_name", "flat_spellings", "flatten", "is_chunk_name", "nest"]
+__all__ = ["chunk_coords", "chunk_name", "flat_spellings", "flatten", "is_chunk_name", "nest", "whole_names"]
 
 _CHUNK_NAME = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
 _FLAT_CHUNK_NAME = re.compile(r"[0-9]+(?:\.[0-9]+)+", re.ASCII)
@@ -102,3 +102,27 @@ def flatten(key: str, array: str) -> str:
         return key
     start = len(prefix(array))
     return key[:start] + key[start:].replace("/", ".")
+
+
+def whole_names(names: Iterable[str], array: str, keys: Callable[[str], Iterable[str]]) -> list[str]:
+    """Return the sorted names below an array whose chunks are nested, those of chunks whole: ``0/1`` instead of ``0``.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The immediate children of the array.
+    array : str
+        Its path.
+    keys : callable
+        Returns the keys below a path. Asked for each name that is a number.
+
+    Examples
+    --------
+    >>> whole_names([".zarray", "0"], "foo", lambda path: ["foo/0/0", "foo/0/1"])
+    ['.zarray', '0/0', '0/1']
+    """
+    whole: list[str] = []
+    for name in names:
+        below = keys(join(array, name)) if name.isascii() and name.isdecimal() else ()
+        whole.extend([replace_root(key, array, "") for key in below] or [name])
+    return sorted(whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tempfile import mkdtemp, mktemp
 
 import zarr.tests.test_core as suite
+from fsspec.implementations.local import LocalFileSystem
 
 import zarrstore
 import zarrstore.bridges.zarr2
@@ -26,7 +27,21 @@ STORES = {
     "TestArrayWithFilters": zarrstore.MemoryStore,
     "TestArrayNoCache": zarrstore.MemoryStore,
     "TestArrayWithStoreCache": lambda: zarrstore.LRUStoreCache({}, max_size=None),
+    "TestArrayWithFSStore": lambda: filesystem("."),
+    "TestArrayWithFSStoreNested": lambda: filesystem("/"),
+    "TestArrayWithFSStoreFromFilesystem": lambda: zarrstore.FSStore(
+        mkdtemp(), fs=LocalFileSystem(auto_mkdir=True), key_separator=".", check=True, create=True
+    ),
 }
+
+
+def filesystem(separator: str) -> object:
+    """Return an FSStore with the arguments that zarr's tests give."""
+    return zarrstore.FSStore(
+        mkdtemp(), key_separator=separator, auto_mkdir=True, check=True, create=True, missing_exceptions=None
+    )
+
+
 for _name, _make in STORES.items():
     _theirs = getattr(suite, _name)
     globals()[_name] = type(_name, (_theirs,), {"create_store": lambda self, make=_make: make()})
@@ -43,6 +58,13 @@ class TestArrayWithChunkStore(suite.TestArrayWithChunkStore):
 
     def create_chunk_store(self) -> object:
         return zarrstore.DirectoryStore(mkdtemp())
+
+
+class TestArrayWithCustomMapping(suite.TestArray):
+    """Around a mapping with the methods of a dict alone; zarr's class of the name counts the bytes of its own."""
+
+    def create_store(self) -> object:
+        return zarrstore.KVStore(suite.CustomMapping())
 
 
 pytestmark = suite.pytestmark

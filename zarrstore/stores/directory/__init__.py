@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities
+from zarrstore.chunknames import whole_names
 from zarrstore.driver import Copier, Driver, Extent
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
@@ -158,12 +159,7 @@ class DirectoryStore(DirectoryWriter):
         names = super().listdir(path)
         if self._dimension_separator != "/" or ZARRAY not in names:
             return names
-        at = k.normalize_path(path)
-        whole: list[str] = []
-        for name in names:
-            below = self._keys(k.join(at, name)) if name.isascii() and name.isdecimal() else ()
-            whole.extend([k.replace_root(key, at, "") for key in below] or [name])
-        return sorted(whole)
+        return whole_names(names, k.normalize_path(path), self._keys)
 
     # Trees --------------------------------------------------------------------------------------------------------
 
