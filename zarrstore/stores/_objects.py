@@ -79,9 +79,10 @@ class Objects(Store):
         """Return what to raise for a failed call: KeyError if it says that nothing is there."""
         _hide_secrets(exc)
         text = str(exc)
-        if isinstance(exc, self._missing) or any(sign in text for sign in _NOTHING_THERE):
-            return KeyError(key)
         status = status_of(exc)
+        # obstore takes 405 for absence: that is a server that refuses the method, whatever it has.
+        if status != 405 and (isinstance(exc, self._missing) or any(sign in text for sign in _NOTHING_THERE)):
+            return KeyError(key)
         # The object services hold no name of more than 1,024 bytes, and answer so when they are asked for one.
         if status == 400 and len(key.encode()) > 1024:
             return KeyError(key)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any
 
 from zarrstore import keys as k
 from zarrstore.allowance import Found, allowance
-from zarrstore.answers import Answer, md5_of
+from zarrstore.answers import Answer, Unusable, content_length, md5_of
 from zarrstore.base import Entry
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.driver import Extent
@@ -34,6 +35,8 @@ class Reading(Place):
 
     def _cat(self, key: str, **span: int | None) -> bytes:
         try:
+            if self._traits.unproved:
+                return self._proved(self._path(key), **span)
             return as_bytes(self.fs.cat_file(self._path(key), **span))
         except Exception as exc:
             error = self._error(key, exc)
@@ -41,6 +44,21 @@ class Reading(Place):
             if isinstance(error, StoreReadError) and not (self._traits.flat or self._traits.remote):
                 self._info(key)
             raise error  # noqa: B904 - it has its cause
+
+    def _proved(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return what a file has from `start` to `end`; Unusable if that is not what its size promises."""
+        first = start or 0
+        with self.fs.open(path, "rb") as file:
+            if first:
+                file.seek(first)
+            data = as_bytes(file.read() if end is None else file.read(end - first))
+            size = int(file.size)
+        for promised in (size, None):
+            if promised is None:  # of a packed answer, the first was the packed size
+                promised = int(self.fs.info(path)["size"])
+            if len(data) == max(0, (promised if end is None else min(end, promised)) - first):
+                return data
+        raise Unusable(f"{len(data):,} bytes came, and the value has {promised:,}")
 
     def _extent(self, key: str) -> Extent | None:
         path = self._path(key)
@@ -54,6 +72,8 @@ class Reading(Place):
             info: dict[str, Any] = self.fs.info(self._path(key))
         except Exception as exc:
             raise self._error(key, exc)  # noqa: B904 - it has its cause
+        if info.get("type") is None:
+            raise self._read_error(key, "the server does not say whether it is a value or a directory")
         if info["type"] != "file":
             raise KeyError(key)
         return info
@@ -107,12 +127,17 @@ class Reading(Place):
         size = self._info(key).get("size")
         return -1 if size is None else int(size)
 
+    def _known_nbytes(self, key: str) -> int:
+        """Return the size; an error if the filesystem does not know it."""
+        nbytes = self._nbytes(key)
+        if nbytes < 0:
+            raise self._read_error(key, "its size is not known, so neither is where it ends")
+        return nbytes
+
     def _entry(self, key: str) -> Entry:
         if isinstance(self._requests, S3Requests):
             answer = self._ask("HEAD", key, {})
-            size, etag = answer.headers.get("Content-Length"), answer.headers.get("Etag", "")
-            time = parsedate_to_datetime(stamp).timestamp() if (stamp := answer.headers.get("Last-Modified")) else -1.0
-            return Entry(key, -1 if size is None else int(size), etag.strip('"'), md5_of(etag), time)
+            return _described_by_head(key, answer.headers)
         if self._reader is not None:
             return super()._entry(key)
         return described(key, self._info(key))
@@ -131,7 +156,7 @@ class Reading(Place):
             return self._reader.get_suffix(key, n)
         if self._traits.counts_from_the_end:
             return self._part(key, n == 0, 0, start=-n)
-        return read_suffix(n, lambda: self._nbytes(key), lambda start, stop: self._get_range(key, start, stop))
+        return read_suffix(n, lambda: self._known_nbytes(key), lambda start, stop: self._get_range(key, start, stop))
 
     def _part(self, key: str, nothing: bool, first: int, **span: int | None) -> bytes:
         if nothing:
@@ -143,7 +168,7 @@ class Reading(Place):
             except StoreReadError as exc:
                 # A range that begins at the end of the value or behind it is an error to most servers. Where the value
                 # has more bytes by now, it was replaced meanwhile.
-                if self._nbytes(key) <= first:
+                if self._known_nbytes(key) <= first:
                     return b""
                 if exc.permanent or is_last:
                     raise
@@ -180,6 +205,16 @@ class Reading(Place):
         if isinstance(answer, Answer) and self._reader is not None:
             return self._reader.whole(key, answer)
         return as_bytes(answer)
+
+
+def _described_by_head(key: str, headers: Mapping[str, Any]) -> Entry:
+    """Return the entry of an object by the headers of a HEAD; what of it cannot be read is not known."""
+    etag, size, modified = str(headers.get("Etag", "")), None, -1.0
+    with suppress(Unusable):
+        size = content_length(headers)
+    with suppress(ValueError, TypeError, OverflowError):  # of a date that is none
+        modified = parsedate_to_datetime(headers["Last-Modified"]).timestamp() if "Last-Modified" in headers else -1.0
+    return Entry(key, -1 if size is None else size, etag.strip('"'), md5_of(etag), modified)
 
 
 def described(key: str, info: Mapping[str, Any]) -> Entry:

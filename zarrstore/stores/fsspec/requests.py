@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -257,14 +258,18 @@ class S3Requests(_Requests):
         """Yield the pages of the listing of all names that begin with a prefix; one request a page."""
         place = self._place(prefix)
         more: dict[str, Any] = {}
-        while True:
+        remembered = ""
+        for number in count(1):
             page = self._run(self._list, place, delimiter, limit, more)
+            _check_page(page)
             yield page
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")
-            if not token or token == more.get("ContinuationToken"):
+            if not token or token == remembered:
                 raise OSError("the server says that the listing goes on, and not where")
+            if number & (number - 1) == 0:  # Brent's way to notice any circle, with one token in memory
+                remembered = token
             more = {"ContinuationToken": token}
 
     async def _list(self, place: dict[str, str], delimiter: str, limit: int, more: dict[str, Any]) -> Mapping[str, Any]:
@@ -278,6 +283,16 @@ class S3Requests(_Requests):
         lead = self._place("")["Key"]
         key = name[len(lead) :] if name.startswith(lead) else ""
         return key if k.is_key(key) else ""
+
+
+def _check_page(page: Mapping[str, Any]) -> None:
+    """Raise Unusable if a page of a listing lacks what the names and sizes of objects are read from."""
+    objects, prefixes = page.get("Contents", ()), page.get("CommonPrefixes", ())
+    names = [item.get("Key") for item in objects] + [item.get("Prefix") for item in prefixes]
+    if not all(isinstance(name, str) for name in names):
+        raise Unusable("the listing has an object without a name, or with several")
+    if not all(isinstance(item.get("Size"), int) for item in objects):
+        raise Unusable("the listing has an object without a size, or with several")
 
 
 class WebRequests(_Requests):

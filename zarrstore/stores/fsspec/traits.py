@@ -22,6 +22,8 @@ _CAREFUL = frozenset({"file", "local", "memory", "sftp", "ssh", "ftp", "smb"})
 _REFUSING = _CAREFUL - {"memory"}
 #: Protocols with one connection, on which one command runs at a time.
 _ONE_AT_A_TIME = frozenset({"ftp"})
+#: Protocols whose library takes the end of a connection for the end of a value.
+_UNPROVED = frozenset({"webdav", "dav"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Traits:
         Its calls come one at a time, because it has one connection or because a set writes in place.
     counts_from_the_end : bool
         A part of a value can be asked for by its distance from the end.
+    unproved : bool
+        What is read is compared with the size of the value, since the library does not.
     unsafe : re.Pattern or None
         What in a key makes it take the key for another.
     capabilities : Capabilities
@@ -60,6 +64,7 @@ class Traits:
     refuses: bool
     serial: bool
     counts_from_the_end: bool
+    unproved: bool
     unsafe: re.Pattern[str] | None
     capabilities: Capabilities
 
@@ -86,6 +91,7 @@ def traits_of(fs: Any, mode: str) -> Traits:
         serial=not known.isdisjoint(_ONE_AT_A_TIME) or not (is_whole or mode == "r"),
         # SFTP's files do not know where they end.
         counts_from_the_end=remote or is_plain,
+        unproved=not known.isdisjoint(_UNPROVED),
         unsafe=filesystems.unsafe_names(fs),
         capabilities=Capabilities(
             writable=is_writable,

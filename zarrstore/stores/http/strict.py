@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -20,6 +21,11 @@ __all__ = ["pool_manager"]
 
 #: Bytes per second. An answer that is slower for as long as the time-out is given up.
 _LOWEST_RATE = 64
+#: Bytes that are asked for at once, so the memory that an answer can take by announcing a length alone.
+_MOST_AT_ONCE = 16 << 20
+#: The size of a chunk; Python's own client takes signs, underscores and "0x" too.
+_CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
+_LONGEST_LINE = 1 << 16
 #: Interim answers (``103 Early Hints``) before the one that counts.
 _MAX_INTERIM = 16
 
@@ -107,6 +113,12 @@ class _StrictResponse(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
         raise http.client.HTTPException(f"more than {_MAX_INTERIM} interim answers")
 
+    def _read_next_chunk_size(self) -> int:
+        found = _CHUNK_SIZE.fullmatch(self.fp.readline(_LONGEST_LINE))
+        if found is None:
+            raise http.client.IncompleteRead(b"")
+        return int(found[1], 16)
+
 
 class _Paced(io.RawIOBase):
     """The bytes of a connection; TimeoutError if they come too slowly for too long."""
@@ -156,3 +168,12 @@ class _WholeLines(io.BufferedReader):
             raise http.client.IncompleteRead(line)
         self._begun = True
         return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size <= _MOST_AT_ONCE:
+            return super().read(size)
+        pieces = io.BytesIO()  # gives its own buffer away, without a copy
+        while size > 0 and (piece := super().read(min(size, _MOST_AT_ONCE))):
+            pieces.write(piece)
+            size -= len(piece)
+        return pieces.getvalue()
