@@ -335,6 +335,12 @@ def test_a_migration_back_to_version_2_by_workers(source: DirectoryStore, pool: 
         assert [str(one) for one in diff(source, back)] == ["< stray"]
 
 
+def test_processes_pack(source: DirectoryStore, pool: Any, tmp_path: Path) -> None:
+    assert pack(source, tmp_path / "a.zip", executor=pool)[:2] == (len(source), 0)
+    with ZipStore(tmp_path / "a.zip", mode="r") as archive:
+        assert list(diff(source, archive)) == []
+
+
 def test_processes_consolidate_and_delete(source: DirectoryStore, pool: Any) -> None:
     consolidate_metadata(source, executor=pool)
     assert not check_consolidated(source)

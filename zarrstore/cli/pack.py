@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from zarrstore.cli.common import (
+    dask_option,
     dry_run_option,
     echo_err,
     echo_questions,
@@ -17,6 +18,7 @@ from zarrstore.cli.common import (
     questions_option,
     storage_options,
     target_argument,
+    with_executor,
 )
 from zarrstore.tools.pack import pack
 
@@ -26,6 +28,7 @@ from zarrstore.tools.pack import pack
 @click.argument("archive", type=click.Path(dir_okay=False), callback=not_empty)
 @click.option("--overwrite", is_flag=True, help="Replace an archive that is there.")
 @click.option("--verify", is_flag=True, help="Read every entry back and compare.")
+@dask_option
 @memory_option
 @questions_option
 @dry_run_option
@@ -36,6 +39,7 @@ def command(
     archive: str,
     overwrite: bool,
     verify: bool,
+    dask: str | None,
     memory: int,
     max_questions: int,
     dry_run: bool,
@@ -43,7 +47,7 @@ def command(
     storage_option: tuple[str, ...],
 ) -> None:
     """Put SOURCE, as a rule a directory, into one zip ARCHIVE, documents first. SOURCE is kept."""
-    with opened(source, "r", storage_option) as store:
+    with opened(source, "r", storage_option) as store, with_executor(None, dask) as executor:
         echo_questions(store, "", max_questions)
         copied, _, nbytes = pack(
             store,
@@ -54,6 +58,7 @@ def command(
             max_questions=max_questions,
             memory=memory,
             progress=progress("pack"),
+            executor=executor,
         )
     if as_json:
         print_json({"dry_run": dry_run, "copied": copied, "nbytes": nbytes})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -13,8 +14,10 @@ from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, MetadataError
 from zarrstore.metadata import documents
 from zarrstore.registry import open_store, store_class
+from zarrstore.tools.cluster import travels
 from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.listing import MAX_QUESTIONS, keys_of
+from zarrstore.tools.packing import pack_elsewhere
 from zarrstore.tools.progress import Progress
 
 __all__ = ["pack", "unpack"]
@@ -30,6 +33,7 @@ def pack(
     max_questions: int | None = MAX_QUESTIONS,
     memory: int = MEMORY,
     progress: bool | Callable[[Progress], object] | None = None,
+    executor: Executor | None = None,
 ) -> CopyResult:
     """Put a whole store into one zip archive, which appears at once and whole, or not at all.
 
@@ -53,6 +57,10 @@ def pack(
         What the values under way in all threads may take together; one value more may be held.
     progress : callable or True, optional
         See `copy_store`.
+    executor : concurrent.futures.Executor, optional
+        Processes, or workers elsewhere, which see the folder of `archive` at the same path: each writes parts of
+        `source` into segments of the one file, at places that are reserved for them; this process writes the documents
+        and the directory. Threads change nothing, nor does any executor for a source that cannot travel.
 
     Returns
     -------
@@ -61,6 +69,9 @@ def pack(
 
     Raises
     ------
+    ClusterError
+        `executor` has no worker, one that lacks a package, or workers that see another source or another folder; or it
+        ended. No archive was made.
     MetadataError
         The archive's name ends in ``.ozx``, and the root has no ``zarr.json`` that states a version of OME-Zarr.
     DestinationExistsError
@@ -107,6 +118,12 @@ def pack(
             return copy_store(src_store, {}, dry_run=True, max_questions=max_questions)
         try:
             with zip_store.create_atomically(path, overwrite=overwrite) as dest_store:
+                if executor is not None and travels(executor, src_store):
+                    if is_ozx:
+                        _check_ome(src_store)
+                    return pack_elsewhere(
+                        src_store, dest_store, executor, verify=verify, memory=memory, progress=progress
+                    )
                 first = _set_documents(src_store, dest_store, max_questions) if is_ozx else (0, 0)
                 result = copy_store(
                     src_store,

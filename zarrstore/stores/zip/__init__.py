@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 from zarrstore import keys as k
 from zarrstore.errors import LockedStoreError, UnsupportedOperation
+from zarrstore.stores.zip import segments
 from zarrstore.stores.zip.codec import METHODS
 from zarrstore.stores.zip.end import find_end
 from zarrstore.stores.zip.opening import is_source
@@ -16,6 +17,7 @@ from zarrstore.stores.zip.ozx import SUFFIX, departures
 from zarrstore.stores.zip.ranges import RangeSource, ValueRanges
 from zarrstore.stores.zip.recover import Recovery, recover
 from zarrstore.stores.zip.rewrite import discard, lock_existing, publish, sweep, temporary
+from zarrstore.stores.zip.segments import Filled, Segment
 from zarrstore.stores.zip.values import ArchiveValues
 from zarrstore.stores.zip.writer import Writer
 
@@ -282,6 +284,19 @@ class ZipStore(ArchiveValues):
             sweep(target)
             if old is not None:
                 old.unlock()  # an error that somebody keeps would keep the file open
+
+    #: How many bytes the entry of a key takes, for a value of so many bytes.
+    entry_nbytes = staticmethod(segments.entry_nbytes)
+
+    def _reserve_segments(self, sizes: Sequence[int]) -> list[Segment]:
+        """Leave room in the file for entries that other processes write, which see it at the same path."""
+        with self._mutex:
+            return segments.reserve(self._writer("entries"), self.path, sizes)
+
+    def _list_segment(self, filled: Filled) -> None:
+        """Take in the entries that another process wrote to a segment."""
+        with self._mutex:
+            segments.list_entries(self._writer("entries"), filled)
 
     def describe(self) -> dict[str, object]:
         """Return what the archive is: its entries, and how many of its bytes are live and dead.

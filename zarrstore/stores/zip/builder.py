@@ -42,6 +42,8 @@ class EntryBuilder:
         The folder below which all keys are; the first entry names it.
     crc32 : callable
         The CRC-32 of a buffer.
+    stamp : int, optional
+        The time that all entries carry, as MS-DOS has it; by default that of the call.
 
     Attributes
     ----------
@@ -50,12 +52,14 @@ class EntryBuilder:
         `tick` after that.
     """
 
-    def __init__(self, root: str, crc32: Callable[..., int]) -> None:
+    def __init__(self, root: str, crc32: Callable[..., int], stamp: int | None = None) -> None:
         self.root = root
         self.crc32 = crc32
         self.stamp_until = 0.0
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
         self._fixed_stamp = _dos_time(int(epoch), utc=True) if epoch.isdecimal() else None
+        if stamp is not None:
+            self._fixed_stamp = stamp
         self._stamp = 0
         self._local_lead = self._record_lead = b""
 

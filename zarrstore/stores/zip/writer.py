@@ -348,6 +348,27 @@ class Writer(Archive):
         self.file.write(parts, start)
         return start + size
 
+    def skip(self, size: int) -> None:
+        """Leave room for `size` bytes of entries, which `adopt` lists later."""
+        self.settle()
+        if not self.begun:
+            self._begin()
+        if self.stop + size > self._ceiling:
+            self._reserve(self.stop, size)
+        self._change((self.stop + size, (), (), False))
+
+    def adopt(self, records: Sequence[tuple[str, bytes]]) -> None:
+        """List entries, by their names and records, that lie in room which was left for them."""
+        self._change((self.stop, records, (), False))
+        if self.stop > self._ceiling:
+            self._reserve(self.stop, 0)
+
+    def _change(self, change: Change) -> None:
+        self.settle()
+        self._unfinished = change
+        self._ceiling -= self._apply(change)
+        self._unfinished = None
+
     def copy_in(self, source: Archive, name: str, record: bytes) -> None:
         """Append an entry of an archive under a name, its data as it is, unpacked nowhere."""
         entry = self._copy_of(source, name, record, self.stop)
