@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-from tests.support import peers
+from tests.support import cases, peers
 from tests.support.servers import proxy as proxies
 from tests.support.servers import s3, static
 from tests.support.world import EscapeSentinel
@@ -25,11 +24,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let each conformance suite play the share of its histories that the profile of hypothesis asks for."""
-    classes = {cls for item in session.items if hasattr(cls := getattr(item, "cls", None), "examples")}
-    share = settings.default.max_examples / 100
-    for cls, examples in [(cls, cls.examples) for cls in classes]:
-        cls.examples = max(1, round(examples * share))
+    cases.share_histories({cls for item in session.items if hasattr(cls := getattr(item, "cls", None), "examples")})
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def zstd_run(nbytes: int, blocks: int) -> bytes:
     return (0xFD2FB528).to_bytes(4, "little") + b"\x00\x58" + b"".join(block)
 
 
-NOTHING = bytes(200 << 20)
+NOTHING = bytes(50 << 20)
 
 #: By name: the codec, and what makes the bomb. Made in the test, for each worker of pytest-xdist collects them all.
 BOMBS = {

@@ -32,7 +32,9 @@ def test_a_kill_loses_nothing_that_was_set(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.needs_peer("strace")
-@pytest.mark.parametrize(("name", "every"), [("plain", 1), ("nested", 3)])
+@pytest.mark.parametrize(
+    ("name", "every"), [("plain", 3), ("nested", 3), pytest.param("plain", 1, marks=pytest.mark.slow)]
+)
 def test_any_system_call_may_fail_or_be_the_last(tmp_path: Path, name: str, every: int) -> None:
     # Not the two that sync: they do it in threads, and strace counts the calls of each thread by itself.
     found = crash.failing_calls(f"{__name__}:{name}", tmp_path, every=every)

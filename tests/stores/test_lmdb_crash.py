@@ -21,16 +21,18 @@ def with_every_call_synced(folder: Path) -> LMDBStore:
     return LMDBStore(folder / "data.lmdb", sync=True, metasync=True)
 
 
-def test_a_kill_loses_nothing_that_was_set(tmp_path):
-    found = crash.kills(HERE, tmp_path, rounds=40)
+@pytest.mark.parametrize("rounds", [20, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_kill_loses_nothing_that_was_set(tmp_path, rounds):
+    found = crash.kills(HERE, tmp_path, rounds=rounds)
     assert found["bad"] == []
-    assert found["acknowledged"] > 400
+    assert found["acknowledged"] > 10 * rounds
 
 
 @pytest.mark.needs_peer("strace")
 @pytest.mark.parametrize("where", [HERE, f"{__name__}:with_every_call_synced"], ids=["default", "sync"])
-def test_any_system_call_may_fail_or_be_the_last(tmp_path, where):
-    found = crash.failing_calls(where, tmp_path)
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_any_system_call_may_fail_or_be_the_last(tmp_path, where, every):
+    found = crash.failing_calls(where, tmp_path, every=every)
     assert found["bad"] == []
     assert found["silent"] == []
     assert found["calls"].get("fdatasync", 0) >= 2, "flush and close sync"

@@ -136,7 +136,7 @@ def test_a_file_that_was_replaced_is_opened_anew(tmp_path, store):
 
 def test_8_threads_of_mixed_operations(store):
     problems: list[str] = []
-    threads = [threading.Thread(target=mixed.work, args=(store, i, 8, 1500, 1, problems)) for i in range(8)]
+    threads = [threading.Thread(target=mixed.work, args=(store, i, 8, 500, 1, problems)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -307,7 +307,7 @@ def test_a_killed_reader_does_not_make_the_file_grow_for_ever(tmp_path, when):
             reader.wait()
             store.close()
             store = LMDBStore(tmp_path / "a")
-        for number in range(1000):
+        for number in range(250):
             if number == 1 and when == "writing":
                 reader.kill()
                 reader.wait()

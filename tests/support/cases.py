@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
-__all__ = ["each_of"]
+__all__ = ["each_of", "share_histories"]
 
 _PARAM = type(pytest.param())
 
@@ -85,3 +86,10 @@ def _label(case: Any, ids: Callable[[Any], object] | None) -> str:
     values = case if isinstance(case, tuple) else (case,)
     texts = [str(getattr(shown, "__name__", shown)) for shown in (ids(value) if ids else value for value in values)]
     return "-".join(text if len(text) <= 60 else f"{text[:57]}..." for text in texts)
+
+
+def share_histories(suites: Iterable[type[Any]]) -> None:
+    """Let conformance suites play the share of their histories that the profile of hypothesis asks for."""
+    share = settings.default.max_examples / 100
+    for suite, examples in [(suite, suite.examples) for suite in suites]:
+        suite.examples = max(1, round(examples * share))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import roster
+from tests.support.cases import share_histories
 from zarrstore import as_store
 from zarrstore.testing import StoreConformance
 
@@ -50,6 +51,7 @@ def stack_suite(name: str, base: roster.Maker, *wraps: Any, **attributes: Any) -
 
 def failures(suite: type[StoreConformance], folder: Path, factory: Any) -> list[str]:
     """Run every test of a suite, each in a folder of its own; return the names and traces of those that fail."""
+    share_histories([suite])
     methods = inspect.getmembers(suite, inspect.isfunction)
     cases = [
         (method, case) for name, method in methods if name.startswith("test_") for case in _parameters(name, method)
