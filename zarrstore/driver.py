@@ -8,6 +8,7 @@
 ``_contains(key)``                    existence                                                     via _get
 ``_details(path)``                    the same with sizes and identities, if a listing tells them   via _keys
 ``_entry(key)``                       the size and identity of one value; KeyError if absent        of _nbytes
+``_with_descriptor(key, act)``        what `act` makes of the open file that is a value             None
 ``_count()``                          number of keys                                                via _keys
 ``_get_range(key, start, stop)``      the slice, clipped at the end; stop None is the end           of _get
 ``_get_suffix(key, n)``               the last n bytes, or all there are                            of _get
@@ -38,13 +39,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.batch import LazyItems, checklist
 from zarrstore.spans import Span, read_spans
 
 __all__ = ["DRIVER", "WRITES", "Capabilities", "Copier", "Driver", "Entry", "Extent", "Pair"]
+
+T = TypeVar("T")
 
 #: Driver methods that change what is stored. A read-only wrapper refuses each of them.
 WRITES = ("_set", "_delete", "_set_many", "_delete_many", "_rmdir", "_rename", "_clear", "_sweep")
@@ -237,6 +240,13 @@ class Driver:
     def _entry(self, key: str) -> Entry:
         """Return what the store tells of one value, in one request; KeyError if absent."""
         return Entry(key, self._nbytes(key))
+
+    def _with_descriptor(self, key: str, act: Callable[[int, Entry], T]) -> T | None:
+        """Return what `act` makes of the open file that is a value, and of its entry; None if values are no files.
+
+        File and entry are one: a set meanwhile makes another file. KeyError if absent.
+        """
+        return None
 
     def _stored_key(self, key: str) -> str:
         """Return the name under which other programs find the value at the place of this store."""

@@ -121,6 +121,7 @@ PROGRAMS = {
     ),
     "rclone": Programs("rclone, to race against", ("rclone",), ("rclone",)),
     "nginx": Programs("the nginx web server", ("nginx",), ("nginx-light",)),
+    "wrk": Programs("wrk, which loads a web server", ("wrk",), ("wrk",)),
     "tools": Programs(
         "strace, zip, unzip, tmux, curl, the making of xfs, and a C compiler",
         ("strace", "zip", "unzip", "tmux", "curl", "mkfs.xfs", "cc"),

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -22,8 +22,16 @@ from zarrstore.wrappers.v3view import V3View
 if TYPE_CHECKING:
     from zarrstore.server.app import Application
 
-#: Of uvicorn, in each process.
-_SETTINGS = {"log_level": "warning", "access_log": False, "server_header": False}
+#: Of uvicorn, in each process. There is no proxy in front, and nothing to do at start and end.
+_SETTINGS = {
+    "log_level": "warning",
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    "lifespan": "off",
+    "ws": "none",
+    "interface": "asgi3",
+}
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -60,7 +68,7 @@ def command(
     with ExitStack() as stack:
         # Opened here in any case: what cannot be opened is an error now, and not of each worker.
         app = served.opened(stack)
-        config = uvicorn.Config(app, host=host, port=port, **_SETTINGS)
+        config = uvicorn.Config(app, host=host, port=port, http=_protocol(), **_SETTINGS)
         server = uvicorn.Server(config)
         sock = config.bind_socket()
         sock.listen(2048)  # who reads the line below may connect at once
@@ -89,7 +97,7 @@ def _more_workers(n: int, served: _Served, sock: socket.socket) -> Iterator[None
 
 def _work(served: _Served, sock: socket.socket) -> None:
     uvicorn = require("uvicorn", extra="serve", feature="zarrstore serve")
-    server = uvicorn.Server(uvicorn.Config(served, factory=True, **_SETTINGS))
+    server = uvicorn.Server(uvicorn.Config(served, factory=True, http=_protocol(), **_SETTINGS))
 
     def end_with_parent() -> None:
         parent = multiprocessing.parent_process()
@@ -100,6 +108,15 @@ def _work(served: _Served, sock: socket.socket) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     with suppress(KeyboardInterrupt):
         server.run(sockets=[sock])
+
+
+def _protocol() -> Any:
+    """Return the class of uvicorn's connections: ours where its parser is installed."""
+    try:
+        from zarrstore.server.protocol import ValueProtocol
+    except ImportError:
+        return "auto"
+    return ValueProtocol
 
 
 class _Served(NamedTuple):

@@ -155,6 +155,10 @@ class NestedDirectoryStore(DirectoryStore):
     def _entry(self, key: str) -> Entry:
         return self._find(super()._entry, key)._replace(key=key)
 
+    def _with_descriptor(self, key: str, act: Callable[[int, Entry], T]) -> T | None:
+        within = super()._with_descriptor
+        return self._find(lambda place: within(place, lambda fd, entry: act(fd, entry._replace(key=key))), key)
+
     def _contains(self, key: str) -> bool:
         contains = super()._contains
         nested, first = _spellings[key]

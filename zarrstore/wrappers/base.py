@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from zarrstore.base import Entry, Store
 from zarrstore.batch import MappedItems
@@ -10,6 +11,8 @@ from zarrstore.driver import Extent
 from zarrstore.targets import Target, store_of
 
 __all__ = ["Wrapper"]
+
+T = TypeVar("T")
 
 
 class Wrapper(Store):
@@ -87,6 +90,15 @@ class Wrapper(Store):
         if cls._get is not Wrapper._get or cls._nbytes is not Wrapper._nbytes or cls._contains is not Wrapper._contains:
             return super()._entry(key)
         return self.inner._entry(self._to_inner(key))._replace(key=key)
+
+    def _with_descriptor(self, key: str, act: Callable[[int, Entry], T]) -> T | None:
+        # A wrapper with values of its own has them in no file.
+        if type(self)._get is not Wrapper._get or type(self)._entry is not Wrapper._entry:
+            return None
+        place = self._to_inner(key)
+        if place != key:
+            return self.inner._with_descriptor(place, lambda fd, entry: act(fd, entry._replace(key=key)))
+        return self.inner._with_descriptor(key, act)
 
     def _stored_key(self, key: str) -> str:
         return self._from_inner(self.inner._stored_key(self._to_inner(key)))

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import uvicorn
 
 from zarrstore.server import make_app
+from zarrstore.server.protocol import ValueProtocol
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def serving(target: Any, *options: str) -> Iterator[str]:
     if isinstance(target, str):
         yield from _process(target, options)
         return
-    config = uvicorn.Config(make_app(target), port=0, log_level="error", lifespan="off")
+    config = uvicorn.Config(make_app(target), port=0, log_level="error", lifespan="off", http=ValueProtocol)
     server = uvicorn.Server(config)
     sock = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)

@@ -12,7 +12,7 @@ from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.keys import judged, parent
-from zarrstore.stores._files import ABSENT, FIRST_READ, MAX_CALL, Pread, read_part, read_whole, with_file
+from zarrstore.stores._files import ABSENT, FIRST_READ, MAX_CALL, Pread, pread, read_part, read_whole, with_file
 from zarrstore.stores.directory.folders import Folders, LeavesRootError
 from zarrstore.stores.directory.names import Names
 from zarrstore.stores.directory.tree import Tree
@@ -42,6 +42,14 @@ class DirectoryReader(Store):
     _stat: Callable[[str], os.stat_result]
     #: Bytes asked for by the next read: one more than the last value had, so that one read finds its end.
     _next_read = FIRST_READ
+
+    #: Whether a value is a file's content as it is; not in a subclass with a `_get` of its own.
+    _values_are_files = True
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "_get" in vars(cls):
+            cls._values_are_files = "_with_descriptor" in vars(cls)
 
     # One value ----------------------------------------------------------------------------------------------------
 
@@ -131,10 +139,17 @@ class DirectoryReader(Store):
         status = self._status(key)
         if status is None:
             raise KeyError(key)
-        # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
-        times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
-        identity = f"{status.st_ino:x}-{status.st_size:x}-{times}"
-        return Entry(key, status.st_size, identity, modified=status.st_mtime)
+        return _entry_of(key, status)
+
+    def _with_descriptor(self, key: str, act: Callable[[int, Entry], T]) -> T | None:
+        def within(fd: int) -> T:
+            status = os.fstat(fd)
+            if status.st_mode & _KIND != _REGULAR:
+                raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+            return act(fd, _entry_of(key, status))
+
+        # With `direct_io` nothing is to be read by way of the page cache.
+        return self._with_value(key, within) if self._values_are_files and self._pread is pread else None
 
     def _status(self, key: str) -> os.stat_result | None:
         """Return the status of the file that holds a value, None if there is none."""
@@ -201,3 +216,10 @@ class DirectoryReader(Store):
     def _listdir(self, path: str) -> Iterable[str]:
         files, folders = self._scan(self._own_path(path))
         return files + folders
+
+
+def _entry_of(key: str, status: os.stat_result) -> Entry:
+    # A set replaces the file, so its number changes; a foreign program that writes in place moves ctime.
+    times = f"{status.st_mtime_ns:x}-{status.st_ctime_ns:x}"
+    identity = f"{status.st_ino:x}-{status.st_size:x}-{times}"
+    return Entry(key, status.st_size, identity, modified=status.st_mtime)
