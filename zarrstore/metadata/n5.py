@@ -131,16 +131,10 @@ def dataset(attributes: Mapping[str, Any], key: str = ATTRIBUTES, separator: str
     compression = attributes.get("compression", {"type": attributes.get("compressionType", "raw")})
     if not isinstance(compression, Mapping) or not isinstance(compression.get("type"), str):
         raise MetadataError(key, "compression", 'is no object with a "type"')
-    sizes = {}
-    for member in ("dimensions", "blockSize"):
-        given = attributes.get(member)
-        if not isinstance(given, list) or not all(type(size) is int for size in given):
-            raise MetadataError(key, member, "is no list of integers")
-        sizes[member] = given[::-1]
     document: dict[str, Any] = {
         "zarr_format": 2,
-        "shape": sizes["dimensions"],
-        "chunks": sizes["blockSize"],
+        "shape": _sizes(attributes, "dimensions", key),
+        "chunks": _sizes(attributes, "blockSize", key),
         "dtype": _DTYPES[data_type],
         "compressor": _compressor(compression, key),
         "fill_value": 0,
@@ -157,6 +151,14 @@ def dataset(attributes: Mapping[str, Any], key: str = ATTRIBUTES, separator: str
     if (meta.numpy_dtype.newbyteorder("="), meta.filters) != (stored.numpy_dtype.newbyteorder("="), None):
         raise MetadataError(key, _NOTE, "describes another type than dataType")
     return Dataset(meta, stored, str(compression["type"]))
+
+
+def _sizes(attributes: Mapping[str, Any], member: str, key: str) -> list[int]:
+    """Return one size for each axis; N5 names the axis that varies fastest first."""
+    sizes = attributes.get(member)
+    if not isinstance(sizes, list) or not all(type(size) is int for size in sizes):
+        raise MetadataError(key, member, "is no list of integers")
+    return sizes[::-1]
 
 
 def attrs_of(attributes: Mapping[str, Any]) -> dict[str, Any]:

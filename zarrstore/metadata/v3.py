@@ -361,16 +361,22 @@ def losses(document: Mapping[str, Any], key: str = documents.ZARR_JSON) -> list[
         lost.append(f"dimension_names {names!r}")
     if documents.dumps(back.document["attributes"]) != documents.dumps(document.get("attributes") or {}):
         lost.append("attributes")
-    dtype, _ = v3types.dtype_of(document["data_type"], None)
-    if v3types.dtype_of(back.document["data_type"], None)[0] != dtype:
-        lost.append(f"data_type {document['data_type']!r}")
-    elif not v3types.same_fill(back.document["fill_value"], document["fill_value"], dtype):
-        lost.append(f"fill_value {document['fill_value']!r}")
+    lost += _lost_item(document, back.document)
     if array_v3_to_v2(back.document, key, separator=".").document != {
         name: value for name, value in (there.document or {}).items() if name != "dimension_separator"
     }:
         lost.append("codecs")
     return lost
+
+
+def _lost_item(document: Mapping[str, Any], back: Mapping[str, Any]) -> list[str]:
+    """Return what of the type and the fill value does not come back."""
+    dtype, _ = v3types.dtype_of(document["data_type"], None)
+    if v3types.dtype_of(back["data_type"], None)[0] != dtype:
+        return [f"data_type {document['data_type']!r}"]
+    if not v3types.same_fill(back["fill_value"], document["fill_value"], dtype):
+        return [f"fill_value {document['fill_value']!r}"]
+    return []
 
 
 def _attrs(document: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents, v3types
 from zarrstore.metadata.chunkkeys import chunk_keys_of_v3
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["reasons"]
 
@@ -85,6 +88,13 @@ def _array(document: Mapping[str, Any], key: str) -> Iterator[str]:
     yield from _dimension_names(document.get("dimension_names"), len(shape))
     if document.get("storage_transformers"):
         yield '"storage_transformers" is not empty, and zarr 3 knows none'
+    dtype = yield from _items(document)
+    needs_endian = dtype is not None and v3types.needs_endian(dtype) and dtype.names is None
+    yield from codec_reasons(document["codecs"], len(shape), needs_endian, _chunk_shape(document))
+
+
+def _items(document: Mapping[str, Any]) -> Generator[str, None, np.dtype[Any] | None]:
+    """Yield what is wrong with the type and the fill value; return the type as NumPy knows it."""
     dtype = None
     if isinstance(document["data_type"], dict) and "configuration" not in document["data_type"]:
         yield '"data_type" is an object without a "configuration"'
@@ -95,8 +105,7 @@ def _array(document: Mapping[str, Any], key: str) -> Iterator[str]:
         yield f'"data_type": {exc}'
     except Exception as exc:  # NumPy, struct and base64 raise what they like.
         yield f'"fill_value" {exc}'
-    needs_endian = dtype is not None and v3types.needs_endian(dtype) and dtype.names is None
-    yield from codec_reasons(document["codecs"], len(shape), needs_endian, _chunk_shape(document))
+    return dtype
 
 
 def _attributes(document: Mapping[str, Any]) -> Iterator[str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.tools.decoding import Decoding
-from zarrstore.tools.findings import Problem, VerifyReport
+from zarrstore.tools.findings import Counts, Problem, VerifyReport
 from zarrstore.tools.inspection import Inspection
 from zarrstore.tools.listed import ListedStore
 from zarrstore.tools.listing import listing_of, present
@@ -47,11 +47,7 @@ class Findings:
     listed: list[Problem] = field(default_factory=list)
     unlisted: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    n_arrays: int = 0
-    n_groups: int = 0
-    n_chunks: int = 0
-    n_expected: int = 0
-    n_decoded: int = 0
+    counts: Counts = field(default_factory=Counts)
     documents: list[str] = field(default_factory=list)
 
     def add(self, problem: Problem, *, is_listed: bool) -> None:
@@ -63,18 +59,13 @@ class Findings:
         self.listed += other.listed
         self.unlisted += other.unlisted
         self.notes += other.notes
-        self.n_arrays += other.n_arrays
-        self.n_groups += other.n_groups
-        self.n_chunks += other.n_chunks
-        self.n_expected += other.n_expected
-        self.n_decoded += other.n_decoded
+        self.counts += other.counts
         self.documents += other.documents
 
     def report(self) -> VerifyReport:
         """Return all, in the order of the keys."""
         problems = [*sorted(self.listed, key=_key), *sorted(self.unlisted, key=_key)]
-        counts = self.n_arrays, self.n_groups, self.n_chunks, self.n_expected, self.n_decoded
-        return VerifyReport(tuple(problems), *counts, notes=tuple(self.notes))
+        return VerifyReport(tuple(problems), **asdict(self.counts), notes=tuple(self.notes))
 
 
 def _key(problem: Problem) -> str:
@@ -107,21 +98,12 @@ def check_here(
         Nothing is there.
     """
     unread: list[Problem] = []
-    notes: tuple[str, ...] = ()
-    if store.capabilities.listable:
-        entries = entries_below(store, path, unread)
-    else:
-        listing = listing_of(store, path, max_questions=max_questions)
-        notes = listing.notes
-        entries = present(store, listing)
+    entries, notes = _listed(store, path, max_questions, unread)
     with SortedKeys(entries) as keys:
         if not len(keys) and not unread:
             raise absent(store, path)
-        looked_at: Store = store
-        if not unread and (not store.capabilities.listable or overlaps(store)):
-            # Known already: the names in every directory, and which keys are documents.
-            looked_at = ListedStore(store, keys.documents)
-        inspection = Inspection(looked_at, path, keys, options.missing, problems=unread, notes=list(notes))
+        looked_at = store if unread else _without_known_questions(store, keys)
+        inspection = Inspection(looked_at, path, keys, options.missing, problems=unread, notes=notes)
         if part is None:
             inspection.problems += oddities(store, path)
         inspection.check_documents()
@@ -134,21 +116,38 @@ def check_here(
                 undecoded += found
                 report(Progress(decoded, total, errors=0))
         if part is not None and part.part:
-            return Findings(undecoded, n_decoded=decoding.n_decoded)
+            return Findings(undecoded, counts=Counts(n_decoded=decoding.n_decoded))
         inspection.problems += undecoded
+        inspection.counts.n_decoded = decoding.n_decoded
         inspection.finish()
-        findings = sorted_out(inspection, decoding.n_decoded)
+        findings = sorted_out(inspection)
         if part is not None:
             findings.documents = [key for key in keys.documents if k.parent(key) != path]
         return findings
 
 
-def sorted_out(inspection: Inspection, n_decoded: int = 0) -> Findings:
+def _listed(
+    store: Store, path: str, max_questions: int | None, unread: list[Problem]
+) -> tuple[Iterable[Entry], list[str]]:
+    """Return the keys below a path, and what is to be known of the listing."""
+    if store.capabilities.listable:
+        return entries_below(store, path, unread), []
+    listing = listing_of(store, path, max_questions=max_questions)
+    return present(store, listing), list(listing.notes)
+
+
+def _without_known_questions(store: Store, keys: SortedKeys) -> Store:
+    """Return a store that knows the names in every directory, and which keys are documents, where asking takes long."""
+    if store.capabilities.listable and not overlaps(store):
+        return store
+    return ListedStore(store, keys.documents)
+
+
+def sorted_out(inspection: Inspection) -> Findings:
     """Return what an inspection found."""
-    one = inspection
-    findings = Findings([], [], one.notes, one.n_arrays, one.n_groups, one.n_chunks, one.n_expected, n_decoded)
-    there = one.keys.among({problem.key for problem in one.problems})
-    for problem in one.problems:
+    findings = Findings(notes=inspection.notes, counts=inspection.counts)
+    there = inspection.keys.among({problem.key for problem in inspection.problems})
+    for problem in inspection.problems:
         findings.add(problem, is_listed=problem.key in there)
     return findings
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from zarrstore.shown import Shown
 
-__all__ = ["KINDS", "Problem", "VerifyReport"]
+__all__ = ["KINDS", "Counts", "Problem", "VerifyReport"]
 
 #: Every kind of problem, and what it means.
 KINDS = {
@@ -54,6 +54,25 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.key}: {self.kind}: {self.reason}"
+
+
+@dataclass
+class Counts:
+    """How much was looked at: the numbers of a `VerifyReport`."""
+
+    n_arrays: int = 0
+    n_groups: int = 0
+    n_chunks: int = 0
+    n_expected: int = 0
+    n_decoded: int = 0
+
+    def __iadd__(self, other: Counts) -> Counts:
+        self.n_arrays += other.n_arrays
+        self.n_groups += other.n_groups
+        self.n_chunks += other.n_chunks
+        self.n_expected += other.n_expected
+        self.n_decoded += other.n_decoded
+        return self
 
 
 @dataclass(frozen=True, repr=False)

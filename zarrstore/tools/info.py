@@ -147,22 +147,28 @@ def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, An
             facts.update(_expected(node, grid))
     except MetadataError as exc:
         facts["error"] = str(exc)
-    count = nbytes = 0
-    unknown = False
-    for entry in present(store, replace(listing, entries=chain(first, entries))):
-        if is_document(entry.key) or not _is_chunk(rule, grid, entry.key, node.path):
-            continue
-        count += 1
-        nbytes += max(0, entry.nbytes)
-        unknown = unknown or entry.nbytes < 0
-    described = {"chunks_initialized": count, **facts, "nbytes_stored": -1 if unknown else nbytes}
+    there = present(store, replace(listing, entries=chain(first, entries)))
+    values = (entry for entry in there if not is_document(entry.key))
+    count, nbytes = _count_and_sum(entry.nbytes for entry in values if _is_chunk(rule, grid, entry.key, node.path))
+    described = {"chunks_initialized": count, **facts, "nbytes_stored": nbytes}
     expected, whole = facts.get("chunks_expected"), facts.get("nbytes")
     if expected:
         described["written_share"] = round(count / expected, 4)
-        if whole and nbytes and not unknown:
+        if whole and nbytes > 0:
             # Of what is written: an array of which half is missing does not compress twice as well.
             described["ratio"] = round(whole * count / expected / nbytes, 3)
     return described
+
+
+def _count_and_sum(sizes: Iterable[int]) -> tuple[int, int]:
+    """Return how many sizes there are and their sum, -1 if one of them is not known."""
+    count = total = 0
+    unknown = False
+    for size in sizes:
+        count += 1
+        total += max(0, size)
+        unknown = unknown or size < 0
+    return count, -1 if unknown else total
 
 
 def _rule(store: Store, node: Node, keys: Iterable[str] | None) -> ChunkKeys:

@@ -15,7 +15,7 @@ from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.shards import ShardLayout, shard_layout
 from zarrstore.nodes import Node, walk
 from zarrstore.spelling import spellings_of
-from zarrstore.tools.findings import Problem, VerifyReport
+from zarrstore.tools.findings import Counts, Problem
 from zarrstore.tools.places import Places
 from zarrstore.tools.sortedkeys import SortedKeys
 from zarrstore.tools.streams import Spool
@@ -74,27 +74,13 @@ class Inspection:
     missing: str
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    n_arrays: int = 0
-    n_groups: int = 0
-    n_chunks: int = 0
-    n_expected: int = 0
+    counts: Counts = field(default_factory=Counts)
     elsewhere: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         self.present = set(self.keys.documents)
         self.unclaimed = dict.fromkeys(self.keys.documents)
         self.nodes: dict[str, Node] = {}
-
-    def report(self) -> VerifyReport:
-        """Return what was found so far."""
-        return VerifyReport(
-            tuple(self.problems),
-            self.n_arrays,
-            self.n_groups,
-            self.n_chunks,
-            self.n_expected,
-            notes=tuple(self.notes),
-        )
 
     def problem(self, key: str, kind: str, reason: str) -> None:
         """Note that something is wrong."""
@@ -111,9 +97,9 @@ class Inspection:
                 continue
             self._check_documents(node)
             if node.kind == "array":
-                self.n_arrays += 1
+                self.counts.n_arrays += 1
             else:
-                self.n_groups += 1
+                self.counts.n_groups += 1
             self._check_ancestors(node)
 
     def chunks(self) -> Iterator[PlannedChunk]:
@@ -273,8 +259,8 @@ class Inspection:
             if as_chunks and layout is not None:
                 for entry in misspelled:
                     yield PlannedChunk(entry.key, entry.nbytes, layout)
-        self.n_chunks += chunks.count
-        self.n_expected += meta.n_chunks
+        self.counts.n_chunks += chunks.count
+        self.counts.n_expected += meta.n_chunks
         self._check_missing(node, meta, rule, chunks)
 
     def _kind(self, key: str, node: Node, meta: v2.ArrayMeta, rule: ChunkKeys, chunks: Places) -> str:

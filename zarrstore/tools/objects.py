@@ -271,18 +271,24 @@ class _Census:
             if not isinstance(item, bytes):
                 _check_json(item)
 
+    def _kinds(self) -> set[str]:
+        counts = (("text", self.texts), ("bytes", self.bytes), ("value", self.values))
+        return {kind for kind, count in counts if count}
+
     def verdict(self, name: str, fill: Any) -> tuple[str, str, Any, str]:
         """Return the rule for items, version 2's codec, the fill value, and what it means."""
+        kinds = self._kinds()
+        # An empty text or value may stand for what is missing only if it then stands for one thing.
         exact = not self.missing or (len(self.missing) == 1 and not self.empty)
         meaning = f"; '' is {next(iter(self.missing))}" if self.missing else ": items are as they were"
-        if self.texts and exact and not (self.bytes or self.values or self.unpaired):
+        if kinds == {"text"} and exact and not self.unpaired:
             return "text", "vlen-utf8", fill if isinstance(fill, str) else "", f"strings{meaning}"
-        if self.bytes and exact and not (self.texts or self.values):
-            return "bytes", "vlen-bytes", 0, f"bytes{meaning}"
-        if self.bytes and not (self.texts or self.values):
+        if kinds == {"bytes"}:
+            if exact:
+                return "bytes", "vlen-bytes", 0, f"bytes{meaning}"
             missing = " and ".join(sorted(self.missing))
             raise ValueError(f"it holds empty bytes beside {missing}, and version 3 has no word for the latter")
-        if self.bytes:
+        if "bytes" in kinds:
             raise ValueError("it holds bytes among other values, which are neither text nor JSON")
         numbers = ", numbers and arrays of NumPy and tuples as numbers and lists" if name == "pickle" else ""
         meaning = f"strings, each the text of a JSON value{numbers}; the attribute {MEMBER!r} says so"

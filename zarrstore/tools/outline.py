@@ -75,7 +75,7 @@ def check_elsewhere(
             tasks = _tasks(store, path, list(arrays.values()), share, executor)
             for found in run_elsewhere(executor, tasks, "nothing was changed"):
                 findings.merge(found)
-                report(Progress(findings.n_decoded, findings.n_decoded))
+                report(Progress(findings.counts.n_decoded, findings.counts.n_decoded))
         # Consolidated metadata repeats what workers found below arrays, too.
         keys.documents = sorted({*keys.documents, *findings.documents})
         inspection.finish()

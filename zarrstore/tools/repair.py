@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,12 +156,7 @@ def repair(store: Target, path: object = "", *, dry_run: bool = False) -> Repair
     repairs += _repair_consolidated(adapted, nodes, changes)
     if repairs and not dry_run:
         _check_writable(adapted, repairs)
-        for one in repairs:
-            if one.value is None:
-                adapted.delitems([one.key])
-            else:
-                adapted[one.key] = one.value
-        adapted.flush()
+        _carry_out(adapted, repairs)
     return RepairReport(dry_run, tuple(repairs), tuple(notes))
 
 
@@ -170,6 +165,15 @@ def _check_writable(store: Store, repairs: list[Repair]) -> None:
         raise ReadOnlyError(repairs[0].key, store)
     if not store.capabilities.erasable and any(one.value is None for one in repairs):
         raise UnsupportedOperation("delete documents", store, "copy it to another store first")
+
+
+def _carry_out(store: Store, repairs: list[Repair]) -> None:
+    for one in repairs:
+        if one.value is None:
+            store.delitems([one.key])
+        else:
+            store[one.key] = one.value
+    store.flush()
 
 
 def _repair_array(store: Store, node: Node, notes: list[str]) -> Iterator[Repair]:
@@ -222,19 +226,23 @@ def _repair_v3_array(store: Store, path: str, document: dict[str, Any], wanted: 
     if rule.encoding != "v2" or rule.ndim < 2:
         return
     other = rule.respelled("/" if rule.separator == "." else ".")
-    example = None
     if wanted is None:
-        chunks = [name for name in store.keys_below(path) if k.name(name) not in documents.DOCUMENTS]
-        if any(rule.coords(name, path) is not None for name in chunks):
-            return
-        example = next((name for name in chunks if other.coords(name, path) is not None), None)
-    elif wanted != rule.separator:
-        example = _example(store, path, other)
+        example = _only_named_as(store, path, rule, other)
+    else:
+        example = None if wanted == rule.separator else _example(store, path, other)
     if example is None:
         return
     encoding = {"name": "v2", "configuration": {"separator": other.separator}}
     reason = _reason(example, f"chunk_key_encoding becomes v2 {other.separator!r}")
     yield Repair(key, reason, documents.dumps({**document, "chunk_key_encoding": encoding}))
+
+
+def _only_named_as(store: Store, path: str, rule: ChunkKeys, other: ChunkKeys) -> str | None:
+    """Return a chunk that is named by the other rule; None if there is none, or one that is named by the rule."""
+    chunks = [name for name in store.keys_below(path) if k.name(name) not in documents.DOCUMENTS]
+    if any(rule.coords(name, path) is not None for name in chunks):
+        return None
+    return next((name for name in chunks if other.coords(name, path) is not None), None)
 
 
 def _example(store: Store, path: str, rule: ChunkKeys) -> str | None:
@@ -275,20 +283,29 @@ def _repair_consolidated(store: Store, nodes: list[Node], changes: Mapping[str, 
 
     groups = [node.path for node in nodes if node.kind == "group"]
     for path in sorted(groups, key=lambda path: -len(k.segments(path))):
-        zmetadata, zarr_json = k.join(path, documents.ZMETADATA), k.join(path, documents.ZARR_JSON)
-        below = list(store.keys_below(path)) if zmetadata in store or zarr_json in store else []
-        data = value(zmetadata)
-        if data is not None:
-            found = {k.replace_root(key, path, ""): value(key) for key in below if consolidated.is_repeated(key)}
-            new = _new_zmetadata(data, zmetadata, {key: one for key, one in found.items() if one is not None})
-            if new is not None:
-                yield Repair(zmetadata, "it does not repeat the documents: it is made anew", new)
-        data = value(zarr_json)
-        if data is not None:
-            keys = [key for key in below if k.name(key) == documents.ZARR_JSON and key != zarr_json]
-            new = _new_inline(data, zarr_json, {key: one for key in keys if (one := value(key)) is not None}, path)
-            if new is not None:
-                yield Repair(zarr_json, "it does not repeat the documents below it: it is made anew", new)
+        yield from _repair_group(store, path, value)
+
+
+def _repair_group(store: Store, path: str, value: Callable[[str], bytes | None]) -> Iterator[Repair]:
+    """Make the consolidated metadata of a group anew where it does not repeat the documents as they will be."""
+    zmetadata, zarr_json = k.join(path, documents.ZMETADATA), k.join(path, documents.ZARR_JSON)
+    below = list(store.keys_below(path)) if zmetadata in store or zarr_json in store else []
+    data = value(zmetadata)
+    if data is not None:
+        found = _present(filter(consolidated.is_repeated, below), value)
+        new = _new_zmetadata(data, zmetadata, {k.replace_root(key, path, ""): one for key, one in found.items()})
+        if new is not None:
+            yield Repair(zmetadata, "it does not repeat the documents: it is made anew", new)
+    data = value(zarr_json)
+    if data is not None:
+        keys = [key for key in below if k.name(key) == documents.ZARR_JSON and key != zarr_json]
+        new = _new_inline(data, zarr_json, _present(keys, value), path)
+        if new is not None:
+            yield Repair(zarr_json, "it does not repeat the documents below it: it is made anew", new)
+
+
+def _present(keys: Iterable[str], value: Callable[[str], bytes | None]) -> dict[str, bytes]:
+    return {key: one for key in keys if (one := value(key)) is not None}
 
 
 def _new_zmetadata(data: bytes, key: str, found: Mapping[str, bytes]) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from zarrstore import keys as k
 
@@ -76,27 +76,37 @@ def decode_mark(mark: str, read: Callable[[], bytes]) -> tuple[str, str] | None:
     (('key', 'a/b'), None)
     """
     names = k.segments(mark)[1:]
-    if len(names) == 2 and names[0] == _HASHED:
-        try:
-            kind, _, path = read().decode().partition(" ")
-        except UnicodeDecodeError:
-            return None
-    else:
-        if not names or not all(name.startswith(_DIRECTORY) for name in names[:-1]):
-            return None
-        directories = [name[len(_DIRECTORY) :] for name in names[:-1]]
-        kind = BELOW if names[-1] == BELOW else KEY
-        if kind == KEY:
-            if not names[-1].startswith(_KEY_NAME):
-                return None
-            directories.append(names[-1][len(_KEY_NAME) :])
-        path = "/".join(directories)
+    found = _hashed_content(read) if len(names) == 2 and names[0] == _HASHED else _spelled_out(names)
+    if found is None:
+        return None
+    kind, path = found
     is_root = kind == BELOW and not path
     if not is_root and (not k.is_key(path) or path == MARKS or k.is_below(path, MARKS)):
         return None
     if kind not in (KEY, BELOW) or (names[0] == _HASHED and _hashed(kind, path)[0] != mark):
         return None
     return kind, path
+
+
+def _hashed_content(read: Callable[[], bytes]) -> tuple[str, str] | None:
+    try:
+        kind, _, path = read().decode().partition(" ")
+    except UnicodeDecodeError:
+        return None
+    return kind, path
+
+
+def _spelled_out(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return what the names of a mark spell out; not yet judged."""
+    if not names or not all(name.startswith(_DIRECTORY) for name in names[:-1]):
+        return None
+    directories = [name[len(_DIRECTORY) :] for name in names[:-1]]
+    kind = BELOW if names[-1] == BELOW else KEY
+    if kind == KEY:
+        if not names[-1].startswith(_KEY_NAME):
+            return None
+        directories.append(names[-1][len(_KEY_NAME) :])
+    return kind, "/".join(directories)
 
 
 class Marks:

@@ -8,7 +8,7 @@ from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.wrappers._marks import MARKS, Marks
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._reads import SidedReads
 
 __all__ = ["FEW", "OverlayReads"]
 
@@ -16,7 +16,7 @@ __all__ = ["FEW", "OverlayReads"]
 FEW = 8
 
 
-class OverlayReads(Wrapper):
+class OverlayReads(SidedReads):
     """The driver methods of an OverlayStore that read."""
 
     upper: Store
@@ -26,8 +26,7 @@ class OverlayReads(Wrapper):
     def _is_mark(path: str) -> bool:
         return path == MARKS or k.is_below(path, MARKS)
 
-    def _holder(self, key: str) -> Store:
-        """Return the store that has the key, if one has."""
+    def _side(self, key: str) -> Store:
         if self._is_mark(key):
             raise KeyError(key)
         if self.upper._contains(key):
@@ -45,24 +44,6 @@ class OverlayReads(Wrapper):
             if self._marks.hides(key):
                 raise
         return self.inner._get(key)
-
-    def _contains(self, key: str) -> bool:
-        try:
-            return self._holder(key)._contains(key)
-        except KeyError:
-            return False
-
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        return self._holder(key)._get_range(key, start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        return self._holder(key)._get_ranges(key, spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        return self._holder(key)._get_suffix(key, n)
-
-    def _nbytes(self, key: str) -> int:
-        return self._holder(key)._nbytes(key)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         wanted = [key for key in keys if not self._is_mark(key)]
@@ -99,16 +80,16 @@ class OverlayReads(Wrapper):
         for entry in self.upper._details(path):
             if not self._is_mark(entry.key):
                 above.add(entry.key)
-                yield _told_apart(entry, "upper")
+                yield _marked(entry, "upper")
         if self._marks.hides_below(path):
             return
         for entry in self.inner._details(path):
             if entry.key not in above and not self._marks.hides(entry.key) and not self._is_mark(entry.key):
-                yield _told_apart(entry, "lower")
+                yield _marked(entry, "lower")
 
     def _entry(self, key: str) -> Entry:
-        holder = self._holder(key)
-        return _told_apart(holder._entry(key), "upper" if holder is self.upper else "lower")
+        side = self._side(key)
+        return _marked(side._entry(key), "upper" if side is self.upper else "lower")
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))
@@ -148,6 +129,6 @@ class OverlayReads(Wrapper):
         return Store._getsize(self, path)
 
 
-def _told_apart(entry: Entry, side: str) -> Entry:
+def _marked(entry: Entry, side: str) -> Entry:
     """Return an entry whose identity is that of no value of the other store."""
     return entry._replace(identity=f"{side} {entry.identity}") if entry.identity else entry

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from zarrstore.base import Store
 from zarrstore.chunknames import is_chunk_name
-from zarrstore.spans import Span
 from zarrstore.targets import Target
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._reads import ComputedReads
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "View", "may_name_a_chunk"]
 
@@ -19,7 +17,7 @@ MAX_BATCH_BYTES = 16 << 20
 MAX_BATCH_KEYS = 1024
 
 
-class View(Wrapper):
+class View(ComputedReads):
     """A wrapper that makes documents out of those of `inner`, and remembers how the chunks of arrays are stored.
 
     Parameters
@@ -68,31 +66,7 @@ class View(Wrapper):
         return None if place is None else (place, self._dimension_separator)
 
     def _is_computed(self, key: str) -> bool:
-        """Tell whether the value of `key` is made here, so that a part of it is cut out of the whole."""
         return True
-
-    def _inner_key(self, key: str) -> str:
-        """Return the key of `inner` that is shown as `key`, which is not computed; raise KeyError if none can be."""
-        return key
-
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if self._is_computed(key):
-            return self._get(key)[start:stop]
-        return self.inner._get_range(self._inner_key(key), start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[Span]) -> list[bytes]:
-        if self._is_computed(key):
-            value = self._get(key)
-            return [value[start:stop] for start, stop in spans]
-        return self.inner._get_ranges(self._inner_key(key), spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        if self._is_computed(key):
-            return Store._get_suffix(self, key, n)
-        return self.inner._get_suffix(self._inner_key(key), n)
-
-    def _nbytes(self, key: str) -> int:
-        return len(self._get(key)) if self._is_computed(key) else self.inner._nbytes(self._inner_key(key))
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))

@@ -15,12 +15,12 @@ from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.metadata.consolidated import Staleness
 from zarrstore.targets import Target
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._reads import ComputedReads
 
 __all__ = ["ConsolidatedStore", "holds_array"]
 
 
-class ConsolidatedStore(Wrapper):
+class ConsolidatedStore(ComputedReads):
     """`inner`, whose documents are read once, from its consolidated metadata; chunks are read from `inner`.
 
     Parameters
@@ -163,24 +163,8 @@ class ConsolidatedStore(Wrapper):
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))
 
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if self._is_document(key):
-            return self._documents[key][start:stop]
-        return self.inner._get_range(key, start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        if self._is_document(key):
-            return [self._documents[key][start:stop] for start, stop in spans]
-        return self.inner._get_ranges(key, spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        if self._is_document(key):
-            value = self._documents[key]
-            return value[max(0, len(value) - n) :]
-        return self.inner._get_suffix(key, n)
-
-    def _nbytes(self, key: str) -> int:
-        return len(self._documents[key]) if self._is_document(key) else self.inner._nbytes(key)
+    def _is_computed(self, key: str) -> bool:
+        return self._is_document(key)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         chunks = [key for key in keys if not self._is_document(key)]

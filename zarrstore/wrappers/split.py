@@ -12,13 +12,13 @@ from zarrstore.batch import LazyItems
 from zarrstore.errors import ConflictError, UnsupportedOperation
 from zarrstore.metadata.documents import DOCUMENTS
 from zarrstore.targets import Target, store_of
-from zarrstore.wrappers.base import Wrapper
+from zarrstore.wrappers._reads import SidedReads
 from zarrstore.wrappers.consolidated import holds_array
 
 __all__ = ["SplitStore"]
 
 
-class SplitStore(Wrapper):
+class SplitStore(SidedReads):
     """One store out of two: metadata documents live in one, everything else in the other.
 
     Parameters
@@ -108,12 +108,6 @@ class SplitStore(Wrapper):
 
     # Reads ---------------------------------------------------------------------------------------------------------
 
-    def _get(self, key: str) -> bytes:
-        return self._side(key)._get(key)
-
-    def _contains(self, key: str) -> bool:
-        return self._side(key)._contains(key)
-
     def _keys(self, path: str) -> Iterator[str]:
         # By the kind of a key and not by the store that lists it: both may be one store.
         for store, wants_documents in ((self.inner, True), (self.chunks, False)):
@@ -130,18 +124,6 @@ class SplitStore(Wrapper):
     def _count(self) -> int:
         # Not the sum of two counts: each may hold what is the other's.
         return sum(1 for _ in self._keys(""))
-
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        return self._side(key)._get_range(key, start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        return self._side(key)._get_ranges(key, spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        return self._side(key)._get_suffix(key, n)
-
-    def _nbytes(self, key: str) -> int:
-        return self._side(key)._nbytes(key)
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         ours, theirs = self._sorted_out(keys)

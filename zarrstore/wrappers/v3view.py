@@ -16,13 +16,13 @@ from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, deletion_order
 from zarrstore.spelling import chunk_keys_of
 from zarrstore.targets import Target
+from zarrstore.wrappers._reads import ComputedReads
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, may_name_a_chunk
-from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["V3View"]
 
 
-class V3View(Wrapper):
+class V3View(ComputedReads):
     """The version 2 hierarchy in `inner`, with the documents of version 3; chunks pass through under their own names.
 
     Parameters
@@ -193,25 +193,8 @@ class V3View(Wrapper):
             return True
         return k.name(key) not in DOCUMENTS and self.inner._contains(self._to_inner(key))
 
-    def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
-        if k.name(key) == ZARR_JSON:
-            return self._get(key)[start:stop]
-        return super()._get_range(key, start, stop)
-
-    def _get_ranges(self, key: str, spans: Sequence[tuple[int, int | None]]) -> list[bytes]:
-        if k.name(key) == ZARR_JSON:
-            value = self._get(key)
-            return [value[start:stop] for start, stop in spans]
-        return super()._get_ranges(key, spans)
-
-    def _get_suffix(self, key: str, n: int) -> bytes:
-        if k.name(key) == ZARR_JSON:
-            value = self._get(key)
-            return value[max(0, len(value) - n) :]
-        return super()._get_suffix(key, n)
-
-    def _nbytes(self, key: str) -> int:
-        return len(self._get(key)) if k.name(key) == ZARR_JSON else super()._nbytes(key)
+    def _is_computed(self, key: str) -> bool:
+        return k.name(key) == ZARR_JSON
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         inner_keys = {key: self._to_inner(key) for key in keys if k.name(key) not in DOCUMENTS}

@@ -114,31 +114,48 @@ def decoded(value: Any, key: str, label: str) -> bytes | Reference:
             raise DamagedStoreError(label, f"has no base64 at {key!r}: {exc}") from exc
     if isinstance(value, Mapping):
         return documents.dumps(value)
-    if isinstance(value, list | tuple) and len(value) in (1, 3) and isinstance(value[0], str | None):
-        start, nbytes = value[1:] if len(value) == 3 else (0, None)
-        if all(one is None or (isinstance(one, int) and one >= 0) for one in (start, nbytes)) and start is not None:
-            return Reference(value[0], start, nbytes)
+    reference = _reference(value)
+    if reference is not None:
+        return reference
     raise DamagedStoreError(label, f"has {value!r:.80} at {key!r}, which is no text and no [url, offset, length]")
+
+
+def _reference(value: Any) -> Reference | None:
+    """Return what ``[url]`` or ``[url, offset, length]`` refers to; None if the value is neither."""
+    if not isinstance(value, list | tuple) or len(value) not in (1, 3) or not isinstance(value[0], str | None):
+        return None
+    start, nbytes = value[1:] if len(value) == 3 else (0, None)
+    if start is None or not all(one is None or (isinstance(one, int) and one >= 0) for one in (start, nbytes)):
+        return None
+    return Reference(value[0], start, nbytes)
 
 
 def _values(document: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]]:
     """Yield the keys of a document with their values, templates filled in."""
     version = document.get("version")
     if version is None and not isinstance(document.get("refs"), Mapping):
-        if not all(isinstance(value, str | list | Mapping) for value in document.values()) or not document:
-            raise DamagedStoreError(label, "is JSON, and no reference file: it has neither keys nor a version")
+        _check_version_0(document, label)
         yield from document.items()
         return
     if version not in (None, 1):
         raise DamagedStoreError(label, f"is a reference file of version {version!r}; versions 0 and 1 are known")
     templates = Templates(document.get("templates") or {}, label)
     for key, value in document.get("refs", {}).items():
-        if isinstance(value, list) and value and isinstance(value[0], str) and "{{" in value[0] and templates:
-            yield key, [templates.render(value[0]), *value[1:]]
-        else:
-            yield key, value
+        yield key, _filled(value, templates)
     for generator in document.get("gen") or ():
         yield from _generated(generator, templates, label)
+
+
+def _check_version_0(document: Mapping[str, Any], label: str) -> None:
+    if not document or not all(isinstance(value, str | list | Mapping) for value in document.values()):
+        raise DamagedStoreError(label, "is JSON, and no reference file: it has neither keys nor a version")
+
+
+def _filled(value: Any, templates: Templates) -> Any:
+    """Return a value of the document with the templates in its URL filled in."""
+    if isinstance(value, list) and value and isinstance(value[0], str) and "{{" in value[0] and templates:
+        return [templates.render(value[0]), *value[1:]]
+    return value
 
 
 class Templates:

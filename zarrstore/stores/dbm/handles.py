@@ -307,14 +307,10 @@ def _inspect(opener: Opener | None, path: str, flag: str) -> str | None:
     pinned = _NAMES.get(getattr(opener, "__module__", ""))
     if opener not in (None, dbm.open) and pinned is None:
         return "its implementation" if files(path) else None
-    if os.path.isfile(path + ".dat") and os.path.getsize(path + ".dat") and not os.path.exists(path + ".dir"):
-        way_out = f"{path + '.bak'!r} may be the index before; copy it there" if os.path.exists(path + ".bak") else ""
-        raise DamagedStoreError(path + ".dir", "is missing, the index of a dumb database", way_out)
+    _refuse_lost_index(path)
     found = dbm.whichdb(path)
     if found is None:
-        others = files(path)
-        if others:
-            raise DamagedStoreError(others[0], "is there, and no DBM implementation of this Python knows it")
+        _refuse_unknown_files(path)
         if flag[0] != "c":
             raise StoreNotFoundError(path, "a DBM database of that name, or of that name and a suffix")
         return None
@@ -322,6 +318,25 @@ def _inspect(opener: Opener | None, path: str, flag: str) -> str | None:
         base = os.path.splitext(path)[0]
         way_out = f"name it without its suffix: {base!r}" if base != path and dbm.whichdb(base) else ""
         raise DamagedStoreError(path, "is empty, damaged, or no DBM database", way_out)
+    _refuse_other_implementation(found, pinned, path)
+    if found == "dbm.sqlite3":
+        _refuse_foreign_tables(path)
+    return found
+
+
+def _refuse_lost_index(path: str) -> None:
+    if os.path.isfile(path + ".dat") and os.path.getsize(path + ".dat") and not os.path.exists(path + ".dir"):
+        way_out = f"{path + '.bak'!r} may be the index before; copy it there" if os.path.exists(path + ".bak") else ""
+        raise DamagedStoreError(path + ".dir", "is missing, the index of a dumb database", way_out)
+
+
+def _refuse_unknown_files(path: str) -> None:
+    others = files(path)
+    if others:
+        raise DamagedStoreError(others[0], "is there, and no DBM implementation of this Python knows it")
+
+
+def _refuse_other_implementation(found: str, pinned: str | None, path: str) -> None:
     if pinned not in (None, found):
         raise DamagedStoreError(path, f"is a {found} database, and `open` makes those of {pinned}", "leave `open` out")
     try:
@@ -330,9 +345,6 @@ def _inspect(opener: Opener | None, path: str, flag: str) -> str | None:
         raise UnsupportedOperation(
             f"open a {found} database", f"DBMStore({path!r})", "this Python was built without it; use one that has it"
         ) from None
-    if found == "dbm.sqlite3":
-        _refuse_foreign_tables(path)
-    return found
 
 
 def _refuse_foreign_tables(path: str) -> None:
@@ -353,8 +365,11 @@ def _check(db: Any, path: str) -> None:
         # Killed while it grew: gnu then finds no key at all, and says nothing (after 15 of 150 kills).
         if _gnu_length(path) not in (None, os.path.getsize(path)):
             raise DamagedStoreError(path, "was not written to its end and needs recovery", _GNU_RECOVERY)
-    if name != "dbm.dumb":
-        return
+    if name == "dbm.dumb":
+        _check_dumb(db, path)
+
+
+def _check_dumb(db: Any, path: str) -> None:
     index = getattr(db, "_index", None) or {}
     size = os.path.getsize(path + ".dat")
     for key, place in index.items():
