@@ -10,14 +10,14 @@ import sys
 import threading
 import traceback
 import tracemalloc
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.world import run_readonly
-from zarrstore.errors import ClosedStoreError, ReadOnlyError, StoreReadError
+from zarrstore.errors import ClosedStoreError, DamagedStoreError, ReadOnlyError, StoreReadError
 from zarrstore.stores.sqlite import SQLiteStore, rows
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -80,6 +80,19 @@ def test_a_name_that_is_not_utf8_is_not_listed_and_stops_no_listing(store):
     assert store.listdir("k") == []
     store.clear()
     assert dict(store) == {}
+
+
+def test_a_schema_whose_names_are_not_utf8_is_damage(tmp_path):
+    path = tmp_path / "a.sqlite"
+    SQLiteStore(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        name = "CAST(x'ff' AS TEXT)"
+        connection.execute(f"INSERT INTO sqlite_master VALUES ('table', {name}, {name}, 2, 'nonsense')")
+        connection.commit()
+    for readonly in (False, True):
+        with pytest.raises(DamagedStoreError, match="malformed"):
+            SQLiteStore(path, readonly=readonly)
 
 
 def test_len_counts_what_iteration_shows(store):

@@ -129,7 +129,7 @@ class Connections(Resource):
         except BaseException as exc:
             if connection is not None:
                 connection.close()
-            if isinstance(exc, sqlite3.Error):
+            if isinstance(exc, (sqlite3.Error, UnicodeDecodeError)):
                 raise self.explained(exc) from exc
             raise
         return connection
@@ -219,7 +219,7 @@ class Connections(Resource):
                 connection = self._connect()
             try:
                 return work(connection)
-            except sqlite3.Error as exc:
+            except (sqlite3.Error, UnicodeDecodeError) as exc:
                 raise self.explained(exc) from exc
             finally:
                 if connection.in_transaction:  # not even the rollback could be done
@@ -308,17 +308,21 @@ class Connections(Resource):
         try:
             # Syncs the log before it is copied, and the database after.
             busy, frames, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             raise self.explained(exc) from exc
         if busy or frames != copied:
             # A reader needs an old state, or another process is at it: then SQLite may not even have synced the log.
             fsync_file(self.path + "-wal")
 
-    def explained(self, exc: sqlite3.Error) -> Exception:
+    def explained(self, exc: sqlite3.Error | UnicodeDecodeError) -> Exception:
         """Return what `exc` means to a caller."""
         import sqlite3
 
         reason = str(exc)
+        if isinstance(exc, UnicodeDecodeError):
+            # Python could not decode what SQLite says of a damaged schema, with the names in it.
+            reason = exc.object.decode("utf-8", "replace")
+            exc = sqlite3.DatabaseError(reason)
         if isinstance(exc, sqlite3.OperationalError):
             if "locked" in reason or "busy" in reason:
                 return LockedStoreError(self.path, f"another process kept it for longer than {self.timeout:g} s")
