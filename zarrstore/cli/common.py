@@ -37,6 +37,7 @@ __all__ = [
     "complete_path",
     "confirm",
     "console",
+    "copy_options",
     "dask_option",
     "dry_run_option",
     "echo_err",
@@ -335,6 +336,14 @@ def memory_option(command: F) -> F:
         metavar="MIB",
         help="What the values under way may take together.",
     )(command)
+
+
+def copy_options(command: F) -> F:
+    """All that ``copy`` and ``sync`` share beside what is copied."""
+    shared = (storage_options, json_option, dry_run_option, executor_options, questions_option, memory_option)
+    for option in (*shared, transfer_options):
+        command = option(command)
+    return command
 
 
 # Executors ----------------------------------------------------------------------------------------------------------

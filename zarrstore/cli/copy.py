@@ -8,12 +8,9 @@ import click
 
 from zarrstore.base import Store
 from zarrstore.cli.common import (
-    dry_run_option,
+    copy_options,
     echo_err,
     echo_questions,
-    executor_options,
-    json_option,
-    memory_option,
     not_empty,
     opened,
     opened_destination,
@@ -21,15 +18,12 @@ from zarrstore.cli.common import (
     print_json,
     printable,
     progress,
-    questions_option,
     selection_options,
-    storage_options,
     target_argument,
-    transfer_options,
     with_executor,
 )
 from zarrstore.keys import normalize_path
-from zarrstore.tools.copy import copy_store
+from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.listing import require
 from zarrstore.tools.plan import IfExists
 from zarrstore.tools.throttle import ThrottledStore
@@ -50,13 +44,7 @@ from zarrstore.wrappers.retry import RetryStore
     "--resume", metavar="JOURNAL", callback=not_empty, help="Go on where a copy with this journal was interrupted."
 )
 @click.option("--verify", is_flag=True, help="Read every value back and compare.")
-@transfer_options
-@memory_option
-@questions_option
-@executor_options
-@dry_run_option
-@json_option
-@storage_options
+@copy_options
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -112,31 +100,38 @@ def command(
                 max_questions=max_questions,
                 delete=delete,
             )
-    copied, skipped, nbytes = result
-    facts = {
-        "dry_run": dry_run,
-        "copied": copied,
-        "skipped": skipped,
-        "deleted": result.n_deleted,
-        "nbytes": nbytes,
-        "errors": result.errors,
-        "notes": result.notes,
-    }
+    facts = _facts(result, dry_run)
     if json_lines:
         click.echo(json.dumps({"action": "end", **facts}))
     elif as_json:
         print_json(facts)
     for key, reason in result.errors.items():
         echo_err(f"error {key}: {reason}")
-    if quiet:
-        ctx.exit(1 if result.errors else 0)
+    if not quiet:
+        _echo_summary(result, dry_run, delete)
+    ctx.exit(1 if result.errors else 0)
+
+
+def _facts(result: CopyResult, dry_run: bool) -> dict[str, object]:
+    return {
+        "dry_run": dry_run,
+        "copied": result.n_copied,
+        "skipped": result.n_skipped,
+        "deleted": result.n_deleted,
+        "nbytes": result.n_bytes_copied,
+        "errors": result.errors,
+        "notes": result.notes,
+    }
+
+
+def _echo_summary(result: CopyResult, dry_run: bool, delete: bool) -> None:
     for note in result.notes:
         if "by size and time" in note:
             echo_err(f"note: {note.replace('checksum=True', '--checksum')}")
+    copied, skipped, nbytes = result
     verb = "would copy" if dry_run else "copied"
     deleted = f", {'would delete' if dry_run else 'deleted'} {result.n_deleted:,}" if delete else ""
     echo_err(f"{verb} {copied:,} keys ({nbytes:,} bytes), skipped {skipped:,}{deleted}, errors {len(result.errors):,}")
-    ctx.exit(1 if result.errors else 0)
 
 
 def _echo(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import click
 
@@ -57,21 +58,35 @@ def command(
             listed(store, at, long or as_json or sort == "size", max_questions),
             key=lambda entry: k.natural_order(entry.key),
         )
-    shown = [
-        ("directory" if nbytes is None else "key", nbytes, key if recursive else k.name(key))
-        for key, nbytes in ((entry.key, None if _is_directory(entry) else entry.nbytes) for entry in entries)
-    ]
+    rows = [_row(entry, recursive) for entry in entries]
     if sort == "size":
-        shown.sort(key=lambda row: -(row[1] or 0))
+        rows.sort(key=lambda row: -(row.nbytes or 0))
     if as_json:
-        print_json([{"name": name, "kind": kind, "nbytes": nbytes} for kind, nbytes, name in shown])
+        print_json([{"name": row.name, "kind": row.kind, "nbytes": row.nbytes} for row in rows])
     elif long:
-        written = human_bytes if human else "{:,}".format
-        cells = [(kind, "" if nbytes is None else written(nbytes), name) for kind, nbytes, name in shown]
-        print_table(("kind", "bytes", "name"), cells, numbers=(1,))
+        _print_long(rows, human)
     else:
-        for kind, _, name in shown:
-            click.echo(printable(name) + ("/" if kind == "directory" else ""))
+        for row in rows:
+            click.echo(printable(row.name) + ("/" if row.kind == "directory" else ""))
+
+
+class _Row(NamedTuple):
+    """What is printed of a key or a directory; a directory has no size."""
+
+    kind: str
+    nbytes: int | None
+    name: str
+
+
+def _row(entry: Entry, recursive: bool) -> _Row:
+    name = entry.key if recursive else k.name(entry.key)
+    return _Row("directory", None, name) if _is_directory(entry) else _Row("key", entry.nbytes, name)
+
+
+def _print_long(rows: list[_Row], human: bool) -> None:
+    size = human_bytes if human else "{:,}".format
+    cells = [(row.kind, "" if row.nbytes is None else size(row.nbytes), row.name) for row in rows]
+    print_table(("kind", "bytes", "name"), cells, numbers=(1,))
 
 
 def _is_directory(entry: Entry) -> bool:

@@ -5,18 +5,7 @@ from __future__ import annotations
 import click
 
 from zarrstore.cli import copy
-from zarrstore.cli.common import (
-    dry_run_option,
-    executor_options,
-    json_option,
-    memory_option,
-    path_option,
-    questions_option,
-    selection_options,
-    storage_options,
-    target_argument,
-    transfer_options,
-)
+from zarrstore.cli.common import copy_options, path_option, selection_options, target_argument
 
 
 @click.command()
@@ -27,13 +16,7 @@ from zarrstore.cli.common import (
 @selection_options
 @click.option("--delete", is_flag=True, help="Delete in DEST what SOURCE does not have.")
 @click.option("--verify", is_flag=True, help="Read every value that was written back and compare.")
-@transfer_options
-@memory_option
-@questions_option
-@executor_options
-@dry_run_option
-@json_option
-@storage_options
+@copy_options
 @click.pass_context
 def command(ctx: click.Context, /, **options: object) -> None:
     """Make DEST equal to SOURCE, and write only what differs.

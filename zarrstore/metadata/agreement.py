@@ -52,19 +52,22 @@ def differences(
     found = attribute_differences(attrs, document)
     wanted = meta.separator if separator is None else separator
     found += _name_differences(chunk_keys_of_v3(document, key), wanted if len(meta.shape) > 1 else "")
-    # Both through the words of version 2, in which equal descriptions are spelled alike.
+    return found + _form_differences(expected, document, key)
+
+
+def _form_differences(expected: Mapping[str, Any], document: Mapping[str, Any], key: str) -> list[str]:
+    """Return how the form of two arrays differs, through the words of version 2: it spells equal ones alike."""
     ours = v3.array_v3_to_v2(expected, key, separator=".").document
     theirs = v3.array_v3_to_v2(document, key, separator=".").document
     if ours is None or theirs is None:
         if _unlike(expected["codecs"], document["codecs"]):
-            found.append('"codecs" differ')
-        return found
-    found += [
+            return ['"codecs" differ']
+        return []
+    return [
         f'"{member}" is {theirs[member]!r} here, and {ours[member]!r} in version 2'
         for member in ("shape", "chunks", "dtype", "compressor", "filters", "order", "fill_value")
         if _unlike(ours[member], theirs[member])
     ]
-    return found
 
 
 def _name_differences(rule: ChunkKeys, separator: str) -> list[str]:

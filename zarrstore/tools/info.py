@@ -150,14 +150,19 @@ def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, An
     there = present(store, replace(listing, entries=chain(first, entries)))
     values = (entry for entry in there if not is_document(entry.key))
     count, nbytes = _count_and_sum(entry.nbytes for entry in values if _is_chunk(rule, grid, entry.key, node.path))
-    described = {"chunks_initialized": count, **facts, "nbytes_stored": nbytes}
+    return {"chunks_initialized": count, **facts, "nbytes_stored": nbytes, **_shares(facts, count, nbytes)}
+
+
+def _shares(facts: Mapping[str, Any], count: int, nbytes: int) -> dict[str, float]:
+    """Return which part of the chunks is written, and how far they are compressed; what is not known is left out."""
     expected, whole = facts.get("chunks_expected"), facts.get("nbytes")
-    if expected:
-        described["written_share"] = round(count / expected, 4)
-        if whole and nbytes > 0:
-            # Of what is written: an array of which half is missing does not compress twice as well.
-            described["ratio"] = round(whole * count / expected / nbytes, 3)
-    return described
+    if not expected:
+        return {}
+    shares = {"written_share": round(count / expected, 4)}
+    if whole and nbytes > 0:
+        # Of what is written: an array of which half is missing does not compress twice as well.
+        shares["ratio"] = round(whole * count / expected / nbytes, 3)
+    return shares
 
 
 def _count_and_sum(sizes: Iterable[int]) -> tuple[int, int]:

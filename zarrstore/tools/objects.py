@@ -275,11 +275,14 @@ class _Census:
         counts = (("text", self.texts), ("bytes", self.bytes), ("value", self.values))
         return {kind for kind, count in counts if count}
 
+    def _is_exact(self) -> bool:
+        """Tell whether an empty text or value can stand for what is missing: for one kind of it, and nothing else."""
+        return not self.missing or (len(self.missing) == 1 and not self.empty)
+
     def verdict(self, name: str, fill: Any) -> tuple[str, str, Any, str]:
         """Return the rule for items, version 2's codec, the fill value, and what it means."""
         kinds = self._kinds()
-        # An empty text or value may stand for what is missing only if it then stands for one thing.
-        exact = not self.missing or (len(self.missing) == 1 and not self.empty)
+        exact = self._is_exact()
         meaning = f"; '' is {next(iter(self.missing))}" if self.missing else ": items are as they were"
         if kinds == {"text"} and exact and not self.unpaired:
             return "text", "vlen-utf8", fill if isinstance(fill, str) else "", f"strings{meaning}"
