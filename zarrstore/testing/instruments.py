@@ -27,6 +27,10 @@ class Instrument(Wrapper):
     def _before(self, method: str, *args: Any) -> None:
         """Override: what happens before `inner` is asked."""
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        self._before("_listdir", path)
+        return self.inner._list_children(path)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 

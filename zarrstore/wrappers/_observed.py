@@ -156,6 +156,12 @@ class Observed(Wrapper):
             call.keys = len(names)
         return names
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        with Call(self, "listdir", path) as call:
+            children = list(self.inner._list_children(path))
+            call.keys = len(children)
+        return children
+
     def _getsize(self, path: str) -> int:
         with Call(self, "getsize", path):
             return self.inner._getsize(path)

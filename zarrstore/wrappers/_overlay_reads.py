@@ -95,16 +95,28 @@ class OverlayReads(SidedReads):
         return sum(1 for _ in self._keys(""))
 
     def _listdir(self, path: str) -> Iterable[str]:
-        if self._is_mark(path):
-            return set()
-        names = set(self.upper._listdir(path)) | self._visible(path)
-        return names if path else names - {MARKS}
+        return dict(self._list_children(path))
 
-    def _visible(self, path: str) -> set[str]:
-        """Return the names that `lower` shows through at `path`."""
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        if self._is_mark(path):
+            return ()
+        children = self._visible(path)
+        for name, is_path in self.upper._list_children(path):
+            children[name] = is_path or children.get(name, False)
+        if not path:
+            children.pop(MARKS, None)
+        return children.items()
+
+    def _visible(self, path: str) -> dict[str, bool]:
+        """Return the names that `lower` shows through at `path`, each with whether keys may be below it."""
         if self._marks.hides_below(path):
-            return set()
-        names = set(self.inner._listdir(path))
+            return {}
+        children = dict(self.inner._list_children(path))
+        shown = self._unhidden(path, set(children))
+        return {name: is_path for name, is_path in children.items() if name in shown}
+
+    def _unhidden(self, path: str, names: set[str]) -> set[str]:
+        """Return the names at `path` of which the marks leave anything."""
         doubtful = {name for name in names if self._marks.may_hide(k.join(path, name))}
         if not doubtful:
             return names

@@ -174,14 +174,20 @@ class ConsolidatedStore(ComputedReads):
         return LazyItems(lambda key: (self._documents if self._is_document(key) else found)[key], keys)
 
     def _listdir(self, path: str) -> Iterable[str]:
-        names = set(self._children.get(path, ()))
+        return dict(self._list_children(path))
+
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        # What keys are below stands in `_children` itself.
+        children = {name: k.join(path, name) in self._children for name in self._children.get(path, ())}
         if self.inner.capabilities.listable:
-            # A document that only inner has is out of sight.
-            names.update(name for name in self.inner._listdir(path) if not self._is_document(k.join(path, name)))
-        elif not names or holds_array(self._documents, path):
+            for name, is_path in self.inner._list_children(path):
+                # A document that only inner has is out of sight.
+                if not self._is_document(k.join(path, name)):
+                    children[name] = is_path or children.get(name, False)
+        elif not children or holds_array(self._documents, path):
             what = f"list what lies below {path!r}, which may be chunks"
             raise UnsupportedOperation(what, self, "names of chunks follow from the array's document")
-        return names
+        return children.items()
 
     def _getsize(self, path: str) -> int:
         if path and self._is_document(path):

@@ -133,6 +133,11 @@ class FilterStore(Wrapper):
             return []
         return [name for name in self.inner._listdir(path) if not self._junk.match(name)]
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        if self.is_hidden(path):
+            return []
+        return [(name, is_path) for name, is_path in self.inner._list_children(path) if not self._junk.match(name)]
+
     def _getsize(self, path: str) -> int:
         if self.is_hidden(path):
             return 0

@@ -155,7 +155,7 @@ class OverlayStore(OverlayReads):
         below = set(self.upper._listdir(key)) if flat else set()
         # A store that cannot be listed does not tell what lies below `key`: that goes unseen.
         if self.inner.capabilities.listable and self._may_stand(key):
-            below |= self._visible(key)
+            below |= self._visible(key).keys()
         for name in below:
             raise ConflictError(key, self, k.join(key, name))
 

@@ -137,13 +137,19 @@ class SplitStore(SidedReads):
     def _listdir(self, path: str) -> Iterable[str]:
         if not self.chunks.capabilities.listable:
             return self._listdir_of_group(path)
-        names = set(self.chunks._listdir(path))
-        for name in names & DOCUMENTS:
+        return dict(self._list_children(path))
+
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        if not self.chunks.capabilities.listable:
+            return ((name, True) for name in self._listdir(path))
+        children = dict(self.chunks._list_children(path))
+        for name in DOCUMENTS & children.keys():
             # A document among the chunks is out of sight; a directory of that name is not.
-            if not any(True for _ in self.chunks._listdir(k.join(path, name))):
-                names.discard(name)
-        names.update(self.inner._listdir(path))
-        return names
+            if not (children[name] and any(True for _ in self.chunks._listdir(k.join(path, name)))):
+                del children[name]
+        for name, is_path in self.inner._list_children(path):
+            children[name] = is_path or children.get(name, False)
+        return children.items()
 
     def _listdir_of_group(self, path: str) -> set[str]:
         """Return the documents and nodes of a group; chunks cannot be listed."""

@@ -251,6 +251,11 @@ class UnshardedView(View):
             return k.children(self._keys(path), path)
         return self.inner._listdir(path)
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        if self._array(path) is not None or (path and self._array_of(path) is not None):
+            return ((name, True) for name in self._listdir(path))
+        return self.inner._list_children(path)
+
     # Writes --------------------------------------------------------------------------------------------------------
 
     def _writable(self, key: str) -> str:

@@ -219,6 +219,11 @@ class V3View(ComputedReads):
         shown = names - DOCUMENTS
         return shown | {ZARR_JSON} if names & {ZARRAY, ZGROUP} else shown
 
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        below = dict(self.inner._list_children(path))
+        children = {name: is_path for name, is_path in below.items() if name not in DOCUMENTS}
+        return (children | {ZARR_JSON: False} if below.keys() & {ZARRAY, ZGROUP} else children).items()
+
     def _getsize(self, path: str) -> int:
         return Store._getsize(self, path)
 

@@ -17,7 +17,7 @@ from zarrstore.targets import Target, store_of
 from zarrstore.values import parse_nbytes
 from zarrstore.wrappers.lru.fetch import Fetcher
 from zarrstore.wrappers.lru.inflight import Fetch
-from zarrstore.wrappers.lru.listings import Names, as_names
+from zarrstore.wrappers.lru.listings import Children, Names
 from zarrstore.wrappers.lru.memory import MAX_NAMES, Memory
 from zarrstore.wrappers.lru.questions import CHILDREN, PRESENCE, SIZE
 from zarrstore.wrappers.lru.stats import CacheStats
@@ -321,8 +321,14 @@ class LRUStoreCache(WritesThrough):
         return self.inner._getsize(path) if entry is None else len(entry.value)
 
     def _listdir(self, path: str) -> Iterable[str]:
+        return self._children(path)
+
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        return list(self._children(path).items())
+
+    def _children(self, path: str) -> Children:
         return self._fetcher.answer(  # type: ignore[no-any-return]
-            path, CHILDREN, lambda fetch: as_names(self.inner._listdir(fetch.key))
+            path, CHILDREN, lambda fetch: dict(sorted(self.inner._list_children(fetch.key)))
         )
 
     def _keys(self, path: str) -> Iterator[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from zarrstore import keys as k
 from zarrstore.wrappers.lru.ttl import TTLCache
 
-__all__ = ["Listings", "Names", "as_names"]
+__all__ = ["Children", "Listings", "Names"]
 
 #: Names in a dict: in order, and fast to look one up.
 Names = dict[str, None]
+#: Names of children, sorted, and whether keys may be below each.
+Children = dict[str, bool]
 
 
 class Listings:
@@ -25,11 +27,11 @@ class Listings:
     """
 
     def __init__(self, max_names: int, lifetime: float | None) -> None:
-        def weigh(names: Names) -> int:
+        def weigh(names: Mapping[str, object]) -> int:
             return len(names) + 1
 
         #: Names of the immediate children of a path.
-        self.children: TTLCache[Names] = TTLCache(max_names, lifetime, weigh)
+        self.children: TTLCache[Children] = TTLCache(max_names, lifetime, weigh)
         #: Keys below a path.
         self.below: TTLCache[Names] = TTLCache(max_names, lifetime, weigh)
         self.max_names = max_names
@@ -55,8 +57,8 @@ class Listings:
                 return False
         if len(self.children):
             # A name that is listed may be that of a directory.
-            names = self.children.get(k.parent(key), since)
-            if names is not None and k.name(key) not in names:
+            children = self.children.get(k.parent(key), since)
+            if children is not None and k.name(key) not in children:
                 return False
         return None
 
@@ -68,16 +70,17 @@ class Listings:
                 self.below.pop(path)
         if not len(self.children):
             return
-        path = key
+        path, is_value = key, True
         while path:
             name, path = k.name(path), k.parent(path)
-            names = self.children.peek(path)
+            children = self.children.peek(path)
             # A directory that lists the child exists already; one that keeps other children goes on existing.
-            if names is not None and name in names and (not deleted or len(names) > 1):
-                if deleted:
+            if children is not None and name in children and (not deleted or len(children) > 1):
+                if deleted or not (is_value or children[name]):
                     self.children.pop(path)
                 return
             self.children.pop(path)
+            is_value = False
 
     def forget_around(self, path: str) -> None:
         """Forget all listings at, below and above a path."""
@@ -95,8 +98,3 @@ class Listings:
         """Bring the weights in line with what is held."""
         self.children.recount()
         self.below.recount()
-
-
-def as_names(names: Iterable[str]) -> Names:
-    """Return names, sorted, as `Listings` keeps them."""
-    return dict.fromkeys(sorted(names))
