@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compare", "line", "load", "plot", "save"]
+__all__ = ["compare", "line", "load", "plot", "race_table", "save"]
 
 _COLOURS = {"zarrstore": "#1f77b4", "zarrstore nested": "#7fb2d9", "bare": "#888888", "zarr 2": "#d62728"}
 #: Scenario, title, cases whose names begin so, and what is drawn.
@@ -68,6 +68,27 @@ def _relative(results: dict[str, dict[str, Any]]) -> float | None:
     ours = results.get("zarrstore", {}).get("cpu_us")
     other = next((r["cpu_us"] for who, r in results.items() if not who.startswith("zarrstore") and "cpu_us" in r), None)
     return ours / other if ours and other else None
+
+
+def race_table(run: dict[str, Any]) -> str:
+    """Return a run of the races to S3 as a table of the manual: wall seconds (processor seconds)."""
+    steps = ("up", "up_again", "down", "down_again")
+    machine = run["machine"]
+    title = f"{machine['cores']} cores ({machine['processor']}), load {machine['load']} at the end, {machine['time']}"
+    rows = [["", "up", "again", "down", "again"]]
+    for case, found in ((case, found) for cases in run["results"].values() for case, found in cases.items()):
+        rows.append([f"**{case}**", *[""] * len(steps)])
+        rows += [[who, *(_seconds(result, step) for step in steps)] for who, result in found.items()]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    rule = "   " + "  ".join("=" * width for width in widths)
+    # A backslash stands for an empty cell: an empty first one would go on with the row above.
+    cells = [[(cell or "\\").ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    text = [f"   {'  '.join(row)}" for row in cells]
+    return "\n".join([f".. table:: {title}", "", rule, text[0], rule, *text[1:], rule]) + "\n"
+
+
+def _seconds(result: dict[str, Any], step: str) -> str:
+    return f"{result[step]:.2f} ({result[step + '_cpu']:.2f})" if step in result else "-"
 
 
 def plot(results: dict[str, Any], folder: Path) -> list[Path]:

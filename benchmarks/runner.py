@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,13 +92,17 @@ def run(names: Sequence[str], quick: bool, rounds: int = 99) -> Iterator[tuple[s
 
 def _race(workers: Workers, name: str, case: Case, rounds: int) -> dict[str, dict[str, Any]]:
     best: dict[str, dict[str, Any]] = {}
+    slow: set[str] = set()
     order = random.Random(0)
     for _ in range(min(rounds, case.rounds)):
         for contestant in order.sample(case.contestants, len(case.contestants)):
-            if "lacks" in best.get(contestant, {}) or "error" in best.get(contestant, {}):
+            if contestant in slow or "lacks" in best.get(contestant, {}) or "error" in best.get(contestant, {}):
                 continue
+            since = time.monotonic()
             message = {"scenario": name, "contestant": contestant, "params": case.params}
             answer = workers.ask(WORKERS[contestant], message)
+            if time.monotonic() - since > case.longest:
+                slow.add(contestant)
             known = best.setdefault(contestant, answer)
             for field, value in answer.items():
                 known[field] = min(known.get(field, value), value)

@@ -27,12 +27,15 @@ class Case:
         Handed to `measure` as they are.
     rounds : int
         Turns; the fastest counts.
+    longest : float, seconds
+        A contestant whose turn took longer has no further one.
     """
 
     name: str
     contestants: tuple[str, ...]
     params: dict[str, Any] = field(default_factory=dict)
     rounds: int = 5
+    longest: float = float("inf")
 
 
 def timed(act: Callable[[], object], n: int = 1) -> dict[str, float]:

@@ -129,6 +129,18 @@ def test_zarrstore_ls_loads_what_it_needs_and_no_more(tmp_path):
     assert len(ours) <= 45, sorted(ours)  # 60 once
 
 
+def test_a_sync_with_nothing_to_copy_loads_what_it_needs_and_no_more(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".zgroup").write_bytes(b'{"zarr_format": 2}')
+    loaded = _loaded_by("sync", "--quiet", "x", "y", cwd=tmp_path)
+    third = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"zarrstore"}
+    assert third <= {"click", "rich", "colorama", "org"}
+    # OpenSSL, and the archives that temporary files bring along, take as long to load as all modules of the verb.
+    assert not {"hashlib", "tempfile", "lzma", "asyncio", "difflib"} & loaded
+    assert not {name for name in loaded if name.startswith(("zarrstore.metadata.v", "zarrstore.bridges"))}
+
+
 def test_the_help_imports_no_verb(tmp_path):
     loaded = _loaded_by("--help", cwd=tmp_path)
     ours = {name for name in loaded if name.startswith("zarrstore.")}

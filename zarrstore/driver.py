@@ -237,6 +237,13 @@ class Driver:
         """
         return None
 
+    def _copier_to(self, write: Callable[[str, memoryview], object]) -> Copier | None:
+        """Return what gives values to `write` as the buffers that they came in; None if they are bytes anyway.
+
+        `write` is safe for threads and keeps no buffer. What is better read in a batch, the copier leaves.
+        """
+        return None
+
     def _entry(self, key: str) -> Entry:
         """Return what the store tells of one value, in one request; KeyError if absent."""
         return Entry(key, self._nbytes(key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["as_buffer", "as_bytes", "nbytes", "parse_nbytes"]
+__all__ = ["as_buffer", "as_bytes", "md5", "nbytes", "parse_nbytes", "sha256"]
 
 
 def as_bytes(value: Any) -> bytes:
@@ -168,3 +168,29 @@ def _split_unit(text: str) -> tuple[str, str]:
     compact = text.replace(" ", "").replace("_", "").lower()
     number = compact.rstrip("bkmgti")
     return number, compact[len(number) :]
+
+
+def sha256(value: bytes | memoryview) -> str:
+    """Return the SHA-256 of a value in hexadecimal digits.
+
+    Examples
+    --------
+    >>> sha256(b"")[:8]
+    'e3b0c442'
+    """
+    import hashlib  # not at the top: it loads OpenSSL, which takes as long as a small command
+
+    return hashlib.sha256(value).hexdigest()
+
+
+def md5(value: bytes | memoryview) -> str:
+    """Return the MD5 of a value in hexadecimal digits, as the listings of S3 tell it.
+
+    Examples
+    --------
+    >>> md5(b"")[:8]
+    'd41d8cd9'
+    """
+    import hashlib
+
+    return hashlib.md5(value, usedforsecurity=False).hexdigest()

@@ -21,6 +21,9 @@ __all__ = ["Objects", "status_of"]
 
 T = TypeVar("T")
 
+#: Size from which a value is copied in the memory that the library gave it in, in bytes: one copy less.
+LARGE = 1 << 20
+
 #: What a local file system says of a directory, of what is below a file, and of a name too long for any file. The
 #: libraries have no classes of their own for these.
 _NOTHING_THERE = ("os error 20)", "os error 21)", "os error 36)", "os error 63)")
@@ -258,6 +261,30 @@ class Objects(Store):
             return nbytes
 
         return lambda pairs: iter(self._overlap(copy_one, pairs))
+
+    def _buffer(self, key: str) -> memoryview | None:
+        """Return the value in the memory in which the library gives it; None if that is not possible. Override."""
+        return None
+
+    def _copier_to(self, write: Callable[[str, memoryview], object]) -> Copier | None:
+        if type(self)._buffer is Objects._buffer:
+            return None
+
+        def copy_one(pair: Pair) -> int | None:
+            try:
+                value = self._buffer(pair.key)
+                if value is not None:
+                    write(pair.dest_key, value)
+            except Exception:  # as above
+                return None
+            return None if value is None else len(value)
+
+        def copy_large(pairs: Sequence[Pair]) -> Iterator[int | None]:
+            large = [pair for pair in pairs if pair.nbytes >= LARGE]
+            copied = dict(zip((pair.key for pair in large), self._overlap(copy_one, large), strict=True))
+            return (copied.get(pair.key) for pair in pairs)
+
+        return copy_large
 
     def _rename(self, source: str, destination: str) -> None:
         if not self.copies:

@@ -122,7 +122,7 @@ class ObstoreStore(Objects):
         if not self._over_network:
             return self._ask(key, lambda: bytes(self._obstore.get(self.store, key).bytes()))
         try:
-            return self._checked(key, {"offset": 0}, slice(0, None))
+            return bytes(self._checked(key, {"offset": 0}, slice(0, None)))
         except StoreReadError as exc:
             # An empty value has no first byte, and some servers have no ranges.
             cause = exc.__cause__
@@ -130,23 +130,26 @@ class ObstoreStore(Objects):
                 raise
             if _is_out_of_range(exc) and self._head(key).nbytes == 0:
                 return b""
-            value = self._ask(key, lambda: self._plain(key, self._obstore.get(self.store, key)))
+            value = self._ask(key, lambda: bytes(self._plain(key, self._obstore.get(self.store, key))))
             if len(value) != self._nbytes(key):
                 raise
             return value
 
-    def _plain(self, key: str, found: Any) -> bytes:
+    def _buffer(self, key: str) -> memoryview | None:
+        return self._checked(key, {"offset": 0}, slice(0, None)) if self._over_network else None
+
+    def _plain(self, key: str, found: Any) -> memoryview:
         """Return the body of an answer that is not packed."""
         # To S3 an encoding is a remark of whoever stored the value, whose bytes are as they were stored.
         encoding = str(found.attributes.get("Content-Encoding", "")).lower()
         if type(self.store).__name__ == "HTTPStore" and encoding not in _PLAIN:
             raise StoreReadError(key, self, f"the server packed the answer ({encoding})", permanent=True)
-        return bytes(found.bytes())
+        return memoryview(found.bytes())
 
-    def _checked(self, key: str, wanted: Any, cut: slice) -> bytes:
+    def _checked(self, key: str, wanted: Any, cut: slice) -> memoryview:
         """Return a part of a value, if it is all that `cut` takes of as many bytes as the value has."""
 
-        def read() -> bytes:
+        def read() -> memoryview:
             found = self._obstore.get(self.store, key, options={"range": wanted})
             value = self._plain(key, found)
             start, stop, _ = cut.indices(int(found.meta["size"]))
@@ -200,7 +203,7 @@ class ObstoreStore(Objects):
     def _part(self, key: str, wanted: Any, cut: slice) -> bytes:
         for attempt in range(ATTEMPTS):
             try:
-                return self._checked(key, wanted, cut)
+                return bytes(self._checked(key, wanted, cut))
             except StoreReadError as exc:
                 # A range that begins at the end or behind it is an error there, and empty here. Where the value has
                 # more bytes by now, it was replaced meanwhile.

@@ -28,6 +28,9 @@ class Instrument(Wrapper):
         """Override: what happens before `inner` is asked."""
 
     def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
+        # A subclass may list in its own way.
+        if type(self)._listdir is not Instrument._listdir:
+            return super()._list_children(path)
         self._before("_listdir", path)
         return self.inner._list_children(path)
 

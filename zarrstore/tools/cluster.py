@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import socket
 import uuid
@@ -16,6 +15,7 @@ from zarrstore.base import Store
 from zarrstore.errors import ClusterError
 from zarrstore.threads import are_threads
 from zarrstore.tools.executing import Task, run_ordered, threads_of
+from zarrstore.values import sha256
 
 __all__ = ["GO_ON", "PATIENCE", "check_workers", "failure", "is_of_cluster", "run_elsewhere", "travels"]
 
@@ -122,7 +122,7 @@ def _look(
 
 def _digest(store: Store, key: str) -> str | None:
     try:
-        return f"{store._nbytes(key)} {hashlib.sha256(store._get_range(key, 0, _SAMPLE)).hexdigest()}"
+        return f"{store._nbytes(key)} {sha256(store._get_range(key, 0, _SAMPLE))}"
     except KeyError:
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -12,13 +11,14 @@ from zarrstore.base import Entry, Store
 from zarrstore.tools.batches import Batches
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.overlap import overlaps
+from zarrstore.values import md5, sha256
 
 __all__ = ["Candidate", "Judge", "sort_out"]
 
 _DIGESTS: Mapping[str, Callable[[bytes], str]] = {
-    "md5": lambda value: hashlib.md5(value, usedforsecurity=False).hexdigest(),
+    "md5": md5,
     "crc32": lambda value: f"{zlib.crc32(value):08x}",
-    "sha256": lambda value: hashlib.sha256(value).hexdigest(),
+    "sha256": sha256,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from zarrstore.tools.cluster import travels
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of
 from zarrstore.tools.streams import merge, sort_entries
 from zarrstore.tools.sums import line_of, lines_elsewhere, values_among
+from zarrstore.values import sha256
 
 __all__ = [
     "compare_manifest",
@@ -81,7 +81,7 @@ def digests_of(
     ['a/x', 'b']
     """
     for key, value in values_of(store, path, max_questions=max_questions, memory=memory):
-        yield key, hashlib.sha256(value).hexdigest()
+        yield key, sha256(value)
 
 
 def values_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from zarrstore.tools.journal import Journal
 from zarrstore.tools.judging import Candidate, Judge, sort_out
 from zarrstore.tools.listing import Listing
 from zarrstore.tools.streams import Spool, merge, sort_entries
+from zarrstore.values import sha256
 
 __all__ = ["Paths", "Plan", "Selection", "make_plan", "version_of"]
 
@@ -309,7 +309,7 @@ def _compare(plan: Plan, states: list[_State], source: Store, skipped: Callable[
     values = source._get_many([state.entry.key for state in states])
     for state in states:
         try:
-            same = state.done == version_of(state.entry, hashlib.sha256(values[state.entry.key]).hexdigest())
+            same = state.done == version_of(state.entry, sha256(values[state.entry.key]))
         except Exception:
             same = False  # the copy meets the same error, and reports it
         if same:

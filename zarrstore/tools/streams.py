@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -57,6 +56,8 @@ class Spool:
         self._count += 1
         if len(self._held) > self._limit:
             if self._file is None:
+                import tempfile
+
                 self._file = tempfile.TemporaryFile(prefix="zarrstore-")
             self._end += self._file.write(_packed(self._held))
             self._held.clear()
@@ -108,6 +109,8 @@ def sort_entries(entries: Iterable[Entry], limit: int = _LIMIT) -> Iterator[Entr
         # Distinct keys as a rule, but a listing may meet a key twice while others write.
         yield from _last_of_each(first)
         return
+    import tempfile
+
     with tempfile.TemporaryFile(prefix="zarrstore-") as file:
         spans: list[tuple[int, int]] = []
         run = first

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from itertools import pairwise
@@ -20,6 +18,7 @@ from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import value_or_none
 from zarrstore.tools.streams import blocks, sort_entries
 from zarrstore.tools.subtrees import Subtree, entries_of, subtrees
+from zarrstore.values import sha256
 
 __all__ = ["key_of", "line_of", "lines_elsewhere", "lines_of_part", "values_among"]
 
@@ -81,6 +80,8 @@ def lines_elsewhere(store: Store, path: str, executor: Executor, memory: int) ->
     threads = threads_of(executor) or 16
     share = max(1, memory // threads)
     tasks = ((lines_of_part, store, path, part, share) for part in subtrees(store, path, 4 * threads))
+    import tempfile
+
     with tempfile.TemporaryFile(prefix="zarrstore-") as file:
         ends = [0]
         for lines in run_elsewhere(executor, tasks, "nothing was changed"):
@@ -94,7 +95,7 @@ def lines_of_part(store: Store, path: str, part: Subtree, memory: int) -> bytes:
     """Return the lines of one part, in the order of the keys; runs on a worker."""
     entries = (entry for entry in entries_of(store, part) if part.takes(entry.key))
     return "".join(
-        line_of(k.replace_root(key, path, ""), hashlib.sha256(value).hexdigest())
+        line_of(k.replace_root(key, path, ""), sha256(value))
         for key, value in values_among(store, entries, memory)
         if key != path
     ).encode()

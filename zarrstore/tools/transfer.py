@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from zarrstore.base import Store
 from zarrstore.driver import Pair
 from zarrstore.errors import ClosedStoreError, ReadOnlyError, UnsupportedOperation
 from zarrstore.tools.holding import is_document
+from zarrstore.values import sha256
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["BatchOptions", "BatchResult", "copy_batch"]
@@ -102,7 +102,7 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
                     result.errors[key] = "it vanished while the copy ran"
                 continue
             sizes[key] = len(value)
-            result.done[key] = hashlib.sha256(value).hexdigest() if hashing else ""
+            result.done[key] = sha256(value) if hashing else ""
             yield dest_key, value
             # The destination has taken it; the next value must not be read while this one is still held.
             del value
@@ -145,7 +145,7 @@ def _copy_past_python(
     left: list[Pair] = []
     below = [Pair(src_key(pair.key), dst_key(pair.dest_key), pair.nbytes) for pair in pairs]
     for pair, nbytes in zip(pairs, copy(below), strict=True):
-        if nbytes is None and dest.capabilities.concurrent:
+        if nbytes is None and (source.capabilities.concurrent or dest.capabilities.concurrent):
             left.append(pair)
             continue
         if nbytes is None:
@@ -186,7 +186,7 @@ def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult, nbytes:
         found = dest._get_many([dest_keys[key] for key in result.done])
     for key, digest in list(result.done.items()):
         try:
-            same = hashlib.sha256(found[dest_keys[key]]).hexdigest() == digest
+            same = sha256(found[dest_keys[key]]) == digest
             reason = "" if same else "it reads back as another value"
         except Exception as exc:
             is_absent = type(exc) is KeyError

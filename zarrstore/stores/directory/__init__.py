@@ -265,6 +265,8 @@ class DirectoryStore(DirectoryWriter):
 
     def _copier(self, source: Driver) -> Copier | None:
         # Not of classes that refine this one: they spell keys in their own way.
-        if type(self) is not DirectoryStore or type(source) is not DirectoryStore:
+        if type(self) is not DirectoryStore:
             return None
-        return copier(source, self)
+        if type(source) is DirectoryStore:
+            return copier(source, self)
+        return None if self.durability == "always" else source._copier_to(self._set)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 from weakref import WeakKeyDictionary
+
+from zarrstore.threads import Latch
 
 __all__ = ["FIRST", "LOST", "SlowStart"]
 
@@ -46,7 +48,9 @@ class SlowStart:
         self._n_opened = 0
         #: Each with its place in the order of opening.
         self._pending: WeakKeyDictionary[object, int] = WeakKeyDictionary()
-        self._changed = threading.Condition()
+        self._lock = allocate_lock()
+        #: Set, and replaced, when there may be room again.
+        self._room_came = Latch()
 
     @property
     def limit(self) -> int:
@@ -60,27 +64,30 @@ class SlowStart:
 
     def enter(self, connection: object) -> object:
         """Wait until one more connection may be opened, and count it; return it."""
-        with self._changed:
-            while len(self._pending) >= self.limit:
-                self._changed.wait(_LOOK_AGAIN)
-            self._n_opened += 1
-            self._pending[connection] = self._n_opened
-        return connection
+        while True:
+            with self._lock:
+                if len(self._pending) < self.limit:
+                    self._n_opened += 1
+                    self._pending[connection] = self._n_opened
+                    return connection
+                room_came = self._room_came
+            room_came.wait(_LOOK_AGAIN)
 
     def slow(self) -> None:
         """Take in that the server's queue was full."""
-        with self._changed:
+        with self._lock:
             self._room = self._most = max(1, min(FIRST, self._most), self.limit // 2)
 
     def leave(self, connection: object, *, kept_open: bool | None = None) -> None:
         """Count a connection no longer, which was answered, or closed without an answer (None). May be called twice."""
-        with self._changed:
+        with self._lock:
             place = self._pending.pop(connection, None)
             if place is None:
                 return
             if kept_open is not None and place - min(self._pending.values(), default=place) < self._overtaken():
                 self._room = min(float(self._most), self._room + (1.0 if kept_open else 1.0 / self.limit))
-            self._changed.notify_all()
+            room_came, self._room_came = self._room_came, Latch()
+        room_came.set()
 
     def _overtaken(self) -> int:
         """Return how far answers may be out of order before the oldest connection is taken for dropped."""
