@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zarrstore.wrappers.lru.listings import Listings, as_names
+from zarrstore.wrappers.lru.listings import Listings
 from zarrstore.wrappers.lru.ttl import TTLCache
 from zarrstore.wrappers.lru.values import Values
 
@@ -164,12 +164,12 @@ def test_answers_are_bounded_and_fade():
 def test_listings_are_bounded_by_names():
     listings, now = Listings(10, None), time.monotonic()
     for path in ("a", "b", "c"):
-        listings.children.put(path, as_names(["2", "1", "3"]), now)
-    listings.children.put("large", as_names(map(str, range(20))), now)
+        listings.children.put(path, dict.fromkeys("123", True), now)
+    listings.children.put("large", dict.fromkeys(map(str, range(20)), True), now)
     assert [listings.children.get(path) for path in ("a", "b", "c", "large")] == [
         None,
-        {"1": None, "2": None, "3": None},
-        {"1": None, "2": None, "3": None},
+        {"1": True, "2": True, "3": True},
+        {"1": True, "2": True, "3": True},
         None,
     ]
 
@@ -184,6 +184,6 @@ def test_a_write_forgets_the_listings_whose_names_change(key, deleted, forgotten
         known["a"] = ["x", "y"]
         forgotten = {"a/x", "a"}
     for path, names in known.items():
-        listings.children.put(path, as_names(names), 0.0)
+        listings.children.put(path, dict.fromkeys(names, True), 0.0)
     listings.changed(key, deleted=deleted)
     assert {path for path in known if listings.children.peek(path) is None} == forgotten
