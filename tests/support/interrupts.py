@@ -8,8 +8,9 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import count
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Self
 
 __all__ = ["Interrupts", "each_point"]
@@ -63,15 +64,15 @@ class Interrupts:
         signal.setitimer(signal.ITIMER_REAL, *self.left)
 
 
-def each_point(act: Callable[[], object], *, step: int = 1, most: int = 100_000) -> Iterator[int]:
+def each_point(act: Callable[[], object], *, step: int = 1, first: int = 0, most: int = 100_000) -> Iterator[int]:
     """Do something again and again, each time with a KeyboardInterrupt at the next point at which one can come.
 
     Parameters
     ----------
     act : callable
         What to do. Interrupts come in the thread that calls it; in all Python code, that of libraries too.
-    step : int
-        Leave out all points but every so many.
+    step, first : int
+        Leave out all points but every so many, from the first on.
     most : int
         The number of the point after which it is taken for endless.
 
@@ -86,7 +87,7 @@ def each_point(act: Callable[[], object], *, step: int = 1, most: int = 100_000)
     >>> len(list(each_point(lambda: done.append(1)))), done
     (1, [1, 1])
     """
-    for number in count(step=step):
+    for number in count(first, step):
         if number > most:
             raise AssertionError(f"not done after {most} points")
         interrupt = _InterruptAt(number)
@@ -95,12 +96,26 @@ def each_point(act: Callable[[], object], *, step: int = 1, most: int = 100_000)
         yield number
 
 
+@cache
+def _may_come_between(code: CodeType, before: int, now: int) -> bool:
+    looks = dis.opname[code.co_code[before]].startswith(_LOOKS_AFTER)
+    return looks and _handler(code, before) == _handler(code, now)
+
+
+def _handler(code: CodeType, offset: int) -> int | None:
+    """Return where an error at a place in some code goes; an interrupt after a call comes as if from the call."""
+    for entry in dis._parse_exception_table(code):  # type: ignore[attr-defined]
+        if entry.start <= offset < entry.end:
+            return int(entry.target)
+    return None
+
+
 class _InterruptAt:
     """Raises KeyboardInterrupt at one point, by its number, as CPython itself would."""
 
     def __init__(self, number: int) -> None:
         self._left = number
-        self._names: dict[FrameType, str] = {}
+        self._before: dict[FrameType, int] = {}
 
     def during(self, act: Callable[[], object]) -> bool:
         old = sys.gettrace()
@@ -120,13 +135,16 @@ class _InterruptAt:
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         frame.f_trace_opcodes = True
         if event == "opcode" and self._left >= 0:
-            before = self._names.get(frame, "")
-            self._names[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if before.startswith(_LOOKS_AFTER):
+            before = self._before.get(frame, 0)
+            self._before[frame] = frame.f_lasti
+            name = dis.opname[frame.f_code.co_code[before]]
+            if name.startswith(_LOOKS_AFTER) and _handler(frame.f_code, before) == _handler(
+                frame.f_code, frame.f_lasti
+            ):
                 self._left -= 1
                 if self._left < 0:
-                    self._names.clear()
+                    self._before.clear()
                     raise KeyboardInterrupt
         elif event == "return":
-            self._names.pop(frame, None)
+            self._before.pop(frame, None)
         return self._trace
