@@ -28,7 +28,6 @@ from zarrstore.stores.zip.names import SortedNames
 
 def peak_of(act: Callable[[], object]) -> int:
     """Return the bytes of memory that a call has at most, beyond what there was."""
-    gc.collect()
     tracemalloc.start()
     try:
         kept = act()
