@@ -108,8 +108,14 @@ def pytest_configure(config: pytest.Config) -> None:
     pytest_timeout.dump_stacks = dump_stacks
 
 
+def pytest_collection() -> None:
+    """Collect tests without looking for garbage meanwhile: a fifth of the time, for almost all of it stays."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Take what was collected out of the garbage collector: else each `gc.collect` of a test goes through it all."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -23,7 +23,6 @@ from zarrstore.wrappers.retry import RetryStore
 def no_collection(monkeypatch):
     """What is held by a cycle stays held; an LMDB map is too small for every value."""
     monkeypatch.setattr(opening, "SMALLEST_MAP", 1 << 18)
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
