@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 import tracemalloc
@@ -315,6 +317,28 @@ def test_a_database_in_wal_mode_in_a_place_that_cannot_be_written_to_opens_where
     assert answers["immutable"][:3] == [1500, False, False]
     for name in ("default", "readonly"):
         assert "immutable=True opens it" in answers[name]
+
+
+def test_who_may_not_write_to_the_folder_of_a_closed_database_is_told_how_to_read_it():
+    with tempfile.TemporaryDirectory() as folder:
+        with SQLiteStore(folder + "/a.sqlite") as store:
+            store["a"] = b"1"
+        os.chmod(folder, 0o555)
+        end, start = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                if os.geteuid() == 0:  # whom no mode keeps out
+                    os.setuid(65534)
+                SQLiteStore(folder + "/a.sqlite", readonly=True).get("a")
+            except BaseException as exc:
+                os.write(start, f"{type(exc).__name__}: {exc}".encode())
+            os._exit(0)
+        os.close(start)
+        os.waitpid(pid, 0)
+        os.chmod(folder, 0o755)
+        with open(end, encoding="utf-8") as answer:
+            assert re.match("PermissionError: .*immutable=True opens it", answer.read())
 
 
 def test_an_immutable_store_refuses_writes(tmp_path):

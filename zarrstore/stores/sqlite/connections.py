@@ -328,6 +328,8 @@ class Connections(Resource):
                 return LockedStoreError(self.path, f"another process kept it for longer than {self.timeout:g} s")
             if "locking protocol" in reason:
                 return _StuckLockError(self.path, "a lock of this process could not be given up")
+            if "readonly" in reason and self.readonly and not self.immutable:
+                return self._cannot_open()  # a reader writes nothing but the files beside it
             if "readonly" in reason:
                 return ReadOnlyError("the database", self.label)
             if "unable to open" in reason:
