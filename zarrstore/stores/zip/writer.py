@@ -166,7 +166,7 @@ class Writer(Archive):
         self._unfinished = _TORN
         try:
             if stop + size + listed > self._ceiling:
-                self._reserve(stop, size + listed)
+                self._reserve(stop, size + listed, size)
             self.file.write(parts, stop)
             self._unfinished = change = (stop + size, records, dropped, False)
             grown = self._apply(change)
@@ -183,11 +183,15 @@ class Writer(Archive):
         self._ceiling = self._reserved - self._closing - _listed(self._index.values())
         self.begun = True
 
-    def _reserve(self, start: int, size: int) -> None:
-        """Reserve `size` bytes from `start` on, and those of the directory: a flush must not fail for space."""
+    def _reserve(self, start: int, size: int, written: int = 0) -> None:
+        """Reserve `size` bytes from `start` on, and those of the directory: a flush must not fail for space.
+
+        The first `written` of them are written next, which takes their space: to reserve it before, a file system in
+        memory would fill them with zeros.
+        """
         needed = start + size + (self._reserved - self._ceiling)
         spare = min(max(needed >> 3, _LEAST_SPARE), _MOST_SPARE)
-        reserved = self.file.reserve(start, needed, spare)
+        reserved = self.file.reserve(start + written, needed, spare)
         self._ceiling += reserved - self._reserved
         self._reserved = reserved
         if reserved >= fmt.LIMIT:
@@ -344,7 +348,7 @@ class Writer(Archive):
     def _write_at(self, start: int, parts: Sequence[bytes], listed: int) -> int:
         size = sum(map(len, parts))
         if start + size + listed > self._ceiling:
-            self._reserve(start, size + listed)
+            self._reserve(start, size + listed, size)
         self.file.write(parts, start)
         return start + size
 
