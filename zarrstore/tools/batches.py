@@ -64,8 +64,8 @@ class Batches:
     def _is_unknown(self, entry: _Sized) -> bool:
         return self.careful and entry.nbytes < 0 and not is_document(entry.key)
 
-    def _cost(self, entry: _Sized) -> int:
-        if not self._is_unknown(entry):
+    def _cost(self, entry: _Sized, is_unknown: bool) -> int:
+        if not is_unknown:
             return max(0, entry.nbytes)
         return self.largest if self.largest >= 0 else self.memory
 
@@ -74,14 +74,15 @@ class Batches:
         batch: list[S] = []
         cost = 0
         for entry in entries:
-            more = self._cost(entry)
+            is_unknown = self._is_unknown(entry)
+            more = self._cost(entry, is_unknown)
             if batch and cost + more > self.share:
                 yield batch, cost
                 batch, cost = [], 0
-                more = self._cost(entry)
+                more = self._cost(entry, is_unknown)
             batch.append(entry)
             cost += more
-            if len(batch) >= (self._unknown_keys if self._is_unknown(entry) else self._max_keys):
+            if len(batch) >= (self._unknown_keys if is_unknown else self._max_keys):
                 yield batch, cost
                 batch, cost = [], 0
         if batch:

@@ -239,14 +239,16 @@ def _at_destination(
         if state is not None and found is not None:
             yield state._replace(is_there=True, found=found)
         elif state is not None:
-            yield state._replace(is_there=_has_alias(dest, paths.to_dest(state.entry.key), surplus is not None))
+            # Most stores list every key under its own name; then nothing is asked, nor made, for a key.
+            is_there = dest._aliases and _has_alias(dest, paths.to_dest(state.entry.key), surplus is not None)
+            yield state._replace(is_there=True) if is_there else state
         elif found is not None and surplus is not None and selection.takes(found.key):
             surplus.add(Entry(paths.to_dest(found.key)))
 
 
 def _has_alias(dest: Store, key: str, delete: bool) -> bool:
     """Tell whether a key is there that no listing shows; raise if it would be deleted under the name in the listing."""
-    if not dest._aliases or key not in dest:
+    if key not in dest:
         return False
     if delete:
         raise UnsupportedOperation(

@@ -130,7 +130,9 @@ def copy_batch(source: Store, dest: Store, pairs: Sequence[Pair], options: Batch
     if options.verify:
         _verify(dest, {pair.key: pair.dest_key for pair in pairs}, result, options.nbytes)
     result.nbytes = sum(sizes[key] for key in result.done)
-    result.largest = max((size for key, size in sizes.items() if not is_document(key)), default=-1)
+    for key, size in sizes.items():
+        if size > result.largest and not is_document(key):
+            result.largest = size
     return result
 
 
@@ -143,7 +145,9 @@ def _copy_past_python(
     if copy is None:
         return pairs
     left: list[Pair] = []
-    below = [Pair(src_key(pair.key), dst_key(pair.dest_key), pair.nbytes) for pair in pairs]
+    below = pairs
+    if src_key is not _same or dst_key is not _same:
+        below = [Pair(src_key(pair.key), dst_key(pair.dest_key), pair.nbytes) for pair in pairs]
     for pair, nbytes in zip(pairs, copy(below), strict=True):
         if nbytes is None and (source.capabilities.concurrent or dest.capabilities.concurrent):
             left.append(pair)
@@ -177,7 +181,11 @@ def _below_wrappers(store: Store, method: str) -> tuple[Store, Callable[[str], s
             key = change(key)
         return key
 
-    return store, to_inner
+    return store, to_inner if changes else _same
+
+
+def _same(key: str) -> str:
+    return key
 
 
 def _verify(dest: Store, dest_keys: dict[str, str], result: BatchResult, nbytes: int) -> None:
