@@ -73,7 +73,7 @@ def _key(problem: Problem) -> str:
 
 
 def oddities(store: Store, path: str) -> list[Problem]:
-    """Return what a store tells of things that no listing shows, and of what departs from its format."""
+    """Return what no listing of a store shows (links, pipes), and where its file departs from its format."""
     found = [Problem(key, "irregular", reason) for key, reason in store._irregular(path)]
     return found + [Problem(key, "departure", reason) for key, reason in store._departures(path)]
 
@@ -90,7 +90,7 @@ def check_here(
 ) -> Findings:
     """Look at every key at and below a path; the executor only decodes.
 
-    Of a `part`, its chunks are decoded; what names and documents show is told by the first part.
+    Of a `part`, its chunks are decoded; what names and documents show is reported by the first part only.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def _listed(
 
 
 def _without_known_questions(store: Store, keys: SortedKeys) -> Store:
-    """Return a store that knows the names in every directory, and which keys are documents, where asking takes long."""
+    """Return the store; if asking it takes long, one that knows already which keys are there."""
     if store.capabilities.listable and not overlaps(store):
         return store
     return ListedStore(store, keys.documents)
@@ -155,7 +155,7 @@ def sorted_out(inspection: Inspection) -> Findings:
 def entries_below(store: Store, path: str, problems: list[Problem]) -> Iterator[Entry]:
     """Yield all keys below a path, perhaps twice; a directory that cannot be read becomes a problem."""
     try:
-        # A listing over a network tells sizes; of files, each would be a question.
+        # A listing over a network tells sizes at no cost; on a disk, each size would be a system call of its own.
         yield from store._details(path) if overlaps(store) else map(Entry, store.keys_below(path))
         return
     except OSError:

@@ -95,7 +95,7 @@ def _entry(name: str, digest: str, size: int) -> str:
 
 
 def _tree_of(files: Iterable[tuple[str, str, int]]) -> _Directory:
-    """Return the root of what (key, digest, size) add up to, in the order of the keys."""
+    """Return the root directory of files, each a (key, digest, size), in the order of the keys."""
     stack = [_Directory("")]
 
     def close_down_to(path: str) -> None:

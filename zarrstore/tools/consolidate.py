@@ -134,7 +134,7 @@ def _repeated(found: Mapping[str, bytes], path: str) -> dict[str, bytes]:
 
 
 def _check_spelling(store: Store, path: str, found: Mapping[str, bytes], executor: Executor | None) -> None:
-    """Refuse to repeat a document that leaves to the store how the chunks are named: a reader has no such store."""
+    """Refuse to repeat a document that does not say how its chunks are named: only this store knows, no reader does."""
     arrays = [(k.join(path, name), data) for name, data in found.items() if k.name(name) == documents.ZARRAY]
     if executor is None:
         errors = _spelling_errors(store, arrays)

@@ -33,8 +33,8 @@ def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], late
     before = values_of_keys(store, [*writes, *removed, *later])
     touched: list[str] = []
     try:
-        # Arrays together, then each level of groups; before the deletions the repetitions: one that names what is
-        # deleted would be stale after a crash.
+        # Arrays are written together, then each level of groups. Repetitions are written before anything is deleted:
+        # after a crash, one that names a deleted document would be stale.
         for part in (*_levels(writes), *_levels(later)):
             touched += part
             store.setitems({key: (writes if key in writes else later)[key] for key in part})

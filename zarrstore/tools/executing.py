@@ -22,18 +22,18 @@ def threads_of(executor: Executor) -> int | None:
     number = getattr(executor, "_max_workers", None)
     if isinstance(number, int):
         return number
-    # Of dask: its client knows the threads of the workers that there are now.
+    # dask: the client knows how many threads its workers have now.
     ask = getattr(getattr(executor, "_client", None), "nthreads", None)
     if ask is None:
         return None
     try:
         return int(sum(ask().values()))
-    except Exception:  # the scheduler does not answer, which the first task shows
+    except Exception:  # the scheduler does not answer: the first task will fail and say so
         return None
 
 
 def window(executor: Executor) -> int:
-    """Return how many tasks to keep in an executor's hands: two for each of its threads, so that none waits.
+    """Return how many tasks to hand to an executor at a time: two for each thread, so that no thread waits.
 
     Examples
     --------

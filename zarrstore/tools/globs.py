@@ -9,7 +9,7 @@ __all__ = ["Globs"]
 
 
 class Globs:
-    """Keys that some include matches, or any where there is none, and that no exclude matches.
+    """Keys that no exclude matches and, if there are includes, at least one of them matches.
 
     Parameters
     ----------

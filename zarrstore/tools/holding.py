@@ -66,7 +66,7 @@ class Holding:
 
     def __init__(self, source: Mapping[str, Any]) -> None:
         self._source = source
-        #: For each directory at and above failed keys, in how many directories keys failed whose array is not found.
+        #: For each path: in how many directories at or below it keys failed whose array is not found yet.
         self._open: Counter[str] = Counter()
         self._directories: set[str] = set()
         self._without_attributes: set[str] = set()

@@ -45,7 +45,7 @@ class PlannedChunk(NamedTuple):
 class _Description:
     """What the documents say of an array."""
 
-    meta: v2.ArrayMeta  # for shards, of the shards
+    meta: v2.ArrayMeta  # of a sharded array: that of its shards
     chunk_keys: ChunkKeys
     layout: v2.ArrayMeta | ShardLayout | None  # None if its chunks cannot be decoded here
 
@@ -105,7 +105,7 @@ class Inspection:
     def chunks(self) -> Iterator[PlannedChunk]:
         """Look at the name of every key, in their order; yield the chunks that can be decoded."""
         found: set[str] = set()
-        # All keys below a path follow one another. An array's go to the topmost array above them.
+        # The keys below a path follow one another. A key belongs to the topmost array above it.
         for path, entries in groupby(self.keys, self._array_above):
             if path in self.elsewhere:
                 continue
@@ -222,7 +222,7 @@ class Inspection:
         return meta.separator if self.store._dimension_separator is None else meta.dimension_separator or ""
 
     def _check_ancestors(self, node: Node) -> None:
-        """A node with a group somewhere above needs one at every level between, or no reader walks to it."""
+        """Report a node that no reader walks to: a group is above it, and not at every level between the two."""
         nodes = self.nodes
         above = [path for path in k.parents(node.path) if path == self.path or k.is_below(path, self.path)]
         groups = [path for path in above if path in nodes]

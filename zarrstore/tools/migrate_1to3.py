@@ -56,7 +56,7 @@ def migrate_1to3(
     """
     source = as_store(store)
     at = k.normalize_path(path)
-    # The first step is done over the store before it is done to it, so that the second can be planned.
+    # The first step is done in an overlay first, so that the second is planned before anything is written.
     rehearsal = OverlayStore(source, {})
     first = migrate_1to2(rehearsal, at)
     second = migrate_2to3(rehearsal, path=at, dry_run=True)

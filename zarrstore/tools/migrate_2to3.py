@@ -209,7 +209,7 @@ def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: boo
     if not steps:
         raise absent(store, path, "array or group")
     existing = values_of_keys(target, [step.key for step in steps])
-    # Groups after what is below them, since what they repeat may change.
+    # The deepest first: a group repeats the documents below it, which may change.
     for step in sorted(steps, key=lambda step: -len(k.segments(step.node.path))):
         if step.document is not None:
             _compare(step, existing[step.key], overwrite)
@@ -246,7 +246,7 @@ def _step(store: Store, node: Node, in_place: bool) -> Step:
 
 
 def _visible_separator(store: Store, node: Node, meta: v2.ArrayMeta, in_place: bool) -> str:
-    """Return the separator under which the chunks that a reader sees now stay visible; raise if there is no such."""
+    """Return the separator under which the chunks that a reader sees now stay visible; raise if none does that."""
     if meta.dimension_separator is not None:
         return meta.dimension_separator
     found = spellings_of(store, node.path, meta)
@@ -273,7 +273,7 @@ def _compare(step: Step, there: bytes | None, overwrite: bool) -> None:
     except MetadataError:
         document = {}
     if _says_the_same(step, document):
-        # Its own words stay; what it repeats of others is looked at afterwards.
+        # The document stays as it is; `_consolidate` looks at what it repeats of others.
         step.document, step.raw, step.action = document, there, "kept"
     elif not overwrite:
         raise MetadataError(
@@ -360,8 +360,8 @@ def _read_documents(step: Step) -> Iterator[str]:
 def _declarations(plan: list[Step], removed: list[str]) -> dict[str, bytes]:
     """Return the version 2 documents that must say how their chunks are spelled before they are deleted.
 
-    A NestedDirectoryStore shows nested chunks of a document that does not say so as flat, and gives them flat files,
-    which version 3 would not look for, when that document goes.
+    If a document does not say that its chunks are nested, a NestedDirectoryStore shows them under flat names. When such
+    a document is deleted, that store moves the chunks to flat files, and version 3 would look for nested ones.
     """
     written = {}
     for step in plan:

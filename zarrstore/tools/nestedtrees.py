@@ -71,7 +71,7 @@ def _is_nested(store: Store, path: str, names: list[str]) -> bool | None:
     flat = ChunkKeys("v2", ".", len(shape))
     if any(flat.coords(k.join(path, name), path) is not None for name in names):
         return False
-    # Down the first directories with numbers for names: at the depth of the axes lies a value.
+    # Follow the first directories whose names are numbers: in a nested tree, a value lies one level down for each axis.
     at = path
     for _ in shape:
         numbers = [name for name in names if name.isascii() and name.isdecimal()]

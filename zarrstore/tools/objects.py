@@ -379,7 +379,7 @@ class _Reencoded(Wrapper):
         return self.inner._contains(key)
 
     def _details(self, path: str) -> Iterator[Entry]:
-        # The identity stays, by which a journal knows whether a chunk changed; the size is another.
+        # The identity stays: by it a journal knows whether a chunk changed. The new size is not known yet.
         for entry in self.inner._details(path):
             yield entry if self._array_of(entry.key) is None else entry._replace(nbytes=-1)
 

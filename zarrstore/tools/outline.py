@@ -25,11 +25,11 @@ from zarrstore.tools.subtrees import Subtree
 
 __all__ = ["check_array_parts", "check_elsewhere"]
 
-#: Of each array, what the client sees: the rest of it is looked at by a worker.
+#: What the client reads of each array: a worker looks at the rest.
 _DOCUMENTS = (documents.ZARRAY, documents.ZATTRS, documents.ZGROUP, documents.ZARR_JSON)
-#: An array is dealt out to several tasks from so many chunks a task on; each of them lists it.
+#: Chunks of one task, about: a larger array is dealt out to several tasks, and each of these lists it.
 _CHUNKS_A_TASK = 2000
-#: Tasks of one array at the most, and arrays of one task.
+#: Largest number of tasks for one array, and of arrays for one task.
 _MOST_PARTS, _MOST_ARRAYS = 256, 64
 
 
@@ -44,7 +44,7 @@ def check_elsewhere(
 
     Notes
     -----
-    Of a key below an array this process sees nothing. Cost here: one listing of each directory that is not below an
+    This process sees no key below an array. Cost here: one listing of each directory that is not below an
     array, and the documents of each array.
     """
     unread: list[Problem] = []
@@ -166,8 +166,8 @@ def check_array_parts(store: Store, parts: Iterable[Subtree], options: CheckOpti
 
     Notes
     -----
-    Cost: one listing of each array; its documents; the chunks of the part. What names and documents show is told by the
-    first part of an array alone.
+    Cost: one listing of each array; its documents; the chunks of the part. What names and documents show is reported
+    by the first part of an array only.
     """
     findings = Findings()
     with Threads(1) as pool:

@@ -113,7 +113,7 @@ def _is_near(link: str) -> bool:
 
 
 def _places(url: str) -> Iterator[tuple[str, str]]:
-    """Yield how a URL is parted into that of a store and a key: at its host or bucket, or at its last slash.
+    """Yield how a URL is split into a store and a key: behind its host or bucket, and at its last slash.
 
     Examples
     --------

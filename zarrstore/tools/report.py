@@ -135,7 +135,7 @@ def _described(store: Store, path: str) -> tuple[v2.ArrayMeta | None, dict[str, 
 
 
 def _changes(node: MigratedNode, old: Store, document: Mapping[str, Any] | None) -> list[str]:
-    """Say what version 3 says in other words, and what that means for who reads it."""
+    """Return what version 3 says otherwise than version 2, and what that means for its readers."""
     if document is None:
         return []
     try:
@@ -265,5 +265,5 @@ def _list(texts: Any) -> str:
 
 
 def _text(value: object) -> str:
-    """Return a text of anybody's as one that a page shows and does not obey."""
+    """Return a text of unknown origin as HTML that a browser shows and does not run."""
     return html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value)))

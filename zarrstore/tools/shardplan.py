@@ -26,7 +26,7 @@ AUTO_NBYTES = 64 << 20
 #: Chunks of an array whose sizes are looked at to know how large they are when stored.
 _SAMPLE = 32
 
-#: What a shard is told by: a size in bytes, "auto", or a shape.
+#: How large a shard is to be: a size in bytes, "auto", or a shape.
 Shards = int | str | tuple[int, ...]
 
 
@@ -66,13 +66,13 @@ class ArrayShards:
             yield Part(axis, part, max(1, number))
 
     def _keys_of(self, source: Store, part: Part) -> Iterator[str]:
-        """Yield the keys of a part, and others that are none of its chunks."""
+        """Yield the keys of a part; others that are not its chunks may be among them."""
         if part.parts == 1:
             return iter(source._keys(self.path))
         axis, separator = part.axis, self.source_keys.separator
         chunk, shard = self.layout.chunks[axis], self.layout.shards[axis]
         if axis == 0 and separator == "/" and len(self.layout.shape) > 1:
-            # Directories of its own: nothing of other parts is listed.
+            # The part has directories of its own: nothing of other parts is listed.
             n_chunks = -(-self.layout.shape[0] // chunk)
             rows = (row for row in range(n_chunks) if row * chunk // shard % part.parts == part.part)
             return chain.from_iterable(source._keys(k.join(self.path, str(row))) for row in rows)

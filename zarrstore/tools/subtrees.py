@@ -21,11 +21,11 @@ from zarrstore.tools.progress import Progress
 
 __all__ = ["Subtree", "SubtreeOptions", "SubtreeResult", "copy_subtree", "copy_subtrees", "entries_of", "subtrees"]
 
-#: A directory with more names than so many times the tasks that are wanted is dealt out key by key.
+#: If a directory has more names than this for each task that is wanted, its keys are dealt out one by one.
 _MOST_NAMES = 4
-#: Into how many tasks the keys of one directory are dealt at the most: each of them lists it.
+#: Largest number of tasks that share the keys of one directory: each of them lists it.
 _MOST_PARTS = 256
-#: Errors of one task that are told one by one.
+#: Errors of one task that are reported one by one.
 _ERRORS = 1000
 
 
@@ -153,7 +153,7 @@ def copy_subtrees(copying: Copying, executor: Executor, options: SubtreeOptions,
 
     Notes
     -----
-    Of each chunk this process sees nothing; documents pass through its hands.
+    This process sees no chunk; it copies the documents itself.
     """
     source, dest = copying.source, copying.dest
     parts = list(subtrees(source, options.paths.source, 4 * (threads_of(executor) or 16)))
@@ -162,7 +162,7 @@ def copy_subtrees(copying: Copying, executor: Executor, options: SubtreeOptions,
         return run_elsewhere(executor, ((copy_subtree, source, dest, part, options) for part in parts), GO_ON)
 
     if options.if_exists == "raise":
-        # All look before the first writes.
+        # All parts are looked at before the first one is written.
         for _ in run(options._replace(plan_only=True)):
             pass
         options = options._replace(if_exists="replace")

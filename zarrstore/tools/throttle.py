@@ -1,4 +1,4 @@
-"""Writes that take no more than a share of a line."""
+"""Writes limited to a number of bytes a second."""
 
 from __future__ import annotations
 

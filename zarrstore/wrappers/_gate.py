@@ -13,7 +13,7 @@ __all__ = ["Gate"]
 
 T = TypeVar("T")
 
-#: Between two looks whether the last write has ended, in seconds.
+#: Seconds from one look to the next whether the last write has ended.
 _PAUSE = 0.0001
 
 

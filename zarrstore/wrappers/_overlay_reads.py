@@ -80,16 +80,16 @@ class OverlayReads(SidedReads):
         for entry in self.upper._details(path):
             if not self._is_mark(entry.key):
                 above.add(entry.key)
-                yield _marked(entry, "upper")
+                yield _with_side(entry, "upper")
         if self._marks.hides_below(path):
             return
         for entry in self.inner._details(path):
             if entry.key not in above and not self._marks.hides(entry.key) and not self._is_mark(entry.key):
-                yield _marked(entry, "lower")
+                yield _with_side(entry, "lower")
 
     def _entry(self, key: str) -> Entry:
         side = self._side(key)
-        return _marked(side._entry(key), "upper" if side is self.upper else "lower")
+        return _with_side(side._entry(key), "upper" if side is self.upper else "lower")
 
     def _count(self) -> int:
         return sum(1 for _ in self._keys(""))
@@ -137,10 +137,10 @@ class OverlayReads(SidedReads):
             return 0
         if not any(True for _ in self.upper._listdir(path)) and not (path and self.upper._contains(path)):
             if not self._marks.may_hide(path):
-                return self.inner._getsize(path)  # nothing of this was changed
+                return self.inner._getsize(path)  # nothing at or below `path` was changed
         return Store._getsize(self, path)
 
 
-def _marked(entry: Entry, side: str) -> Entry:
-    """Return an entry whose identity is that of no value of the other store."""
+def _with_side(entry: Entry, side: str) -> Entry:
+    """Return an entry whose identity names its store: values of the two stores never have the same identity."""
     return entry._replace(identity=f"{side} {entry.identity}") if entry.identity else entry

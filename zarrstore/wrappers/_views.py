@@ -1,4 +1,4 @@
-"""What views have in common, which show other documents and names of chunks than the store that they look at has."""
+"""What the views have in common: they show other documents and other names of chunks than their inner store has."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Wrapper(Store):
     inner: Store
     #: Values go to `inner` as they come, one by one: a buffer is handed on if `inner` takes buffers.
     passes_buffers: bool = False
-    #: Its own `_get` and `_set` give and take the values of `inner` as they are, so they may be copied past it.
+    #: Whether its `_get` and `_set` pass the values of `inner` on unchanged: a copy may then bypass this wrapper.
     keeps_values: bool = False
     #: The mode of `open_store` in which a path is opened.
     opening_mode: str = "a"
@@ -104,11 +104,11 @@ class Wrapper(Store):
         return self._from_inner(self.inner._stored_key(self._to_inner(key)))
 
     def _extent(self, key: str) -> Extent | None:
-        # A wrapper with values of its own has them nowhere.
+        # A wrapper with values of its own keeps them in no place.
         return self.inner._extent(self._to_inner(key)) if type(self)._get is Wrapper._get else None
 
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
-        # Its names may be no keys, so a wrapper that changes keys shows those of the inner store.
+        # These names may be no keys, so a wrapper that changes keys cannot change them: they are those of `inner`.
         return self.inner._irregular(self._to_inner(path))
 
     def _departures(self, path: str) -> Iterable[tuple[str, str]]:

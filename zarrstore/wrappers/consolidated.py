@@ -181,7 +181,7 @@ class ConsolidatedStore(ComputedReads):
         children = {name: k.join(path, name) in self._children for name in self._children.get(path, ())}
         if self.inner.capabilities.listable:
             for name, is_path in self.inner._list_children(path):
-                # A document that only inner has is out of sight.
+                # A document that only `inner` has is not shown.
                 if not self._is_document(k.join(path, name)):
                     children[name] = is_path or children.get(name, False)
         elif not children or holds_array(self._documents, path):
@@ -289,7 +289,7 @@ def _inline(data: bytes, key: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _alone(document: Mapping[str, Any]) -> dict[str, Any]:
-    # Groups below carry an empty member of the name, which would say that they hold nothing.
+    # The groups below have this member too, but empty: it would say that they hold nothing.
     return {name: value for name, value in document.items() if name != "consolidated_metadata"}
 
 

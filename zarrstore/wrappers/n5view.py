@@ -67,7 +67,7 @@ class N5View(View):
 
     def __init__(self, inner: Target, dimension_separator: str = ".") -> None:
         super().__init__(inner, dimension_separator)
-        # A part of a chunk is no part of its block.
+        # Parts cannot be read: where the bytes of a part lie in a block is not known.
         self.capabilities = replace(self.inner.capabilities, ranged=False)
 
     # Nodes ---------------------------------------------------------------------------------------------------------

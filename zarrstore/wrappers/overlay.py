@@ -148,12 +148,12 @@ class OverlayStore(OverlayReads):
             raise InvalidKeyError(key, f"{MARKS!r} is where an OverlayStore keeps what was deleted")
         if not self.capabilities.hierarchical:
             return
-        flat = not self.upper.capabilities.hierarchical  # else it refuses by itself what is in the way there
+        flat = not self.upper.capabilities.hierarchical  # a hierarchical `upper` itself refuses what conflicts there
         for above in k.parents(key):
             if above and ((flat and self.upper._contains(above)) or self._is_value_below(above)):
                 raise ConflictError(key, self, above)
         below = set(self.upper._listdir(key)) if flat else set()
-        # A store that cannot be listed does not tell what lies below `key`: that goes unseen.
+        # Of a `lower` that cannot be listed, nobody knows what lies below `key`: such a conflict is not found.
         if self.inner.capabilities.listable and self._may_stand(key):
             below |= self._visible(key).keys()
         for name in below:
@@ -171,7 +171,7 @@ class OverlayStore(OverlayReads):
         return found
 
     def _may_stand(self, path: str) -> bool:
-        """Tell whether `lower` may hold something at `path`, at the price of one listing for each directory."""
+        """Tell whether `lower` may hold something at `path`, at the cost of one listing for each directory."""
         if not self.inner.capabilities.listable:
             return True
         directory = k.parent(path)
@@ -337,7 +337,7 @@ class OverlayStore(OverlayReads):
             self.inner._rmdir(path)
 
     def rollback(self) -> None:
-        """Forget all changes: `lower` is seen as it is. To be repeated if it fails half-way."""
+        """Forget all changes: `lower` is seen as it is. If it fails half-way, call it again."""
 
         def act() -> None:
             self._clear_upper()

@@ -247,7 +247,7 @@ class RetryStore(Wrapper):
     def _until_done(
         self, act: Callable[[Checklist[T]], object], batch: Checklist[T], key_of: Callable[[T], str]
     ) -> None:
-        """Repeat what is not done; an attempt that did a part of it begins to count anew."""
+        """Repeat what is not done; after an attempt that did a part of it, failures are counted from zero."""
         call, total = _Call(self), len(batch)
         while True:
             try:
@@ -255,7 +255,7 @@ class RetryStore(Wrapper):
                 return
             except Exception as exc:
                 left = Checklist(item for item in batch if key_of(item) not in batch.done)
-                if not left:  # what failed came after the last of them, and is repeated with all
+                if not left:  # all are done, and what failed came after the last: all are repeated
                     left = Checklist(batch)
                 elif batch.done:
                     call.failures = 0

@@ -92,15 +92,15 @@ class SplitStore(SidedReads):
         return ours, theirs
 
     def _refuse_conflicts(self, key: str) -> None:
-        """Refuse what a hierarchical store would, where one of the two alone does not see it."""
+        """Refuse what a hierarchical store would refuse, if neither of the two stores alone sees the conflict."""
         if not self.capabilities.hierarchical:
             return
         side = self._side(key)
         for store in (self.inner, self.chunks):
             if store is side and store.capabilities.hierarchical:
-                continue  # it sees for itself
+                continue  # this store itself looks for conflicts
             for above in k.parents(key):
-                # Above a chunk only a document can be the other's: no name, no question.
+                # Only a parent that is named as a document can be in the other store of a chunk: only it is looked for.
                 if above and self._side(above) is store and store._contains(above):
                     raise ConflictError(key, self, above)
             for name in store._listdir(key):

@@ -187,7 +187,7 @@ class V2View(View):
             self._judge(path, new)
 
     def _may_write(self, key: str) -> None:
-        # Also where nothing would change, or something else is in the way.
+        # Refused even if nothing would change, and before any other error.
         if not self.capabilities.writable:
             raise ReadOnlyError(key, self)
 
@@ -250,7 +250,7 @@ class V2View(View):
         keys = list(self.inner._keys(path if inside is None else inside))
         nodes = self._nodes_among(keys)
         arrays = {at for at, node in nodes.items() if node["node_type"] == "array"}
-        nameless = arrays - self._arrays.keys()  # nothing says how their chunks are named
+        nameless = arrays - self._arrays.keys()  # no document says how their chunks are named
         for key in keys:
             array = next((path for path in k.parents(key) if path in arrays), None)
             shown = self._foreign(key) if array is None or array in nameless else self._shown_key(key, array)
@@ -311,7 +311,7 @@ class V2View(View):
             node = _DAMAGED
         if node is not None and node["node_type"] == "array":
             return k.children(self._keys(path), path)
-        # A value with the name of a chunk, where no array is, is nothing; a group may have that name.
+        # Where no array is, a value that is named like a chunk is not shown; a group may be named like one.
         shown = {name for name in names - _HIDDEN if not is_chunk_name(name) or self.inner._listdir(k.join(path, name))}
         return shown | (names_of(node) if node is not None else set())
 

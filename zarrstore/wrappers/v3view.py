@@ -145,7 +145,7 @@ class V3View(ComputedReads):
     # Keys ----------------------------------------------------------------------------------------------------------
 
     def _to_inner(self, path: str) -> str:
-        """Return what a key that is no document's is called below; raise KeyError if nothing can be there."""
+        """Return the key of `inner` for a key of no document; raise KeyError if nothing can be there."""
         name = k.name(path)
         if name in DOCUMENTS:
             raise KeyError(path)
