@@ -48,7 +48,8 @@ def cluster():
             yield client
 
 
-@pytest.fixture(params=["threads", "distributed"])
+# To start a cluster that imports xarray takes 7 s of processor time; tests/tools/test_dask.py has one in every run.
+@pytest.fixture(params=["threads", pytest.param("distributed", marks=pytest.mark.slow)])
 def scheduler(request):
     """Compute in threads of this process, or in the worker processes."""
     if request.param == "distributed":
