@@ -26,7 +26,6 @@ WORKERS = {
     "zarr 3": "z34",
     "cp": "self",
     "zip": "self",
-    "aws": "aws",
     "nginx": "self",
     "zarrstore serve": "self",
     "zarrstore fsspec": "self",

@@ -141,6 +141,16 @@ def test_a_sync_with_nothing_to_copy_loads_what_it_needs_and_no_more(tmp_path):
     assert not {name for name in loaded if name.startswith(("zarrstore.metadata.v", "zarrstore.bridges"))}
 
 
+@pytest.mark.parametrize("args", [("tree", "x"), ("attrs", "x"), ("cat", "x", ".zgroup")], ids=lambda args: args[0])
+def test_a_verb_that_reads_a_document_loads_nothing_that_draws_computes_or_copies(tmp_path, args):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/.zgroup").write_bytes(b'{"zarr_format": 2}')
+    loaded = _loaded_by(*args, cwd=tmp_path)
+    assert not {"numpy", "numcodecs", "dask", "rich.console", "asyncio", "concurrent.futures", "logging"} & loaded
+    heavy = {"metadata.consolidated", "metadata.v3", "tools.consolidate", "tools.copying", "tools.nearby"}
+    assert not {f"zarrstore.{name}" for name in heavy} & loaded
+
+
 def test_the_help_imports_no_verb(tmp_path):
     loaded = _loaded_by("--help", cwd=tmp_path)
     ours = {name for name in loaded if name.startswith("zarrstore.")}

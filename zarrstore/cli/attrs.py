@@ -20,8 +20,6 @@ from zarrstore.cli.common import (
 )
 from zarrstore.metadata import documents
 from zarrstore.nodes import Node, node_at
-from zarrstore.tools.consolidate import set_document
-from zarrstore.tools.nearby import absent
 
 
 @click.command()
@@ -44,6 +42,8 @@ def command(
         at = k.normalize_path(path)
         node = node_at(store, at)
         if node is None:
+            from zarrstore.tools.nearby import absent
+
             raise absent(store, at, "array or group")
         attributes = _attributes(store, node)
         if changes or names:
@@ -75,6 +75,9 @@ def _attributes(store: Store, node: Node) -> dict[str, Any]:
 
 
 def _write(store: Store, node: Node, attributes: dict[str, Any]) -> list[str]:
+    # Loaded to change something only: it takes as long as all the rest of the verb.
+    from zarrstore.tools.consolidate import set_document
+
     if node.version == 3:
         return set_document(store, node.key, documents.dumps({**node.document, "attributes": attributes}))
     return set_document(store, node.attrs_key, documents.dumps(attributes))

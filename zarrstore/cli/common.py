@@ -272,7 +272,8 @@ def progress(label: str) -> bool | Callable[[Progress], None]:
         if now - last >= 2:
             last = now
             rate = state.done / (now - start)
-            left = f", {(state.total - state.done) / rate:,.0f} s left" if rate else ""
+            seconds = state.seconds_left(now - start)
+            left = f", {seconds:,.0f} s left" if seconds else ""
             echo_err(f"{label}: {state.done:,} of {state.total:,}, {human_bytes(state.nbytes)}, {rate:,.0f}/s{left}")
 
     return report

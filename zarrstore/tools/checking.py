@@ -114,7 +114,7 @@ def check_here(
         with reporter(progress, total, "verify") as report:
             for found, decoded in decoding.run(chunks, options.decode):
                 undecoded += found
-                report(Progress(decoded, total, errors=0))
+                report(Progress(decoded, total, decoding.nbytes, total_nbytes=keys.nbytes if part is None else -1))
         if part is not None and part.part:
             return Findings(undecoded, counts=Counts(n_decoded=decoding.n_decoded))
         inspection.problems += undecoded

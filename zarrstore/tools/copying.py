@@ -53,6 +53,7 @@ class Copying:
     journal: Journal | None = None
     report: Callable[[Progress], object] = lambda progress: None
     total: int = 0
+    total_nbytes: int = -1
     n_copied: int = 0
     n_skipped: int = 0
     n_absent: int = 0
@@ -102,7 +103,8 @@ class Copying:
             ]
             if time.monotonic() - self._recorded_at > _CHECKPOINT:
                 self.checkpoint(flushed)
-        self.report(Progress(self.n_copied, self.total - self.n_absent, self.nbytes, len(self.errors)))
+        n_wanted = self.total - self.n_absent
+        self.report(Progress(self.n_copied, n_wanted, self.nbytes, len(self.errors), self.total_nbytes))
 
     def checkpoint(self, flushed: bool = False) -> None:
         """Make durable what was written, then record it: never the other way round."""

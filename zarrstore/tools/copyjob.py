@@ -138,7 +138,8 @@ class CopyJob:
     def _listing(self) -> Listing:
         """Return the keys of the source; UnsupportedOperation where the copy needs more than a store can tell."""
         concurrent = self.source.capabilities.concurrent or self.dest.capabilities.concurrent
-        details = self.resume is not None or self.if_exists == "differ" or concurrent
+        # With sizes, the time left goes by bytes.
+        details = self.resume is not None or self.if_exists == "differ" or concurrent or bool(self.progress)
         listing = listing_of(self.source, self.paths.source, details=details, max_questions=self.max_questions)
         if self.delete:
             self._check_deletion(listing)
@@ -211,7 +212,7 @@ class CopyJob:
             copying.journal.go_on()
         elif copying.journal is not None:
             copying.journal.begin(entry.key for entry in plan.kept)
-        copying.total = len(plan)
+        copying.total, copying.total_nbytes = len(plan), plan.nbytes
         copying.report = stack.enter_context(reporter(self.progress, len(plan)))
         executor = stack.enter_context(self._working())
         transfer = Transfer(copying, executor, self.memory, not listing.certain, stop_early=stop_early)

@@ -42,7 +42,7 @@ class Decoding:
         self._executor = executor
         self._memory = memory
         self._max_nbytes = max_nbytes
-        self.n_decoded = 0
+        self.n_decoded = self.nbytes = 0
 
     def run(self, chunks: Iterator[PlannedChunk], decode: bool) -> Iterator[tuple[list[Problem], int]]:
         """Yield the problems of some chunks, and how many were decoded so far."""
@@ -64,6 +64,7 @@ class Decoding:
             for result in run_ordered(chosen, tasks, self._memory):
                 batches.learn(result.largest)
                 self.n_decoded += result.n_chunks
+                self.nbytes += result.nbytes
                 yield result.problems, self.n_decoded
 
     def _task(self, batch: list[PlannedChunk], cost: int, share: int, travels: bool) -> Task:
@@ -75,11 +76,12 @@ class Decoding:
 
 
 class Checked(NamedTuple):
-    """What came of some chunks: their problems, their number, and the size of the largest in bytes."""
+    """What came of some chunks: their problems, their number, and in bytes the size of the largest and of all."""
 
     problems: list[Problem]
     n_chunks: int
     largest: int
+    nbytes: int
 
 
 def check_batches(store: Store, task: Sequence[_Batch], max_nbytes: int, share: int) -> Checked:
@@ -90,17 +92,18 @@ def check_batches(store: Store, task: Sequence[_Batch], max_nbytes: int, share: 
 def check_values(values: Mapping[str, bytes | Exception], task: Sequence[_Batch], max_nbytes: int) -> Checked:
     """Decode some chunks, read already or as they are asked for."""
     problems: list[Problem] = []
-    largest = 0
+    largest = nbytes = 0
     for batch in task:
-        found, size = _check_array(values, batch, max_nbytes)
-        problems += found
-        largest = max(largest, size)
-    return Checked(problems, sum(len(batch.keys) for batch in task), largest)
+        found = _check_array(values, batch, max_nbytes)
+        problems += found.problems
+        largest = max(largest, found.largest)
+        nbytes += found.nbytes
+    return Checked(problems, sum(len(batch.keys) for batch in task), largest, nbytes)
 
 
-def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> tuple[list[Problem], int]:
+def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nbytes: int) -> Checked:
     problems = []
-    largest = 0
+    largest = nbytes = 0
     for key in batch.keys:
         try:
             data = values[key]
@@ -113,10 +116,11 @@ def _check_array(values: Mapping[str, bytes | Exception], batch: _Batch, max_nby
             problems.append(Problem(key, "unread", str(data) or type(data).__name__))
             continue
         largest = max(largest, len(data))
+        nbytes += len(data)
         problems += [Problem(key, "undecodable", reason) for reason in _chunk_reasons(data, batch.layout, max_nbytes)]
         # The next value must not be read while this one is still held.
         del data
-    return problems, largest
+    return Checked(problems, len(batch.keys), largest, nbytes)
 
 
 def _chunk_reasons(data: bytes, layout: v2.ArrayMeta | ShardLayout, max_nbytes: int) -> list[str]:

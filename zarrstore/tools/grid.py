@@ -15,7 +15,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError, UnsupportedOperation
-from zarrstore.metadata import chunking, consolidated, documents, v2
+from zarrstore.metadata import chunking, documents, v2
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.spelling import spellings_of
 
@@ -179,6 +179,8 @@ def _read(store: Store, key: str) -> bytes | None:
 
 
 def _consolidated(store: Store, root: str) -> dict[str, Mapping[str, Any] | None]:
+    from zarrstore.metadata import consolidated
+
     found: dict[str, Mapping[str, Any] | None] = {}
     key = k.join(root, documents.ZMETADATA)
     data = _read(store, key)

@@ -20,7 +20,6 @@ from zarrstore.targets import Target, opens
 from zarrstore.tools.grid import regular_grid
 from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
-from zarrstore.tools.nearby import absent
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["describe_node", "describe_store"]
@@ -108,6 +107,8 @@ def describe_node(store: Target, path: object = "", *, max_questions: int | None
     if node is None:
         names = adapted.listdir(at)
         if not names and at:
+            from zarrstore.tools.nearby import absent
+
             raise absent(adapted, at)
         return {"path": at, "kind": "directory", "children": names}
     described: dict[str, Any] = {

@@ -120,6 +120,8 @@ class Plan:
     documents: Spool = field(default_factory=Spool)
     kept: Spool = field(default_factory=Spool)
     surplus: Spool = field(default_factory=Spool)
+    #: Of all values to be copied; -1 if a listing leaves out a size.
+    nbytes: int = 0
 
     def __len__(self) -> int:
         return len(self.chunks) + len(self.documents)
@@ -127,6 +129,7 @@ class Plan:
     def add(self, entry: Entry) -> None:
         """Add what is to be copied."""
         (self.documents if is_document(entry.key) else self.chunks).add(entry)
+        self.nbytes = -1 if self.nbytes < 0 or entry.nbytes < 0 else self.nbytes + entry.nbytes
 
     def __iter__(self) -> Iterator[Entry]:
         yield from self.chunks

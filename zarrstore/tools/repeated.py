@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.errors import MetadataError
-from zarrstore.metadata import consolidated, documents
+from zarrstore.metadata import documents
 from zarrstore.nodes import Node
 
 __all__ = ["repeated_nodes"]
@@ -59,6 +59,8 @@ def _of_version_2(store: Store, path: str) -> list[Node]:
 
 
 def _nodes_of_version_2(data: bytes, key: str, path: str) -> Iterator[Node]:
+    from zarrstore.metadata import consolidated
+
     kinds = {documents.ZARRAY: "array", documents.ZGROUP: "group"}
     held = consolidated.parse(data, key)
     # An array before a group at the same path, as a walk takes them.
@@ -72,6 +74,8 @@ def _of_version_3(store: Store, path: str) -> list[Node]:
     data = store.get(key)
     if data is None:
         return []
+    from zarrstore.metadata import consolidated
+
     document = documents.loads(data, key)
     repeated = consolidated.parse_inline(document, key)
     if repeated is None:

@@ -29,6 +29,8 @@ class SortedKeys:
     ----------
     documents : list of str
         Keys of documents, sorted. In memory, as are all that describe nodes.
+    nbytes : int, bytes
+        Of all values that are no documents; -1 if the size of one is not known.
 
     Examples
     --------
@@ -39,6 +41,7 @@ class SortedKeys:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.documents: list[str] = []
+        self.nbytes = 0
         self._spool = Spool()
         self._samples: dict[str, tuple[list[str], list[str]]] = {}
         array = ""
@@ -51,7 +54,9 @@ class SortedKeys:
                         # "." sorts before every digit, so the document comes before the chunks.
                         array = k.parent(entry.key)
                         self._samples[array] = ([], [])
-                elif self._samples and k.is_below(entry.key, array):
+                    continue
+                self.nbytes = -1 if self.nbytes < 0 or entry.nbytes < 0 else self.nbytes + entry.nbytes
+                if self._samples and k.is_below(entry.key, array):
                     sample = self._samples[array][k.parent(entry.key) != array]
                     if len(sample) < _SAMPLE:
                         sample.append(entry.key)

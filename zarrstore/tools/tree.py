@@ -16,7 +16,6 @@ from zarrstore.shown import STYLE, Shown, clip, escape, fold, human_bytes, print
 from zarrstore.targets import Target, opens
 from zarrstore.tools.info import describe_node
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
-from zarrstore.tools.nearby import absent
 from zarrstore.tools.repeated import repeated_nodes
 
 __all__ = ["TreeNode", "Usage", "Usages", "du", "tree"]
@@ -173,6 +172,8 @@ def tree(
     nodes = repeated_nodes(adapted, at, depth) if consolidated else {}
     nodes = nodes or {node.path: node for node in walk(adapted, at, depth=depth)}
     if not nodes:
+        from zarrstore.tools.nearby import absent
+
         raise absent(adapted, at, "array or group")
     children: dict[str, list[str]] = {}
     seen = {at}
