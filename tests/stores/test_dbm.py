@@ -603,6 +603,19 @@ def test_another_sqlite_database_gets_no_table_of_ours(tmp_path):
         DBMStore(tmp_path / "d")
 
 
+@only("sqlite3" in OPENERS)
+@pytest.mark.parametrize("flag", ["r", "c"])
+def test_a_schema_whose_names_are_not_utf8_is_damage(tmp_path, flag):
+    DBMStore(tmp_path / "d", "n", open=OPENERS["sqlite3"]).close()
+    with sqlite3.connect(tmp_path / "d") as db:
+        db.execute("PRAGMA writable_schema = ON")
+        name = "CAST(x'ff' AS TEXT)"
+        db.execute(f"INSERT INTO sqlite_master VALUES ('table', {name}, {name}, 2, 'nonsense')")
+    db.close()
+    with pytest.raises(DamagedStoreError):
+        DBMStore(tmp_path / "d", flag)
+
+
 def test_a_damaged_index_of_dumb_is_an_error_with_a_way_out(tmp_path):
     path = tmp_path / "d"
     with DBMStore(path, open=dbm.dumb.open) as store:

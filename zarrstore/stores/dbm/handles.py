@@ -25,8 +25,8 @@ __all__ = ["ERRORS", "Handle", "Opener", "acquire", "as_key", "drop", "erase", "
 T = TypeVar("T")
 Opener = Callable[..., Any]
 
-#: Whatever an implementation raises of its own.
-ERRORS: tuple[type[Exception], ...] = (*dbm.error, sqlite3.Error)
+#: Whatever an implementation raises of its own. Python may fail to decode what SQLite says of a damaged schema.
+ERRORS: tuple[type[Exception], ...] = (*dbm.error, sqlite3.Error, UnicodeDecodeError)
 #: And at opening: dumb evaluates its index.
 _AT_OPENING: tuple[type[Exception], ...] = (*ERRORS, SyntaxError, ValueError)
 #: Name of the implementation by the module that defines its objects and its `open`.
@@ -351,7 +351,7 @@ def _refuse_foreign_tables(path: str) -> None:
     try:
         with contextlib.closing(sqlite3.connect(path)) as db:
             tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeDecodeError) as exc:
         raise DamagedStoreError(path, f"is a damaged SQLite database: {exc}") from exc
     if tables and "Dict" not in tables:
         way_out = "SQLiteStore opens it" if "zarr" in tables else ""
