@@ -38,8 +38,9 @@ def test_twenty_mutants_are_read_without_harm(client):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", replies.CLIENTS)
-def test_two_hundred_mutants_are_read_without_harm(client):
-    run(client, 200, first=1000)
+def test_more_mutants_are_read_without_harm(client):
+    # botocore and webdav4 take twenty times as long for one as the others.
+    run(client, 30 if client in ("FSStore s3", "FSStore webdav") else 300, first=1000)
 
 
 @pytest.mark.nightly
