@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
+import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 pytest.importorskip("urllib3", reason="needs urllib3: pip install zarrstore[http]")
 from tests.faults import replies
 from tests.support.servers import mutant
+from zarrstore.base import Store
 from zarrstore.errors import StoreReadError
 
 PACKAGES = {"FSStore http": "aiohttp", "FSStore s3": "s3fs", "FSStore webdav": "webdav4.fsspec"}
@@ -54,6 +58,31 @@ def test_a_hundred_thousand_mutants_of_replies_are_read_without_harm(client):
 def test_there_are_a_hundred_thousand_mutants():
     assert sum(replies.SHARES.values()) == 100_000
     assert replies.SHARES.keys() == replies.CLIENTS.keys()
+
+
+class Credulous(Store):
+    """A store that takes each failure for absence, and what came for the value."""
+
+    def __init__(self, url: str) -> None:
+        self.url = f"{url}/web"
+
+    def _get(self, key: str) -> bytes:
+        try:
+            with urllib.request.urlopen(f"{self.url}/{key}", timeout=20) as reply:
+                return reply.read()
+        except (OSError, http.client.HTTPException):
+            raise KeyError(key) from None
+
+    def _keys(self, path: str) -> Iterator[str]:
+        with urllib.request.urlopen(f"{self.url}/?list", timeout=20) as reply:
+            yield from (line.split(b'"')[1].decode() for line in reply if line.startswith(b"["))
+
+
+def test_a_store_that_believes_everything_is_seen(monkeypatch):
+    monkeypatch.setitem(replies.CLIENTS, "credulous", Credulous)
+    text = str(replies.run("credulous", 120)["bad"])
+    for sign in ("absent, and no reply says so", "no reply frames as a whole", "is no key", "cut listing"):
+        assert sign in text, sign
 
 
 # What mutants have found, each as its own test ------------------------------------------------------------------------
