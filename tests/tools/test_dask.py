@@ -13,11 +13,13 @@ import pytest
 from zarrstore import (
     DirectoryStore,
     LMDBStore,
+    ZipStore,
     check_consolidated,
     consolidate_metadata,
     copy_store,
     init_array,
     migrate_2to3,
+    pack,
     rmdir,
     verify,
 )
@@ -119,6 +121,19 @@ def test_processes_of_dask_consolidate_and_delete(client: Any, tmp_path: Path) -
         assert list(store) == []
 
 
+@pytest.mark.timeout(120)
+def test_processes_of_dask_pack_and_make_shards(client: Any, tmp_path: Path) -> None:
+    source, dest = DirectoryStore(tmp_path / "source"), DirectoryStore(tmp_path / "dest")
+    init_array(source, shape=100, chunks=1, dtype="u1", compressor=None, path="a")
+    source.update({f"a/{n}": b"1" for n in range(100)})
+    with client.get_executor() as executor:
+        pack(source, tmp_path / "a.zip", executor=executor)
+        migrate_2to3(source, dest, shards=(10,), executor=executor)
+    with ZipStore(tmp_path / "a.zip", mode="r") as archive:
+        assert list(diff(source, archive)) == []
+    assert verify(dest, missing="all").n_chunks == 10
+
+
 class Killing(Executor):
     """Kill a worker when the sixth task of one kind is handed out, while those before it are at work."""
 
@@ -145,3 +160,31 @@ def test_a_deletion_goes_on_when_a_worker_dies(client: Any, tmp_path: Path) -> N
     rmdir(store, executor=executor)
     assert executor.n_tasks > 6
     assert list(store) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_an_archive_is_whole_though_a_worker_dies(client: Any, tmp_path: Path) -> None:
+    source = DirectoryStore(tmp_path / "source")
+    for number in range(20):
+        init_array(source, shape=200, chunks=1, dtype="u1", compressor=None, path=f"a{number}")
+        source.update({f"a{number}/{n}": bytes(n) for n in range(200)})
+    executor = Killing(client, "pack_part")
+    assert pack(source, tmp_path / "a.zip", executor=executor)[0] == sum(1 for _ in source)
+    assert executor.n_tasks > 6
+    with ZipStore(tmp_path / "a.zip", mode="r") as archive:
+        assert list(diff(source, archive)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_shards_are_whole_though_a_worker_dies(client: Any, tmp_path: Path) -> None:
+    source, dest = DirectoryStore(tmp_path / "source"), DirectoryStore(tmp_path / "dest")
+    for number in range(10):
+        init_array(source, shape=200, chunks=1, dtype="u1", compressor=None, path=f"a{number}")
+        source.update({f"a{number}/{n}": b"1" for n in range(200)})
+    executor = Killing(client, "write_shards")
+    migrate_2to3(source, dest, shards=(20,), executor=executor)
+    assert executor.n_tasks > 6
+    report = verify(dest, missing="all")
+    assert (report.n_chunks, report.problems) == (100, ())
