@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import re
 import sys
 import textwrap
@@ -118,12 +117,6 @@ def room_of(module: str) -> str:
     raise AssertionError(f"zarrstore/{module.replace('.', '/')}.py stands in no layer: give it one in {__file__}")
 
 
-@functools.cache
-def parsed(source: str) -> ast.Module:
-    """Return the tree of a file, which several of these tests walk through."""
-    return ast.parse(source)
-
-
 def imports(source: str) -> Iterator[Import]:
     """Yield what a file imports, but for what only type checkers see."""
 
@@ -157,7 +150,7 @@ def imports(source: str) -> Iterator[Import]:
         elif top not in sys.stdlib_module_names:
             yield Import(top, False, line, at_head)
 
-    return walk(parsed(source), True)
+    return walk(ast.parse(source), True)
 
 
 def faults(module: str, source: str) -> list[str]:
@@ -259,7 +252,7 @@ def test_keys_are_taken_apart_in_one_module_only(module):
 def imported_modules(module: str) -> set[str]:
     """Return the modules of zarrstore that one names in its imports, those that only type checkers see included."""
     found = set()
-    for node in ast.walk(parsed(MODULES[module].read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("zarrstore.") for alias in node.names if "zarrstore." in alias.name}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "zarrstore":
