@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 __all__ = ["Gate"]
@@ -17,18 +16,13 @@ T = TypeVar("T")
 _PAUSE = 0.0001
 
 
-class _Entry:
-    def __init__(self, thread: int) -> None:
-        self.thread = thread
-
-
 class Gate:
     """Lets writes pass together, and stops them while one thread is alone.
 
     Notes
     -----
     A thread that is inside may pass again, and so may the one that is alone. Interrupts leave no entry behind: it is
-    made by the first statement inside a ``try``, and removed by the ``finally``. A forked child and a copy begin with
+    removed by one call of C, with which the ``finally`` begins. A forked child and a copy begin with
     nobody inside.
     """
 
@@ -39,7 +33,8 @@ class Gate:
         self._pid = os.getpid()
         self._turn = threading.RLock()
         self._owner: int | None = None
-        self._inside: list[_Entry] = []
+        #: The writes under way, and the thread of each.
+        self._inside: dict[object, int] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Gate, ())
@@ -49,25 +44,24 @@ class Gate:
         if self._pid != os.getpid():
             self._restart()
         me = threading.get_ident()
-        entry, inside = _Entry(me), self._inside
+        entry, inside = object(), self._inside
         try:
             is_nested = self.is_inside()
-            inside.append(entry)
+            inside[entry] = me
             # The entry first, then the look: the other way round, `alone` could begin between the two.
             while not is_nested and self._owner not in (None, me):
-                inside.remove(entry)
+                inside.pop(entry, None)
                 with self._turn:
                     pass
-                inside.append(entry)
+                inside[entry] = me
             return work()
         finally:
-            with suppress(ValueError):
-                inside.remove(entry)
+            inside.pop(entry, None)
 
     def is_inside(self) -> bool:
         """Tell whether this thread is in a write, for which it cannot wait."""
         me = threading.get_ident()
-        return any(entry.thread == me for entry in list(self._inside))
+        return me in list(self._inside.values())
 
     def alone(self, work: Callable[[], T]) -> T:
         """Return ``work()``, done while no write is under way; not for a thread that `is_inside`."""
