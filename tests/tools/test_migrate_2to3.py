@@ -144,6 +144,20 @@ def test_a_failure_at_any_write_or_deletion_leaves_everything_as_it_was(remove_v
     assert point >= 3
 
 
+def test_a_document_that_another_writer_changes_meanwhile_is_not_removed() -> None:
+    class Shared(DictStore):
+        def _flush(self) -> None:  # the documents of version 3 stand, those of version 2 are to be removed
+            self["g/a/.zattrs"] = b'{"new": 1}'
+
+    store = Shared(small())
+    before = dict(store)
+    with pytest.raises(OSError, match=r"'g/a/\.zattrs' was changed by another writer"):
+        migrate_2to3(store, remove_v2=True)
+    assert dict(store) == {**before, "g/a/.zattrs": b'{"new": 1}'}
+    migrate_2to3(store, remove_v2=True)
+    assert json.loads(store["g/a/zarr.json"])["attributes"] == {"new": 1}
+
+
 def test_where_even_putting_back_fails_the_error_says_what_is_left() -> None:
     inner = DictStore(small())
     failing = FailingStore(inner, OSError(5, "broken"), methods=["_set_many", "_delete_many"], after=2)

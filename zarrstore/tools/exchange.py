@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
@@ -27,8 +28,14 @@ def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], late
 
     Raises
     ------
+    OSError
+        Another writer changed a document that was to be deleted. It stays as that writer left it.
     Exception
         What the store raised, with a note that names what could not be put back.
+
+    Notes
+    -----
+    Documents are compared just before they are deleted: what another writer sets between the two is lost.
     """
     before = values_of_keys(store, [*writes, *removed, *later])
     touched: list[str] = []
@@ -40,6 +47,7 @@ def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], late
             store.setitems({key: (writes if key in writes else later)[key] for key in part})
         store.flush()
         for part in _levels(removed):
+            _check_unchanged(store, {key: before[key] for key in part if key not in touched})
             touched += part
             store.delitems(part)
         store.flush()
@@ -48,6 +56,13 @@ def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], late
         if left:
             exc.add_note(f"not put back as they were: {', '.join(left)}; version 2 reads all the same")
         raise
+
+
+def _check_unchanged(store: Store, before: Mapping[str, bytes | None]) -> None:
+    for key, data in values_of_keys(store, before).items():
+        if data != before[key]:
+            reason = f"{key!r} was changed by another writer meanwhile; everything is put back, run it again"
+            raise OSError(errno.EBUSY, reason)
 
 
 def _levels(keys: Iterable[str]) -> list[list[str]]:

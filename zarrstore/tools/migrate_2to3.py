@@ -64,7 +64,8 @@ def migrate_2to3(
     remove_v2 : bool, default False
         Delete the version 2 documents of the nodes that have one of version 3, once all of those stand. Nodes that
         version 3 cannot represent keep theirs, and so do the groups above them, whose ``.zmetadata`` then repeats only
-        these. Not with `dest`, which gets none.
+        these. Not with `dest`, which gets none. A document that another writer changes before its deletion stays, and
+        all is put back; let nobody write documents meanwhile, since a moment remains.
     overwrite : bool, default False
         Replace a version 3 document that says something else, and chunks of other content that are in `dest`.
     resume : path-like, optional
