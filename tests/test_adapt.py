@@ -217,3 +217,16 @@ def test_an_error_that_is_no_absence_comes_through() -> None:
         as_store(Forbidden())["a"]
     with pytest.raises(PermissionError):
         as_store(Forbidden()).get("a")
+
+
+def test_what_another_thread_sets_while_a_dict_s_keys_move_is_not_lost():
+    class Shared(dict[str, bytes]):
+        def __setitem__(self, key: str, value: bytes) -> None:
+            super().__setitem__(key, value)
+            if value == b"old":  # another thread, after the copy
+                super().__setitem__("a/x", b"new")
+                super().__setitem__("a/later", b"1")
+
+    mapping = Shared({"a/x": b"old", "a/y": b"2"})
+    ops.rename(mapping, "a", "b")
+    assert mapping == {"b/x": b"new", "b/y": b"2", "a/later": b"1"}

@@ -173,9 +173,24 @@ class KVStore(Store):
 
     def _rename(self, source: str, destination: str) -> None:
         own = self._own("rename")
-        if own is None:
-            return super()._rename(source, destination)
-        own(source, destination)
+        if own is not None:
+            own(source, destination)
+        elif isinstance(self.mapping, dict) and self.capabilities.erasable:
+            self._move(source, destination)
+        else:
+            super()._rename(source, destination)
+
+    def _move(self, source: str, destination: str) -> None:
+        """Move values of a dict; what another thread sets meanwhile stays, or comes along."""
+        held = [(key, self.mapping.get(key)) for key in (*self._keys(source), source)]
+        moving = {key: value for key, value in held if value is not None}
+        targets = {key: k.replace_root(key, source, destination) for key in moving}
+        for key, value in moving.items():
+            self._set(targets[key], as_bytes(value))
+        for key, value in moving.items():
+            last = self.mapping.pop(key, value)
+            if last is not value:  # set since it was copied
+                self._set(targets[key], as_bytes(last))
 
     def _getsize(self, path: str) -> int:
         own = self._own("getsize")

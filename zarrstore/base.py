@@ -162,6 +162,12 @@ class Store(Driver, MutableMapping[str, bytes]):
         Notes
         -----
         One contract for every store. Deviation from zarr 2, where the outcome differed by store and could lose data.
+
+        Other writers: what a thread sets at the source meanwhile stays there or moves along, in DictStore, a dict,
+        DirectoryStore, LMDBStore, SQLiteStore, ZipStore, OverlayStore and DBMStore (not over dbm.sqlite3); what another
+        process sets, in DirectoryStore, LMDBStore and SQLiteStore. Elsewhere (object stores, FSStore, zarr 3 stores,
+        other mappings, single chunks of NestedDirectoryStore) each key is copied and then deleted, and no service
+        deletes only what is unchanged: what is set over a key between the two is lost, so let nobody write there.
         """
         src, dst = _normal_path(source), k.normalize_path(destination)
         if src is None or (not (self._rename_checks_source and src != dst) and not self._is_occupied(src)):

@@ -143,8 +143,8 @@ def rename(store: Target, src_path: object, dst_path: object) -> None:
     Notes
     -----
     After an error nothing has moved. Where the store has no rename of its own, all is copied before the first key is
-    deleted. Source: zarr 2, whose generic rename stripped characters instead of the prefix and whose stores differed
-    in all four error cases.
+    deleted; what another writer sets over a key between the two is lost (`Store.rename` tells where). Source: zarr 2,
+    whose generic rename stripped characters instead of the prefix and whose stores differed in all four error cases.
 
     Examples
     --------

@@ -418,6 +418,28 @@ def test_a_lost_store_may_be_collected_by_a_thread_that_opens_another(tmp_path):
         assert dict(store) == {"a": b"1"}
 
 
+def test_a_rename_lets_no_other_thread_write_between_its_copies_and_its_deletes(store, monkeypatch):
+    writable = []
+
+    def delete(keys):
+        def attempt():
+            if store._handle.lock.acquire(blocking=False):
+                store._handle.lock.release()
+                writable.append(keys)
+
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+        DBMStore._delete_many(store, keys)
+
+    if not store._handle.direct:
+        return  # dbm.sqlite3, which other processes write too: the docstring says what may be lost
+    store["a/x"] = b"1"
+    monkeypatch.setattr(store, "_delete_many", delete)
+    store.rename("a", "b")
+    assert (dict(store), writable) == ({"b/x": b"1"}, [])
+
+
 class Owner:
     """Closes its store when it is collected."""
 

@@ -223,3 +223,26 @@ def test_a_read_of_an_absent_key_makes_none():
     store = DictStore(cls=lambda: defaultdict(bytes))
     assert (store.get("a"), "a" in store) == (None, False)
     assert len(store) == 0
+
+
+def test_a_rename_lets_no_other_thread_write_between_its_copies_and_its_deletes():
+    writable = []
+
+    class Watched(DictStore):
+        def _delete_many(self, keys):
+            def attempt():
+                if self._index.turn.acquire(blocking=False):
+                    self._index.turn.release()
+                    writable.append(keys)
+
+            thread = threading.Thread(target=attempt)
+            thread.start()
+            thread.join()
+            super()._delete_many(keys)
+
+    store = Watched()
+    store.update({"a/x": b"1", "a/y": b"2"})
+    store.delitems(["a/y"])
+    assert len(writable) == 1
+    store.rename("a", "b")
+    assert (dict(store), len(writable)) == ({"b/x": b"1"}, 1)

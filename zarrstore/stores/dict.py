@@ -264,6 +264,12 @@ class DictStore(Store):
         else:
             self._index.clear()
 
+    def _rename(self, source: str, destination: str) -> None:
+        if self._index is None:
+            return super()._rename(source, destination)
+        with self._index.turn:  # what another thread set after its key was copied would be deleted
+            super()._rename(source, destination)
+
     def _listdir(self, path: str) -> Iterable[str]:
         return super()._listdir(path) if self._index is None else self._index.children(path)
 

@@ -243,6 +243,13 @@ class DBMStore(Store):
     def _flush(self) -> None:
         self._run(lambda db: self._handle.sync() if self._handle and self._handle.writable else None)
 
+    def _rename(self, source: str, destination: str) -> None:
+        handle = self._handle
+        if handle is None or not handle.direct:
+            return super()._rename(source, destination)
+        with handle.lock:  # what another thread set after its key was copied would be deleted
+            super()._rename(source, destination)
+
     def _close(self) -> None:
         self._handle = None
         if alive := self._release.detach():
