@@ -424,6 +424,21 @@ def test_a_store_from_a_url_comes_back_from_a_pickle_with_its_options(tmp_path: 
     assert dict(pickle.loads(pickle.dumps(local))) == {"a": b"1"}
 
 
+def test_options_that_a_library_does_not_take_are_named_and_their_values_are_not() -> None:
+    # A panic of obstore's core is no Exception, and went past every handler.
+    for options in ({"allow_http": "secret"}, {"foo": "secret"}):
+        words = f"obstore cannot open 's3://bucket/x' with the options {next(iter(options))}: "
+        with pytest.raises(ValueError, match=words):
+            ObstoreStore.from_url("s3://bucket/x", **options)
+    with pytest.raises(ValueError, match="obstore cannot open 'foo://bucket/x") as raised:
+        ObstoreStore.from_url("foo://bucket/x?sig=secret")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ValueError, match="OpenDAL cannot open 'foo://bucket/x' with the options region"):
+        OpenDALStore.from_url("foo://bucket/x", region="secret")
+    OpenDALStore.from_url("s3://bucket/x", region=object())
+    OpenDALStore.from_url("s3://bucket/x", region="us-east-1", enable_virtual_host_style=True, delete_max_size=10)
+
+
 def test_a_dead_server_is_never_an_absent_key() -> None:
     retry = {"max_retries": 0, "retry_timeout": datetime.timedelta(seconds=1)}
     dead = obstore.store.HTTPStore("http://127.0.0.1:9/", client_options={"allow_http": True}, retry_config=retry)

@@ -17,7 +17,7 @@ from zarrstore.errors import ConflictError, StoreReadError
 from zarrstore.threads import Permits, Threads
 from zarrstore.urls import without_secrets
 
-__all__ = ["Objects", "status_of"]
+__all__ = ["Objects", "status_of", "unopened"]
 
 T = TypeVar("T")
 
@@ -39,6 +39,13 @@ def status_of(exc: Exception) -> int | None:
     """Return the status of the server's answer that an error tells of, None if it tells none."""
     found = _STATUS.search(str(exc))
     return int(found[1]) if found else None
+
+
+def unopened(library: str, url: str, options: Mapping[str, Any], exc: BaseException, hint: str = "") -> ValueError:
+    """Return the error for a URL that a library does not open: its first sentence, and the names of the options."""
+    text = without_secrets(str(exc)).replace("\\n", "\n").partition("\n")[0].rstrip(".")
+    names = f" with the options {', '.join(sorted(options))}" if options else ""
+    return ValueError(f"{library} cannot open {without_secrets(url)!r}{names}: {text}{hint if options else ''}")
 
 
 def _hide_secrets(exc: Exception) -> None:

@@ -13,7 +13,7 @@ from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
 from zarrstore.spans import ATTEMPTS
-from zarrstore.stores._objects import Objects, status_of
+from zarrstore.stores._objects import Objects, status_of, unopened
 from zarrstore.urls import fits_xml, without_secrets
 
 __all__ = ["ObstoreStore"]
@@ -89,7 +89,14 @@ class ObstoreStore(Objects):
     def from_url(cls, url: str, missing_is: Sequence[type[Exception]] = (), **options: Any) -> ObstoreStore:
         """Open the store at a URL, as ``obstore.store.from_url`` does."""
         module = require("obstore.store", extra="obstore", feature="ObstoreStore")
-        return cls(module.from_url(url, **options), missing_is)
+        try:
+            store = module.from_url(url, **options)
+        except BaseException as exc:  # of an option that is none, obstore's core panics, which is no Exception
+            if isinstance(exc, Exception) or type(exc).__name__ == "PanicException":
+                hint = "; those of the connection, such as allow_http and timeout, go into client_options"
+                raise unopened("obstore", url, options, exc, hint) from None
+            raise
+        return cls(store, missing_is)
 
     def __repr__(self) -> str:
         return f"ObstoreStore({without_secrets(repr(self.store))})"
@@ -222,7 +229,7 @@ class ObstoreStore(Objects):
         return (entry.key for entry in self._details(path))
 
     def _details(self, path: str) -> Iterator[Entry]:
-        pages = iter(self._listed(path, lambda: self._obstore.list(self.store, prefix=path or None)))
+        pages = iter(self._listed(path, lambda: self._obstore.list(self.store, prefix=path or None, chunk_size=_PAGE)))
         while page := self._listed(path, lambda: next(pages, [])):
             for found in page:
                 if k.is_below(found["path"], path) and k.is_key(found["path"]):

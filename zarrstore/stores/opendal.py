@@ -14,7 +14,7 @@ from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
 from zarrstore.spans import ATTEMPTS, read_suffix
-from zarrstore.stores._objects import Objects
+from zarrstore.stores._objects import Objects, unopened
 from zarrstore.urls import without_secrets
 
 __all__ = ["OpenDALStore"]
@@ -90,7 +90,13 @@ class OpenDALStore(Objects):
     def from_url(cls, url: str, missing_is: Sequence[type[Exception]] = (), **options: Any) -> OpenDALStore:
         """Open the operator that a URL names, as ``opendal.Operator.from_uri`` does; it pickles by the URL."""
         opendal = require("opendal", extra="opendal", feature="OpenDALStore")
-        store = cls(opendal.Operator.from_uri(url, **options), missing_is)
+        # OpenDAL's options are text; the command line and whoever writes JSON give numbers and booleans.
+        texts = {name: _text(value) for name, value in options.items()}
+        try:
+            operator = opendal.Operator.from_uri(url, **texts)
+        except Exception as exc:
+            raise unopened("OpenDAL", url, options, exc) from None
+        store = cls(operator, missing_is)
         store._origin = url, options
         return store
 
@@ -216,3 +222,7 @@ class OpenDALStore(Objects):
             with suppress(OSError):
                 for above in reversed(list(k.parents(key))[1:]):
                     os.rmdir(os.path.join(self._root, above))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
