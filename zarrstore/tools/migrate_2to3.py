@@ -305,11 +305,14 @@ def _own_words(document: Mapping[str, Any]) -> bytes:
 
 def _consolidate(store: Store, plan: list[Step], existing: Mapping[str, bytes | None]) -> None:
     """Give the groups that have a ``.zmetadata``, or repeat others already, an inline repetition of what is planned."""
-    for step in plan:
-        if step.node.kind != "group" or step.document is None or step.document.get("node_type") != "group":
+    groups = [step for step in plan if step.node.kind == "group" and step.document is not None]
+    there = found_among(store, (k.join(step.node.path, documents.ZMETADATA) for step in groups))
+    for step in groups:
+        assert step.document is not None
+        if step.document.get("node_type") != "group":
             continue
         had_inline = step.document.get("consolidated_metadata") is not None
-        if not had_inline and k.join(step.node.path, documents.ZMETADATA) not in store:
+        if not had_inline and k.join(step.node.path, documents.ZMETADATA) not in there:
             continue
         if had_inline:
             repeated = consolidated.parse_inline(step.document, step.key) or {}

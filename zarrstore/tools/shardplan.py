@@ -16,6 +16,7 @@ from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.nodes import Node
 from zarrstore.spelling import spellings_of
 from zarrstore.tools.listing import listing_of
+from zarrstore.tools.overlap import found_among
 from zarrstore.tools.steps import Step, attrs_of, consolidate
 from zarrstore.tools.streams import sort_entries
 
@@ -175,7 +176,8 @@ def _typical_nbytes(source: Store, path: str, meta: v2.ArrayMeta) -> int:
 
 
 def consolidate_groups(source: Store, steps: list[ShardStep]) -> None:
-    for step in steps:
-        if step.node.kind == "group" and step.document is not None:
-            if k.join(step.node.path, documents.ZMETADATA) in source:
-                consolidate(step, steps)
+    groups = [step for step in steps if step.node.kind == "group" and step.document is not None]
+    there = found_among(source, (k.join(step.node.path, documents.ZMETADATA) for step in groups))
+    for step in groups:
+        if k.join(step.node.path, documents.ZMETADATA) in there:
+            consolidate(step, steps)
