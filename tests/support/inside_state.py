@@ -299,6 +299,16 @@ def hierarchies() -> dict[str, dict[str, bytes]]:
     return {"version 2": old, "version 3": new, "n5": n5, "consolidated": consolidated}
 
 
+def read_small(store: Any, path: str) -> Any:
+    """Read an array; return the plain ValueError that `read_array` promises for one too large or a damaged chunk."""
+    try:
+        return zarrstore.read_array(store, path, max_nbytes=1 << 20)
+    except ValueError as exc:
+        if type(exc) is not ValueError or not str(exc).startswith(("array", "chunk")):
+            raise
+        return exc
+
+
 VERBS: tuple[Callable[[Any], Any], ...] = (
     lambda store: zarrstore.verify(store),
     lambda store: zarrstore.tree(store),
@@ -312,8 +322,8 @@ VERBS: tuple[Callable[[Any], Any], ...] = (
     lambda store: zarrstore.migrate_to_shards(store, {}),
     lambda store: zarrstore.repair(dict(store)),
     lambda store: zarrstore.respell(dict(store), "/"),
-    lambda store: zarrstore.read_array(store, "a", max_nbytes=1 << 20),
-    lambda store: zarrstore.read_array(store, "s/a", max_nbytes=1 << 20),
+    lambda store: read_small(store, "a"),
+    lambda store: read_small(store, "s/a"),
     lambda store: zarrstore.dandi_checksum(store),
     lambda store: zarrstore.contains_array(store, "a"),
     lambda store: zarrstore.init_array(dict(store), shape=2, path="a/b/c"),

@@ -401,3 +401,18 @@ def test_a_batch_is_one_batch_below_and_a_pickled_view_works():
     backend.reset()
     assert dict(store.getitems(["a/0", "a/1", "a/2"])) == {f"a/{i}": struct.pack(">2H", i, i) for i in range(2)}
     assert backend.calls == {"_get_many": 1}
+
+
+def test_a_small_block_takes_no_memory_that_its_document_announces():
+    attributes = {
+        "dimensions": [2**31, 2],
+        "blockSize": [2**31, 2],
+        "dataType": "uint16",
+        "compression": {"type": "raw"},
+    }
+    block = struct.pack(">HHII", 0, 2, 1, 1) + b"\0\1"
+    view = N5View(
+        {"attributes.json": b'{"n5": "2.0.0"}', "a/attributes.json": json.dumps(attributes).encode(), "a/0/0": block}
+    )
+    with pytest.raises(StoreReadError, match="8,589,934,592 bytes"):
+        view["a/0.0"]

@@ -58,6 +58,8 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 _HEADER = struct.Struct(">HH")
 _DEFAULT, _VARLENGTH = 0, 1
+#: Bytes. A few bytes of a block at the edge must not take any memory that a document announces.
+_MOST_FILLED = 1 << 30
 _JAVA_LZ4 = struct.Struct("<8sBiiI")
 
 
@@ -348,6 +350,12 @@ def _whole(items: np.ndarray[Any, Any], chunks: tuple[int, ...]) -> np.ndarray[A
 
     if items.shape == chunks:
         return items
+    nbytes = prod(chunks) * items.dtype.itemsize
+    if nbytes > _MOST_FILLED:
+        raise ValueError(
+            f"a block of {items.shape} items, which a chunk of version 2 would fill up with zeros to {nbytes:,} bytes; "
+            f"no more than {_MOST_FILLED:,} are made"
+        )
     whole = np.zeros(chunks, items.dtype)
     whole[tuple(map(slice, items.shape))] = items
     return whole
