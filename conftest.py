@@ -187,6 +187,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if any(_left_out.values()):
         counts = ", ".join(f"{count} {name}" for name, count in _left_out.items())
         terminalreporter.write_line(f"left out: {counts}: choose them with -m slow or -m nightly")
+    if hypothesis.settings.default.max_examples < 100:
+        terminalreporter.write_line("two thirds of random examples left out: try all with --hypothesis-profile=long")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
