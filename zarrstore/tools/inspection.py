@@ -154,19 +154,21 @@ class Inspection:
         zgroup = k.join(node.path, documents.ZGROUP)
         if k.join(node.path, documents.ZARRAY) in self.present and zgroup in self.present:
             self.problem(zgroup, "contradiction", "an array and a group at one path")
-        for name in (documents.META, documents.ATTRS):
-            key = k.join(node.path, name)
-            if node.version == 2 and node.kind == "array" and key in self.unclaimed:
-                self._claim(key)
-                self.problem(key, "leftover", "a document of version 1; migrate_1to2 removes it")
-        if node.version == 3:
-            for name in (documents.ZATTRS, documents.ZMETADATA):
-                key = k.join(node.path, name)
+        self._check_leftovers(node)
+        if node.version == 2 and v3_document is not None:
+            self._check_agreement(node, parsed, v3_document)
+
+    def _check_leftovers(self, node: Node) -> None:
+        """Report documents of an older version than that of their node."""
+        if node.version == 2 and node.kind == "array":
+            for key in (k.join(node.path, name) for name in (documents.META, documents.ATTRS)):
+                if self._claim(key):
+                    self.problem(key, "leftover", "a document of version 1; migrate_1to2 removes it")
+        elif node.version == 3:
+            for key in (k.join(node.path, name) for name in (documents.ZATTRS, documents.ZMETADATA)):
                 if key in self.present:
                     self._claim(key)
                     self.problem(key, "leftover", "a document of version 2 at a node of version 3")
-        elif node.version == 2 and v3_document is not None:
-            self._check_agreement(node, parsed, v3_document)
 
     def _check_document(self, key: str) -> Any:
         """Judge a document of version 2; return what it says, None if nothing can be said."""

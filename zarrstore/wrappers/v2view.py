@@ -256,8 +256,7 @@ class V2View(View):
             shown = self._foreign(key) if array is None or array in nameless else self._shown_key(key, array)
             if shown is not None and k.is_below(shown, path):
                 yield shown
-        documents_shown = (k.join(at, name) for at, node in nodes.items() for name in names_of(node))
-        yield from sorted((key for key in documents_shown if k.is_below(key, path)), key=deletion_order)
+        yield from _document_keys(nodes, path)
 
     def _foreign(self, key: str) -> str | None:
         return None if k.name(key) in _HIDDEN or is_chunk_name(k.name(key)) else key
@@ -395,6 +394,12 @@ class V2View(View):
         for array in list(self._arrays):
             if array == path or k.is_below(array, path):
                 self._arrays.pop(array, None)
+
+
+def _document_keys(nodes: Mapping[str, Mapping[str, Any]], path: str) -> list[str]:
+    """Return the keys of the documents that nodes have here and that are below a path, in the order of deletion."""
+    keys = (k.join(at, name) for at, node in nodes.items() for name in names_of(node))
+    return sorted((key for key in keys if k.is_below(key, path)), key=deletion_order)
 
 
 def _no_array_yet(key: str, store: Store) -> UnsupportedOperation:
