@@ -54,7 +54,8 @@ def pack_elsewhere(
     Notes
     -----
     Workers tell how many bytes their parts take; each part gets a segment of the file, and only its worker writes
-    there; this process then lists the entries. Nothing is written twice, and a part of a dead worker is done again.
+    there; this process then lists the entries. Nothing is written twice, and a part of a dead worker is done again. The
+    file system must keep apart what several machines write to different places of one file.
     Cost: two listings, one read a value. Here: the record of each entry.
     """
     # Made before: a store that was just opened may make its folder, which workers then see.
