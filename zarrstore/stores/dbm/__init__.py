@@ -6,7 +6,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Store
@@ -23,6 +23,16 @@ from zarrstore.stores.dbm.handles import ERRORS, Handle, Opener, acquire, as_key
 __all__ = ["DBMStore"]
 
 T = TypeVar("T")
+
+#: A letter that says how to open, and those that gnu takes after it: fast, synchronised, unlocked.
+# fmt: off
+Flag: TypeAlias = Literal[
+    "r", "rf", "rs", "ru", "rfs", "rfu", "rsu", "rfsu",
+    "w", "wf", "ws", "wu", "wfs", "wfu", "wsu", "wfsu",
+    "c", "cf", "cs", "cu", "cfs", "cfu", "csu", "cfsu",
+    "n", "nf", "ns", "nu", "nfs", "nfu", "nsu", "nfsu",
+]
+# fmt: on
 
 #: What ndbm is sure to hold in one record, key and value together, in bytes.
 _NDBM_LIMIT = 1000
@@ -97,7 +107,7 @@ class DBMStore(Store):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        flag: str = "c",
+        flag: Flag = "c",
         mode: int = 0o666,
         open: Opener | None = None,
         write_lock: bool = True,
@@ -107,7 +117,7 @@ class DBMStore(Store):
         if flag[:1] not in ("r", "w", "c", "n"):
             raise ValueError(f"flag is {flag!r}: 'r', 'w', 'c' or 'n' is wanted")
         self.path = os.path.abspath(os.fsdecode(path))
-        self.flag = flag
+        self.flag: str = flag
         self.mode = mode
         self.open = open
         self.write_lock = bool(write_lock)
