@@ -323,3 +323,14 @@ def test_the_directories_above_a_new_store_are_made(tmp_path, name, mode):
         store["a"] = b"1"
     with open_store(place, mode="r") as store:
         assert dict(store) == {"a": b"1"}
+
+
+def test_a_path_at_which_nothing_is_names_what_may_be_meant(tmp_path, monkeypatch):
+    DirectoryStore(tmp_path / "data.zarr")["a"] = b"1"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreNotFoundError, match=r"did you mean 'data\.zarr'\?$"):
+        open_store("dat.zarr", mode="r")
+    for absent in ("nothing/alike", "unlike", "data.zarr/b"):
+        with pytest.raises(StoreNotFoundError) as raised:
+            open_store(absent, mode="r")
+        assert "did you mean" not in str(raised.value)

@@ -241,7 +241,7 @@ class _Opening:
         if kind is None:
             kind = kind_of_suffix(path)
             if self.mode in ("r", "r+") and not os.path.exists(path):
-                raise StoreNotFoundError(path, LOOKED_FOR)
+                raise load("zarrstore.tools.nearby:absent_store")(path, LOOKED_FOR)
             if kind.is_folder and os.path.isfile(path):
                 raise StoreNotFoundError(path, f"{LOOKED_FOR}; a file of another kind is there")
         if kind.name == "dir" and self._is_nested(path):
@@ -257,7 +257,7 @@ class _Opening:
         is_there = _is_there(kind, path)
         # An empty directory is an empty store to read, and none that `w-` would have to spare.
         if self.mode in ("r", "r+") and not (is_there or os.path.isdir(path)):
-            raise StoreNotFoundError(path, f"{kind.label} store there")
+            raise load("zarrstore.tools.nearby:absent_store")(path, f"{kind.label} store there")
         if self.mode == "w-" and is_there:
             raise DestinationExistsError("", path, "open it with mode 'a', or erase it with mode 'w'")
         kwargs = {**kind.modes.get(self.mode, {}), **self.options}

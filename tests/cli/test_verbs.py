@@ -77,6 +77,7 @@ def test_a_verb_or_path_that_is_nearly_right_is_named(cli, place):  # noqa: F811
     misspelt = cli("veryfy", place)
     assert (misspelt.code, "did you mean verify?" in misspelt.err) == (2, True)
     assert "did you mean 'ocean'?" in cli("tree", place, "oceann").err
+    assert f"did you mean {str(place)!r}" in cli("tree", f"{place}r").err
 
 
 def test_an_error_is_json_where_json_is_asked_for(cli, place):  # noqa: F811

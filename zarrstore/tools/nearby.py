@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
+from itertools import islice
 
 from zarrstore import keys as k
 from zarrstore.base import Store
-from zarrstore.errors import NodeNotFoundError, UnsupportedOperation
+from zarrstore.errors import NodeNotFoundError, StoreNotFoundError, UnsupportedOperation
 
-__all__ = ["absent", "near_misses"]
+__all__ = ["absent", "absent_store", "near_misses"]
 
 #: Names of a directory that the sentence shows.
 _SHOWN = 6
+#: Names of a directory of this machine that are compared with what was asked for.
+_COMPARED = 10_000
 
 
 def near_misses(word: str, names: list[str]) -> list[str]:
@@ -75,3 +79,14 @@ def _hint(store: Store, path: str) -> str:
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     place = "it" if above == path else repr(above) if above else "the root"
     return f"{place} holds {shown}{more}"
+
+
+def absent_store(path: str, looked_for: str) -> StoreNotFoundError:
+    """Return the error for a path of this machine at which is no store; it names what in its directory may be meant."""
+    folder, name = os.path.split(os.path.abspath(path))
+    names: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = [entry.name for entry in islice(entries, _COMPARED)]
+    close = [os.path.join(os.path.dirname(path), found) for found in near_misses(name, names) if found != name]
+    meant = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return StoreNotFoundError(path, looked_for + meant)
