@@ -232,7 +232,7 @@ def _archives() -> list[Row]:
         Row(f"Zip, {of}: list after that", "archives", f"list after opening, {of}", 30, unit="ms", before="118 ms"),
         Row(f"Zip, {of}: an absent short key", "archives", f"absent short key, {of}", 5, unit="ms", before="617 ms"),
         Row(
-            "Zip, 10\\ :sup:`6` entries: set, list and rmdir of a small subtree",
+            "Zip, 10\\ :sup:`6` entries: set, list and rmdir of a small subtree, after a first listing",
             "archives",
             "subtree, 1,000,000 entries",
             0.1,
