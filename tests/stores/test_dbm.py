@@ -464,8 +464,9 @@ def test_a_store_may_be_collected_while_this_thread_closes_another(is_owned, tmp
     gc.disable()
     try:
         path = lost(tmp_path / "lost")
-        if is_owned:
-            Owner(DBMStore(path, open=dbm.dumb.open))
+        held = DBMStore(path, open=dbm.dumb.open) if is_owned else None
+        if held is not None:
+            Owner(held)
         other.close()
     finally:
         gc.enable()
