@@ -185,7 +185,8 @@ def play(client: str, number: int, server: Mutants) -> Iterator[str]:
         if title == "in" and found is False and not _says_absence(server.raw):
             yield f"{title}: absent, and no reply says so"
     yield from _listings(client, store, server, _some(LISTINGS, chance, number))
-    if len(server.raw) > MOST:
+    # obstore follows the tokens of a listing by itself, in a circle too.
+    if len(server.raw) > MOST and client != "ObstoreStore s3":
         yield f"{len(server.raw)} requests"
 
 

@@ -164,6 +164,17 @@ def test_an_object_without_a_name_or_a_size_is_an_error_and_no_absence(item):
     server.close()
 
 
+@pytest.mark.parametrize("size", ["1e999", "NaN", "1.5", "true", "-2", '"7"', "null"])
+def test_a_size_in_a_listing_of_zarrstore_serve_is_a_number_of_bytes(size):
+    body = f'{{"zarrstore": "list"}}\n["a", {size}]\n{{"keys": 1}}\n'.encode()
+    store, server = read_from(
+        "HTTPStore of zarrstore serve", b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
+    with pytest.raises(StoreReadError, match="no whole listing"):
+        list(store)
+    server.close()
+
+
 def test_a_date_that_is_none_leaves_an_entry_without_one():
     pytest.importorskip("s3fs")
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nLast-Modified: Sat, 28 Nov 1.0 12:00:00 GMT\r\n\r\n"

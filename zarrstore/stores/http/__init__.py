@@ -230,7 +230,9 @@ class HTTPStore(RefuseWrites):
             head, *rows, foot = map(json.loads, lines)
             if answer.status != 200 or head.get("zarrstore") != "list" or foot.get("keys") != len(rows):
                 raise ValueError
-            return [Entry(k.check_key(key), int(nbytes)) for key, nbytes in rows if k.is_below(key, path)]
+            if not all(type(nbytes) is int and nbytes >= -1 for _, nbytes in rows):
+                raise ValueError
+            return [Entry(k.check_key(key), nbytes) for key, nbytes in rows if k.is_below(key, path)]
         except (ValueError, TypeError, AttributeError):
             reason = f"the answer to ?list, with status {answer.status}, is no whole listing of zarrstore serve"
             raise self._client.error(path, reason) from None
