@@ -37,6 +37,17 @@ def test_every_mode_has_a_row_for_each_of_its_promises():
             assert any("a power cut" in row for row in rows), name
 
 
+def test_every_row_has_the_figures_of_the_last_full_run():
+    table = TEXT[TEXT.index("Which test shows what") : TEXT.index("The faults of 0.1.0")]
+    rows = re.split(r"^   \* - ", table, flags=re.MULTILINE)[1:]
+    cells = [re.split(r"\n     - ", row.strip()) for row in rows]
+    assert cells[0] == ["Store and mode", "Promise", "Test", "Last full run"]
+    assert [row[:2] for row in cells[1:] if len(row) != 4 or not re.search(r"[0-9]", row[3])] == []
+    kills = [row for row in cells if row[1].startswith(("a kill", "a power cut"))]
+    assert [row[:2] for row in kills if not re.search(r"\b0\b.*(lost|wrong)", row[3])] == []
+    assert len(kills) > 20
+
+
 def test_every_store_of_the_roster_stands_in_the_guarantees():
     names = {name.split("-")[0] for name in roster.STORES} - {"dict", "KVStore"}
     assert [name for name in sorted(names) if name not in TEXT] == []
