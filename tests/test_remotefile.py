@@ -207,3 +207,13 @@ def test_the_cache_is_where_it_is_said(tmp_path, monkeypatch):
 def test_a_url_without_a_directory_above_is_no_file():
     assert remotefile.find("s3://bucket", lambda url: zarrstore.DictStore()) is None
     assert remotefile.find("s3://bucket/..", lambda url: zarrstore.DictStore()) is None
+
+
+@pytest.mark.parametrize("cache", ["simplecache", "filecache", "blockcache", "simplecache::blockcache"])
+def test_a_file_behind_a_cache_of_fsspec_is_opened_as_what_it_is(tmp_path, items, cache):
+    from zarrstore import ZipStore, open_store
+
+    with ZipStore(tmp_path / "x.zip", mode="w") as archive:
+        archive.update(items)
+    with open_store(f"{cache}::{(tmp_path / 'x.zip').as_uri()}", mode="r") as store:
+        assert dict(store) == items

@@ -289,7 +289,9 @@ class _Opening:
             return self.kind(kind, _unquoted(rest))
         self.storage_options = dict(storage_options or {})
         by_name = kind_of_suffix(rest.partition("?")[0])
-        if by_name.is_folder or "::" in url:
+        from zarrstore import remotefile
+
+        if by_name.is_folder or not remotefile.ends_at_file(url):
             return self._remote_folder(url, by_name)
         found = self._named_file(url, by_name)
         return self._folder_named_as_file(url, by_name) if found is None else found
@@ -304,7 +306,7 @@ class _Opening:
         if is_there is False and self.mode in ("r", "r+"):
             from zarrstore import remotefile
 
-            file = None if "::" in url else remotefile.find(url, self._open_folder)
+            file = remotefile.find(url, self._open_folder) if remotefile.ends_at_file(url) else None
             if file is None:
                 raise StoreNotFoundError(url, LOOKED_FOR_AT_URL)
             return self._remote_file(file)

@@ -29,6 +29,9 @@ _STEP = 16 << 20
 #: Bytes at the start of a file by which its kind is told.
 _HEAD = 64
 
+#: Protocols of fsspec that keep what they have read of the file system after them.
+_CACHES = frozenset({"simplecache", "filecache", "blockcache"})
+
 
 class RemoteFile(NamedTuple):
     """A file at a URL that is a whole store.
@@ -100,6 +103,20 @@ def split(url: str) -> tuple[str, str] | None:
     if not above or not k.is_key(name):
         return None
     return f"{scheme}://{above}{question}{query}", name
+
+
+def ends_at_file(url: str) -> bool:
+    """Tell whether the last path of a URL may be that of a file to open.
+
+    In a chain of fsspec it is not, unless what stands before it only caches.
+
+    Examples
+    --------
+    >>> ends_at_file("simplecache::s3://b/y.zip"), ends_at_file("zip://x::s3://b/y.zip")
+    (True, False)
+    """
+    *before, _ = url.split("::")
+    return _CACHES.issuperset(before)
 
 
 def cache_folder() -> Path:
