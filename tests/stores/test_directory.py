@@ -502,6 +502,40 @@ def test_files_whose_names_are_no_keys_are_not_listed(store):
     assert store.listdir() == ["a", "dir-.__zarrstore-note"]
 
 
+@pytest.mark.parametrize("n", [1, 30])
+def test_a_batch_of_deletes_takes_values_only(store, n):
+    # 30 are looked for by one listing of their directory, 1 and the others one by one.
+    outside = Path(store.path + "-outside")
+    outside.write_bytes(b"kept")
+    keys = [f"a/{i}" for i in range(n)]
+    store.update(dict.fromkeys(keys, b"1"))
+    for name in ("pipe", "link", "below", PARTIAL):
+        place = Path(store.path, "a", name)
+        if name == "pipe":
+            os.mkfifo(place)
+        elif name == "link":
+            place.symlink_to(outside)
+        elif name == "below":
+            place.mkdir()
+        else:
+            place.write_bytes(b"left")
+    store.delitems([keys[0], "a/pipe", "a/link", "a/below", "a/absent", *keys])
+    assert sorted(os.listdir(os.path.join(store.path, "a"))) == sorted(["pipe", "link", "below", PARTIAL])
+    assert outside.read_bytes() == b"kept"
+
+
+def test_two_who_delete_a_half_each_leave_no_directory(store):
+    keys = [f"a/b/{i}" for i in range(40)]
+    store.update(dict.fromkeys(keys, b"1"))
+    other = type(store)(store.path)
+    store.delitems(keys[:18])
+    other.delitems(keys[18:38])
+    del store[keys[38]]
+    assert os.listdir(os.path.join(store.path, "a", "b")) == ["39"]
+    del other[keys[39]]
+    assert os.listdir(store.path) == []
+
+
 def test_only_regular_files_are_keys_and_a_fifo_blocks_nobody(store):
     store["a/b"] = b"1"
     os.mkfifo(Path(store.path, "a", "pipe"))
@@ -697,6 +731,11 @@ mark("in without a document")
 "plain/0.0" in store
 mark("delete")
 del store["plain/0.0"]
+mark("more")
+many = [f"many/{n}" for n in range(100)]
+store.update(dict.fromkeys(many, b""))
+mark("delete 100")
+store.delitems(many)
 mark("end")
 """
 
@@ -726,6 +765,10 @@ def test_a_set_is_4_system_calls_a_get_4_and_an_in_1(tmp_path, kind):
     assert calls["in without a document"] == ["stat"]
     assert [c for c in calls["delete"] if c != "faccessat"] == ["stat", "unlink", "rmdir"]
     if kind == "plain":
+        # One listing instead of 100 looks, and one rmdir.
+        assert calls["delete 100"].count("unlink") == 100
+        assert calls["delete 100"].count("stat") <= 2
+        assert calls["delete 100"].count("rmdir") == 1
         assert [c for c in calls["listdir"] if c not in ("fstat", "stat")] == [
             "openat",
             "getdents64",

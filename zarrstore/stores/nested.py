@@ -247,7 +247,7 @@ class NestedDirectoryStore(DirectoryStore):
             with suppress(KeyError):
                 super()._unlink(flat)
 
-    def _unlink(self, key: str) -> Iterable[str]:
+    def _unlink(self, key: str, is_value: bool = False) -> Iterable[str]:
         if k.name(key) == ZARRAY and self._status(key) is not None:
             self._flatten_chunks(parent(key))
             self._forget()
@@ -264,6 +264,10 @@ class NestedDirectoryStore(DirectoryStore):
         if not emptied:
             raise KeyError(key)
         return emptied
+
+    def _values_among(self, keys: list[str]) -> set[str]:
+        # Each key has several places.
+        return set()
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         # Documents of arrays last: before, each of them would move the chunks that are deleted next.

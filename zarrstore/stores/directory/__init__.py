@@ -59,7 +59,7 @@ class DirectoryStore(DirectoryWriter):
     Notes
     -----
     Cost in system calls: 4 a set (with 'flush', 8 over a value, one of them an fsync), 4 a get, 1 an ``in``, 3 a
-    delete; one scan of a directory a `listdir`. Threads and
+    delete, 1 in `delitems` of 8 and more keys of one directory; one scan of a directory a `listdir`. Threads and
     processes: safe; a reader sees the old value or the new one, whole. Crash: a killed process leaves every
     acknowledged value, and at most one temporary file a thread, which is no key and is removed by the next listing of
     its directory (one of another machine when it is an hour old). Ctrl-C leaves no temporary file and no open

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 
 from zarrstore import keys as k
 from zarrstore.stores._files import ABSENT, TEMPORARY_LENGTH, is_abandoned, is_silent, is_temporary
@@ -68,6 +69,14 @@ class Tree:
             [name for name in files if k.is_key(lead + name) and not k.is_partial(name)],
             [name for name in folders if k.is_key(lead + name)],
         )
+
+    def regular_files(self, path: str, most: int) -> list[str]:
+        """Return the names of the regular files in a directory, of no more than its first `most` entries."""
+        try:
+            with os.scandir(self.folders.check(path)) as entries:
+                return [entry.name for entry in islice(entries, most) if entry.is_file(follow_symlinks=False)]
+        except OSError:  # whatever it is, the status of each key tells
+            return []
 
     def _scan_link(self, path: str, name: str, files: list[str], folders: list[str]) -> None:
         try:
@@ -169,12 +178,15 @@ class Tree:
 
     def prune(self, path: str) -> None:
         """Remove a directory and those above it, as far as they are empty; never the root."""
+        check, base = self.folders.check, self.base
         while path:
             above = k.parent(path)
             try:
-                self.folders.check(above)  # an empty directory behind a link that leaves the root stays
-                os.rmdir(self.base + path)
+                check(above)  # an empty directory behind a link that leaves the root stays
+                os.rmdir(base + path)
             except OSError as exc:
+                if exc.errno == errno.ENOTEMPTY:
+                    return
                 if exc.errno not in (errno.ENOENT, errno.ENAMETOOLONG) and not isinstance(exc, LeavesRootError):
                     return
                 path = self._existing(above)

@@ -28,6 +28,8 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 ATTEMPTS = 64
 #: Values that `setitems` writes before it syncs their directories.
 _BATCH = 64
+#: Values that `delitems` deletes after one listing of their directory, and how few are not worth it.
+_LISTED, _FEW = 4096, 8
 
 
 class DirectoryWriter(DirectoryReader):
@@ -172,40 +174,66 @@ class DirectoryWriter(DirectoryReader):
     def _delete(self, key: str) -> None:
         for directory in self._unlink(key):
             self._tree.prune(directory)
-        self._sync_if_always()
+        if self._unsynced is not None:
+            self._sync_if_always()
 
-    def _unlink(self, key: str) -> Iterable[str]:
-        """Remove the file of a value and return the directories that may be empty now."""
+    def _unlink(self, key: str, is_value: bool = False) -> Iterable[str]:
+        """Remove the file of a value and return the directories that may be empty now.
+
+        With `is_value`, the file is known to be a regular one.
+        """
         if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
         # The status first: a FIFO, or a link that leaves the root, is no key and stays.
-        if self._status(key) is None:
+        if not is_value and self._status(key) is None:
             raise KeyError(key)
         directory = parent(key)
-        self._note_removal(key)
         try:
-            os.unlink(self._base + key)
+            if self._unsynced is None:
+                os.unlink(self._base + key)
+            else:
+                self._unlink_noted(key, directory)
         except OSError as exc:
             if exc.errno in ABSENT:
                 raise KeyError(key) from exc
             raise self._write_error("delete", key, exc) from exc
+        return (directory,)
+
+    def _unlink_noted(self, key: str, directory: str) -> None:
+        self._note_removal(key)
+        try:
+            os.unlink(self._base + key)
         finally:
             self._note_removal(key)
             self._note_change(directory)
-        return (directory,)
 
     # Batches ------------------------------------------------------------------------------------------------------
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         emptied: set[str] = set()
+        pending = iter(keys)
         try:
-            for key in keys:
-                with suppress(KeyError):
-                    emptied.update(self._unlink(key))
+            while batch := list(islice(pending, _LISTED)):
+                values = self._values_among(batch)
+                for key in batch:
+                    try:  # not `suppress`, which takes as long as a fifth of the call
+                        emptied.update(self._unlink(key, key in values))
+                    except KeyError:
+                        continue
         finally:
             for directory in emptied:  # once for all its keys
                 self._tree.prune(directory)
         self._sync_if_always()
+
+    def _values_among(self, keys: list[str]) -> set[str]:
+        """Return keys that one listing of the directory of some keys shows as regular files."""
+        directory = parent(keys[0])
+        if self._judges_names or len(keys) < _FEW or parent(keys[-1]) != directory:
+            return set()
+        # A listing costs a fourth of a status a name; in a directory of many more names it costs more than all.
+        names = self._tree.regular_files(directory, 2 * len(keys))
+        lead = k.prefix(directory)
+        return {lead + name for name in names if name[-8:] != ".partial"}
 
     def _set_many(self, items: Iterable[tuple[str, bytes | memoryview]]) -> None:
         if self.durability != "always":
