@@ -134,9 +134,10 @@ def test_a_file_that_was_replaced_is_opened_anew(tmp_path, store):
 # Threads ------------------------------------------------------------------------------------------------------------
 
 
-def test_8_threads_of_mixed_operations(store):
+@pytest.mark.parametrize("ops", [500, pytest.param(1500, marks=pytest.mark.slow)])
+def test_8_threads_of_mixed_operations(store, ops):
     problems: list[str] = []
-    threads = [threading.Thread(target=mixed.work, args=(store, i, 8, 500, 1, problems)) for i in range(8)]
+    threads = [threading.Thread(target=mixed.work, args=(store, i, 8, ops, 1, problems)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -295,8 +296,9 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.parametrize("writes", [250, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("when", ["opening", "writing"])
-def test_a_killed_reader_does_not_make_the_file_grow_for_ever(tmp_path, when):
+def test_a_killed_reader_does_not_make_the_file_grow_for_ever(tmp_path, when, writes):
     live = 200_000
     with LMDBStore(tmp_path / "a") as store:
         store["live"] = os.urandom(live)
@@ -307,7 +309,7 @@ def test_a_killed_reader_does_not_make_the_file_grow_for_ever(tmp_path, when):
             reader.wait()
             store.close()
             store = LMDBStore(tmp_path / "a")
-        for number in range(250):
+        for number in range(writes):
             if number == 1 and when == "writing":
                 reader.kill()
                 reader.wait()

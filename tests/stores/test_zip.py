@@ -614,7 +614,8 @@ def test_a_pickled_reader_never_erases(tmp_path):
     assert names_of(path) == ["a"]
 
 
-def test_eight_threads_see_what_one_could_have_seen(tmp_path):
+@pytest.mark.parametrize("ops", [6_000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_eight_threads_see_what_one_could_have_seen(tmp_path, ops):
     with ZipStore(tmp_path / "a.zip") as store:
         keys = [f"{folder}/{i}" for folder in "ab" for i in range(4)]
 
@@ -626,7 +627,7 @@ def test_eight_threads_see_what_one_could_have_seen(tmp_path):
             store.flush()
 
         with histories.restless():
-            history = histories.play(store, ops=6_000, keys=keys, extra=extra)
+            history = histories.play(store, ops=ops, keys=keys, extra=extra)
         assert histories.violations(history) == []
 
 
