@@ -41,6 +41,8 @@ def cases(quick: bool, sizes: tuple[tuple[int, int], ...] = SIZES, longest: floa
 
 
 def measure(contestant: str, folder: str, n: int, nbytes: int) -> dict[str, Any]:
+    from tests.support.servers import s3
+
     command = COMMANDS[contestant]
     source, back = _values(n, nbytes), Path(folder, "back")
     back.mkdir()
@@ -59,6 +61,7 @@ def measure(contestant: str, folder: str, n: int, nbytes: int) -> dict[str, Any]
     finally:
         if n * nbytes >= 1 << 28:  # small values go with the server: to delete them takes as long as a turn
             server.drop_bucket(bucket)
+            s3.collect_garbage()
     copied = [file for file in back.rglob("*") if file.is_file() and file.stat().st_size == nbytes]
     assert len(copied) == n, f"{contestant} brought back {len(copied):,} of {n:,}"
     return found

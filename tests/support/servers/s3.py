@@ -78,7 +78,7 @@ mon addr = 127.0.0.1:{mon_port}
 [osd.0]
 osd data = {folder}/osd
 osd objectstore = memstore
-memstore device bytes = 4294967296
+memstore device bytes = 8589934592
 osd class load list = *
 osd class default list = *
 
@@ -210,6 +210,12 @@ def _share_models() -> None:
     import botocore.session
 
     botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
+
+def collect_garbage() -> None:
+    """Free the memory of deleted values now: what is behind their first 4 MiB waits two hours for that otherwise."""
+    conf = str(FOLDER / "data" / "ceph.conf")
+    _run("radosgw-admin", "-c", conf, "-n", "client.rgw", "gc", "process", "--include-all")
 
 
 def up() -> S3Server:
