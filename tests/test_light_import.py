@@ -151,6 +151,32 @@ def test_a_verb_that_reads_a_document_loads_nothing_that_draws_computes_or_copie
     assert not {f"zarrstore.{name}" for name in heavy} & loaded
 
 
+@pytest.mark.parametrize("args", [("du", "x"), ("info", "x")], ids=lambda args: args[0])
+def test_a_table_in_a_pipe_is_written_without_what_draws(tmp_path, args):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/.zgroup").write_bytes(b'{"zarr_format": 2}')
+    # Latin letters are one cell wide; wider ones are laid out by rich.
+    (tmp_path / "x/.zattrs").write_bytes('{"note": "\u017elu\u0165ou\u010dk\u00fd"}'.encode())
+    loaded = _loaded_by(*args, cwd=tmp_path)
+    third = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"zarrstore"}
+    assert third <= {"click", "rich", "colorama", "org"}
+    assert {name for name in loaded if name.startswith("rich.")} <= {"rich._extension"}
+    assert not {"pickle", "asyncio", "concurrent.futures", "logging"} & loaded
+
+
+def test_a_copy_loads_what_it_needs_and_no_more(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/.zgroup").write_bytes(b'{"zarr_format": 2}')
+    loaded = _loaded_by("copy", "x", "y", cwd=tmp_path)
+    assert (tmp_path / "y/.zgroup").exists()
+    third = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names - {"zarrstore"}
+    assert third <= {"click", "rich", "colorama", "org"}
+    # A copy by threads needs neither what other processes take, nor a journal, nor a limit, nor second tries.
+    assert not {"pickle", "socket", "urllib.parse", "pathlib", "random", "hashlib", "asyncio"} & loaded
+    unused = ("tools.journal", "tools.manifest", "tools.subtrees", "tools.throttle", "wrappers.retry")
+    assert not {f"zarrstore.{name}" for name in unused} & loaded
+
+
 def test_the_help_imports_no_verb(tmp_path):
     loaded = _loaded_by("--help", cwd=tmp_path)
     ours = {name for name in loaded if name.startswith("zarrstore.")}

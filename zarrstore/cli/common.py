@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -64,6 +65,9 @@ __all__ = [
 
 #: Control characters beyond those that JSON escapes by itself, marks of direction, lone surrogates.
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202f\u2060-\u206f\ud800-\udfff\ufeff]")
+
+#: Characters that may take no cell of a terminal, or two; Latin letters, with their accents in one sign, take one.
+_WIDE = re.compile("[^\x20-\x7e\xa0-\xac\xae-\u02ff]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -243,6 +247,30 @@ def _finite(value: Any) -> Any:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[int] = ()) -> None:
     """Print rows under headers; columns in `numbers` are flush right."""
+    # printable: a name may hold what a terminal obeys.
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    if _draws() or any(_WIDE.search(text) for row in (headers, *cells) for text in row):
+        _draw_table(headers, cells, numbers)
+        return
+    for line in _columns([[*headers], *cells], numbers):
+        click.echo(line)
+
+
+def _draws() -> bool:
+    """Return whether stdout is a terminal, or is to be taken for one."""
+    return sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR")) or os.environ.get("TTY_COMPATIBLE") == "1"
+
+
+def _columns(rows: list[list[str]], numbers: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of a table, as rich lays it out where no terminal is, of characters that are one cell wide."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        pairs = enumerate(zip(row, widths, strict=True))
+        yield "  ".join(text.rjust(width) if n in numbers else text.ljust(width) for n, (text, width) in pairs)
+
+
+def _draw_table(headers: Sequence[str], rows: list[list[str]], numbers: Sequence[int]) -> None:
+    """Draw a table with rich: bold headers, and columns that know how wide a character is."""
     from rich.table import Table
     from rich.text import Text
 
@@ -251,7 +279,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], number
         table.add_column(header, justify="right" if n in numbers else "left", no_wrap=True, overflow="fold")
     for row in rows:
         # Text, since a key may look like rich's markup.
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
+        table.add_row(*map(Text, row))
     console().print(table)
 
 

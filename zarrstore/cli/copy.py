@@ -26,8 +26,6 @@ from zarrstore.keys import normalize_path
 from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.listing import require
 from zarrstore.tools.plan import IfExists
-from zarrstore.tools.throttle import ThrottledStore
-from zarrstore.wrappers.retry import RetryStore
 
 
 @click.command()
@@ -80,7 +78,7 @@ def command(
         echo_questions(src_store, source_path, max_questions)
         with opened_destination(dest, dry_run, storage_option) as dest_store, with_executor(jobs, dask) as executor:
             result = copy_store(
-                RetryStore(src_store, retries + 1) if retries else src_store,
+                _retrying(src_store, retries),
                 _limited(dest_store, retries, bwlimit),
                 source_path,
                 dest_path,
@@ -152,5 +150,17 @@ class _JsonLines:
 
 def _limited(dest: Store, retries: int, bwlimit: float | None) -> Store:
     """Return the destination with what it may take and how often a failure is tried again."""
-    store: Store = RetryStore(dest, retries + 1) if retries else dest
-    return store if bwlimit is None else ThrottledStore(store, bwlimit * (1 << 20))
+    store = _retrying(dest, retries)
+    if bwlimit is None:
+        return store
+    from zarrstore.tools.throttle import ThrottledStore
+
+    return ThrottledStore(store, bwlimit * (1 << 20))
+
+
+def _retrying(store: Store, retries: int) -> Store:
+    if not retries:
+        return store
+    from zarrstore.wrappers.retry import RetryStore
+
+    return RetryStore(store, retries + 1)

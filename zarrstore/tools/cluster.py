@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor
@@ -42,6 +40,8 @@ def travels(executor: Executor, store: Store) -> bool:
     flags = store.capabilities
     if are_threads(executor) or not (flags.process_safe and flags.listable):
         return False
+    import pickle  # most work needs no other process
+
     try:
         pickle.dumps(store)
     except Exception:
@@ -109,6 +109,8 @@ def _look(
     source: Store, sample: str | None, dest: Store | None, mine: str, theirs: str, token: bytes
 ) -> dict[str, Any]:
     """Run on a worker: read what the client wrote, write something, and look at a value of the source."""
+    import socket
+
     read = None
     if dest is not None:
         with suppress(KeyError):

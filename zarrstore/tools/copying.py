@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from zarrstore.base import Entry, Store
 from zarrstore.driver import Pair
@@ -26,10 +26,12 @@ from zarrstore.tools.batches import Batches
 from zarrstore.tools.cluster import GO_ON, failure, is_of_cluster
 from zarrstore.tools.executing import window
 from zarrstore.tools.holding import Holding, is_document
-from zarrstore.tools.journal import Journal
 from zarrstore.tools.plan import Paths, Plan, version_of
 from zarrstore.tools.progress import Progress
 from zarrstore.tools.transfer import BatchOptions, BatchResult, copy_batch
+
+if TYPE_CHECKING:
+    from zarrstore.tools.journal import Journal
 
 __all__ = ["Copying", "Transfer", "both_travel"]
 
@@ -324,6 +326,8 @@ def both_travel(executor: Executor, source: Store, dest: Store) -> bool:
         return all(flags.thread_safe for flags in capabilities)
     if not all(flags.process_safe for flags in capabilities):
         return False
+    import pickle  # most copies need no other process
+
     try:
         pickle.dumps((source, dest))
     except Exception:

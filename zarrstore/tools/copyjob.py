@@ -14,17 +14,13 @@ from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import StoreNotFoundError, UnsupportedOperation
 from zarrstore.threads import Threads, are_threads
-from zarrstore.tools.cluster import check_workers
 from zarrstore.tools.copying import Copying, Transfer, both_travel
 from zarrstore.tools.executing import threads_of
 from zarrstore.tools.globs import Globs
-from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import Listing, listing_of, require
-from zarrstore.tools.manifest import read_manifest
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
-from zarrstore.tools.subtrees import SubtreeOptions, copy_subtrees
 
 __all__ = ["CopyJob", "Filters"]
 
@@ -79,6 +75,8 @@ class CopyJob:
         copying = self.copying
         copying.log = stack.enter_context(_logger(log))
         if self.resume is not None and not self.dry_run:
+            from zarrstore.tools.journal import Journal
+
             copying.journal = stack.enter_context(Journal(self.resume, self._identity(self.resume)))
         elsewhere = self._checked_workers()
         if elsewhere is not None and self._goes_by_subtrees():
@@ -107,6 +105,8 @@ class CopyJob:
 
     def _identity(self, resume: str | os.PathLike[str]) -> dict[str, Any]:
         """Return what a journal must have been written for, to be continued by this copy."""
+        from zarrstore.tools.journal import place_name
+
         filters = self.filters
         identity = {
             "source": place_name(self.source),
@@ -132,6 +132,8 @@ class CopyJob:
             return None
         if not both_travel(executor, self.source, self.dest):
             return None
+        from zarrstore.tools.cluster import check_workers
+
         check_workers(executor, self.source, self.paths.source, self.dest, self.paths.dest)
         return executor
 
@@ -159,7 +161,11 @@ class CopyJob:
             raise UnsupportedOperation("delete keys", self.dest, "copy without delete=True")
 
     def _manifest(self) -> Mapping[str, str] | None:
-        return read_manifest(self.manifest) if isinstance(self.manifest, str | os.PathLike) else self.manifest
+        if not isinstance(self.manifest, str | os.PathLike):
+            return self.manifest
+        from zarrstore.tools.manifest import read_manifest
+
+        return read_manifest(self.manifest)
 
     def _plan(self, listing: Listing, judge: Judge) -> Plan:
         return make_plan(
@@ -193,6 +199,8 @@ class CopyJob:
         return self.source.capabilities.listable and self.dest.capabilities.listable
 
     def _copy_subtrees(self, stack: ExitStack, executor: Executor) -> None:
+        from zarrstore.tools.subtrees import SubtreeOptions, copy_subtrees
+
         part_memory = max(1, self.memory // (threads_of(executor) or 16))
         options = SubtreeOptions(self.paths, self.selection, self.if_exists, self.verify, part_memory, self.checksum)
         self.copying.report = stack.enter_context(reporter(self.progress, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from zarrstore import keys as k
 from zarrstore.allowance import MEMORY
@@ -13,11 +13,13 @@ from zarrstore.base import Entry, Store
 from zarrstore.errors import DestinationExistsError, UnsupportedOperation
 from zarrstore.tools.globs import Globs
 from zarrstore.tools.holding import document_order, is_document
-from zarrstore.tools.journal import Journal
 from zarrstore.tools.judging import Candidate, Judge, sort_out
 from zarrstore.tools.listing import Listing
 from zarrstore.tools.streams import Spool, merge, sort_entries
 from zarrstore.values import sha256
+
+if TYPE_CHECKING:
+    from zarrstore.tools.journal import Journal
 
 __all__ = ["Paths", "Plan", "Selection", "make_plan", "version_of"]
 
