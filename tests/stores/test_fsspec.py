@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
@@ -588,6 +590,42 @@ def test_a_chain_that_keeps_copies_reads_all_and_says_that_it_writes_nothing(
             with pytest.raises((ReadOnlyError, UnsupportedOperation)):
                 write()
     assert (tmp_path / "files" / "a" / "0").read_bytes() == KEPT["a/0"]
+
+
+@pytest.mark.parametrize("chain", ["", "simplecache::", "filecache::", "blockcache::"])
+@pytest.mark.parametrize("failure", [None, 403, 500])
+def test_a_server_that_is_down_or_fails_is_never_absence(chain, failure, tmp_path):
+    class Failing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404 if self.path.endswith("none") else failure)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        if failure is not None:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        else:
+            server.server_close()  # nobody listens there now
+        url = f"{chain}http://127.0.0.1:{server.server_port}/x.zarr"
+        options = {chain[:-2]: {"cache_storage": str(tmp_path / "copies")}} if chain else {}
+        store = FSStore(url, mode="r", **options)
+        for ask in (
+            lambda: store["a/0"],
+            lambda: store.get("a/0"),
+            lambda: "a/0" in store,
+            lambda: dict(store.getitems(["a/0", "a/1"])),
+            lambda: store.getrange("a/0", 0, 3),
+            lambda: store.getsuffix("a/0", 3),
+            lambda: store.getsize("a/0"),
+        ):
+            with pytest.raises(StoreReadError):
+                ask()
+        if failure is not None:
+            assert ("none" in store, store.get("none"), dict(store.getitems(["none"]))) == (False, None, {})
+            server.shutdown()
 
 
 def test_blocks_kept_of_files_in_memory_are_refused_in_words_and_never_wrong(tmp_path):

@@ -12,6 +12,7 @@ from zarrstore.optional import require
 from zarrstore.urls import without_secrets
 
 __all__ = [
+    "below_copies",
     "forget",
     "identity",
     "is_cache",
@@ -103,6 +104,13 @@ def is_cache(fs: Any) -> bool:
     """Tell whether a filesystem keeps copies of another's files (``simplecache::`` and its like)."""
     cached = require("fsspec.implementations.cached", extra="fsspec", feature="FSStore")
     return isinstance(fs, cached.CachingFileSystem)
+
+
+def below_copies(fs: Any) -> Any:
+    """Return the filesystem whose files one like ``simplecache::`` keeps; any other is returned as it is."""
+    while is_cache(fs):
+        fs = state(fs)["fs"]
+    return fs
 
 
 def locked(fs: Any) -> Any:

@@ -122,6 +122,8 @@ class Place(Store):
 
     def _error(self, key: str, exc: BaseException) -> Exception:
         """Return what to raise for a failed read: KeyError if it says that nothing is there."""
+        if isinstance(exc, ABSENT) and (failure := _failure_behind(exc)) is not None:
+            exc = failure
         if isinstance(exc, (*self._missing, InvalidKeyError)) or self._is_too_long(key, exc):
             return KeyError(key)
         if isinstance(exc, Unusable):
@@ -171,3 +173,21 @@ class Place(Store):
 
 def temporary() -> str:
     return f"{k.RESERVED}-{os.getpid()}-{threading.get_ident()}-{os.urandom(4).hex()}"
+
+
+def _failure_behind(exc: BaseException) -> BaseException | None:
+    """Return the failure that a filesystem took for absence; None if nothing says that it was one.
+
+    Notes
+    -----
+    fsspec's filesystem of the web raises FileNotFoundError whatever keeps it from asking, as a server that is down;
+    the cause of that error is what happened.
+    """
+    cause = exc.__cause__
+    if cause is None or isinstance(cause, ABSENT):
+        return None if cause is None else _failure_behind(cause)
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return None if status in (404, 410) else cause
+    is_of_network = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+    return cause if is_of_network else None

@@ -16,6 +16,7 @@ from zarrstore.batch import AheadItems, LazyItems
 from zarrstore.driver import Extent
 from zarrstore.errors import StoreReadError
 from zarrstore.spans import read_suffix
+from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.place import Place
 from zarrstore.stores.fsspec.requests import S3Requests
 from zarrstore.values import as_bytes
@@ -43,6 +44,10 @@ class Reading(Place):
             # pyarrow's have no class of their own for what is a directory.
             if isinstance(error, StoreReadError) and not (self._traits.flat or self._traits.remote):
                 self._info(key)
+            # A filesystem that keeps copies takes every failure to ask for absence.
+            if isinstance(error, KeyError) and self._traits.keeps_copies:
+                self._info(key)
+                error = self._read_error(key, "its filesystem said that it is absent, and knows it")
             raise error  # noqa: B904 - it has its cause
 
     def _proved(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -69,7 +74,9 @@ class Reading(Place):
         if self._is_deep_and_missing(k.parent(key)):
             raise KeyError(key)
         try:
-            info: dict[str, Any] = self.fs.info(self._path(key))
+            # What keeps copies lists the directory instead, which a web server may refuse.
+            fs = filesystems.below_copies(self.fs) if self._traits.keeps_copies else self.fs
+            info: dict[str, Any] = fs.info(self._path(key))
         except Exception as exc:
             raise self._error(key, exc)  # noqa: B904 - it has its cause
         if info.get("type") is None:

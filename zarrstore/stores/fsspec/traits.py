@@ -50,6 +50,8 @@ class Traits:
         A part of a value can be asked for by its distance from the end.
     unproved : bool
         What is read is compared with the size of the value, since the library does not.
+    keeps_copies : bool
+        It keeps copies of another's files.
     unsafe : re.Pattern or None
         What in a key makes it take the key for another.
     capabilities : Capabilities
@@ -65,6 +67,7 @@ class Traits:
     serial: bool
     counts_from_the_end: bool
     unproved: bool
+    keeps_copies: bool
     unsafe: re.Pattern[str] | None
     capabilities: Capabilities
 
@@ -92,6 +95,7 @@ def traits_of(fs: Any, mode: str) -> Traits:
         # SFTP's files do not know where they end.
         counts_from_the_end=remote or is_plain,
         unproved=not known.isdisjoint(_UNPROVED),
+        keeps_copies=is_cache,
         unsafe=filesystems.unsafe_names(fs),
         capabilities=Capabilities(
             writable=is_writable,
