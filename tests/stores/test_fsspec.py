@@ -635,3 +635,21 @@ def test_blocks_kept_of_files_in_memory_are_refused_in_words_and_never_wrong(tmp
         with pytest.raises(StoreReadError, match="blocksize"):
             store["a/0"]
         assert sorted(store) == sorted(KEPT)
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("dictionary changed size during iteration"), KeyError("/x")])
+def test_a_listing_of_files_in_memory_that_change_meanwhile_is_made_again(failure, monkeypatch):
+    store = FSStore(f"memory://{uuid.uuid4().hex}")
+    store["a/0"] = b"1"
+    failures, find = [failure] * 2, store.fs.find
+
+    def find_later(*args, **kwargs):
+        if failures:
+            raise failures.pop()
+        return find(*args, **kwargs)
+
+    monkeypatch.setattr(store.fs, "find", find_later)
+    assert list(store) == ["a/0"]
+    failures[:] = [failure] * 100
+    with pytest.raises(StoreReadError):
+        list(store)

@@ -95,9 +95,9 @@ class Listing(Reading):
                 return found
             except InvalidKeyError:
                 return ()
-            except KeyError as exc:
-                # fsspec's memory trips over what another thread deletes meanwhile; that is no absence.
-                if attempt == ATTEMPTS - 1:
+            except (KeyError, RuntimeError) as exc:
+                # fsspec's memory trips over what another thread sets or deletes meanwhile; that is no absence.
+                if attempt == ATTEMPTS - 1 or isinstance(exc, RecursionError):
                     raise self._error(path, exc)  # noqa: B904 - it has its cause
             except Exception as exc:
                 error = self._error(path, exc)

@@ -37,6 +37,7 @@ class SlowStart:
 
     Examples
     --------
+    >>> import threading
     >>> start = SlowStart(32)
     >>> start.limit, start.leave(start.enter(threading.Event()), kept_open=True), start.limit
     (4, None, 5)
