@@ -169,6 +169,14 @@ def test_a_value_read_twice_is_fetched_again_and_absence_is_remembered() -> None
     assert dict(items) == {"k1": DATA["k1"]}
 
 
+def test_absent_keys_are_asked_for_8_at_a_time_and_the_first_value_tells_the_size() -> None:
+    absent = [f"absent{i}" for i in range(30)]
+    source = Source({"z1": bytes(10), "z2": bytes(10)})
+    items = AheadItems(source.fetch, [*absent, "z1", "z2"], budget=100)
+    assert dict(items) == {"z1": bytes(10), "z2": bytes(10)}
+    assert source.batches == [2, 4, 8, 8, 8, 2]
+
+
 def test_items_under_other_names() -> None:
     items = MappedItems({"p/a": b"1"}, {"a": "p/a", "b": "p/b"})
     assert dict(items) == {"a": b"1"}

@@ -15,6 +15,7 @@ __all__ = [
     "FIRST_BATCH",
     "GROWTH",
     "MAX_BATCH",
+    "MAX_UNKNOWN",
     "MEMORY",
     "Allowance",
     "Found",
@@ -36,6 +37,8 @@ FIRST_BATCH = 2
 GROWTH = 8
 #: Largest number of keys in a batch.
 MAX_BATCH = 4096
+#: Largest number of keys in a batch while all before were absent, so that no size is known.
+MAX_UNKNOWN = 8
 #: Directories whose sizes are remembered.
 _MAX_DIRECTORIES = 1024
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from typing import TypeVar
 
-from zarrstore.allowance import BUDGET, GROWTH, MAX_BATCH, Found, Sizes, allowance, allowed
+from zarrstore.allowance import BUDGET, GROWTH, MAX_BATCH, MAX_UNKNOWN, Found, Sizes, allowance, allowed
 
 __all__ = ["AheadItems", "Checklist", "LazyItems", "MappedItems", "batches", "checklist"]
 
@@ -162,7 +162,8 @@ class AheadItems(_Items):
     -----
     A value is handed out once and then forgotten; asking again fetches again. The first batch has 2 keys, and each next
     one as many as fit into the budget if all are as large as the largest that came, but at most eight times as many
-    as the last: 100 keys are 3 batches, and 1 where `sizes` knows their directory.
+    as the last: 100 keys are 3 batches, and 1 where `sizes` knows their directory. While all keys are absent, batches
+    double up to 8 keys: so many values of any size may then come at once.
     """
 
     def __init__(
@@ -223,6 +224,8 @@ class AheadItems(_Items):
     def _learn(self, values: Found, n_asked: int) -> None:
         self._fetched_nbytes += sum(map(len, values.values()))
         if not values:
+            # Absent keys tell no size, and an array that is hardly written has many.
+            self._batch = max(self._batch, min(MAX_UNKNOWN, 2 * n_asked))
             return
         name = max(values, key=lambda name: len(values[name]))
         self._largest = max(self._largest, len(values[name]))
