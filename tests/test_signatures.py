@@ -16,6 +16,7 @@ import zarrstore
 _DOCUMENTED = re.compile(r"^(?P<names>\w+(?:, \w+)*) : \{(?P<values>[^}]*)\}", re.MULTILINE)
 #: What decides how a call behaves.
 CHOICES = {"mode", "flag", "if_exists", "errors", "order", "missing", "durability"}
+CHOICES |= {"dimension_separator", "key_separator", "separator"}
 
 
 def _documented() -> Iterator[tuple[str, str, set[Any], Callable[..., Any]]]:
@@ -40,7 +41,14 @@ CASES = list(_documented())
 
 
 def test_there_are_such_parameters() -> None:
-    assert {("open_store", "mode"), ("copy_store", "if_exists"), ("DBMStore", "flag")} <= {case[:2] for case in CASES}
+    assert {
+        ("open_store", "mode"),
+        ("copy_store", "if_exists"),
+        ("DBMStore", "flag"),
+        ("FSStore", "key_separator"),
+        ("respell", "separator"),
+        ("ZipStore", "dimension_separator"),
+    } <= {case[:2] for case in CASES}
 
 
 @pytest.mark.parametrize(("public", "name", "values", "call"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])

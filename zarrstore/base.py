@@ -11,7 +11,7 @@ import importlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from typing import Any, Literal, Self, SupportsIndex
 
 from zarrstore import keys as k
 from zarrstore.driver import DRIVER, WRITES, Capabilities, Driver, Entry
@@ -43,7 +43,7 @@ class Store(Driver, MutableMapping[str, bytes]):
     """
 
     #: Separator of chunk coordinates that zarr 2 reads off a store; None leaves it to the array.
-    _dimension_separator: str | None = None
+    _dimension_separator: Literal[".", "/"] | None = None
 
     # The mapping ---------------------------------------------------------------------------------------------------
 

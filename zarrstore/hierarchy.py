@@ -41,7 +41,7 @@ def init_array(
     chunk_store: Target | None = None,
     filters: Any = None,
     object_codec: Any = None,
-    dimension_separator: str | None = None,
+    dimension_separator: Literal[".", "/"] | None = None,
 ) -> None:
     """Write the document of a new array, and of every group above it, byte for byte as zarr 2 writes them.
 

@@ -35,6 +35,7 @@ __all__ = ["MODES", "holds_hierarchy", "open_store", "remote_store", "store_clas
 MODES = ("r", "r+", "a", "w", "w-", "x")
 
 #: Documents that prove a hierarchy: those of all versions.
+_IS_WINDOWS = os.name == "nt"
 _DOCUMENTS = (*sorted(documents.DOCUMENTS), "meta", "attributes.json")
 
 
@@ -189,7 +190,7 @@ def store_class(kind: str) -> Callable[..., Any]:
     return KINDS[kind].make
 
 
-def n5_directory(path: str, dimension_separator: str = ".", **options: Any) -> Store:
+def n5_directory(path: str, dimension_separator: Literal[".", "/"] = ".", **options: Any) -> Store:
     """Return the N5 hierarchy in a directory under version 2 keys; `options` are those of DirectoryStore."""
     inner = KINDS["dir"].make(path, **options)
     return load("zarrstore.wrappers.n5view:N5View")(inner, dimension_separator)  # type: ignore[no-any-return]
@@ -237,6 +238,8 @@ class _Opening:
 
     def path(self, path: str) -> Store:
         path = os.path.expanduser(path)
+        if _IS_WINDOWS:  # where a path that is too long looks like one at which nothing is
+            load("zarrstore.longpaths:check_place")(path)
         kind = kind_of_content(path)
         if kind is None:
             kind = kind_of_suffix(path)
@@ -254,6 +257,8 @@ class _Opening:
         return os.path.isdir(path) and bool(load("zarrstore.tools.nestedtrees:looks_nested")(KINDS["dir"].make(path)))
 
     def kind(self, kind: Kind, path: str) -> Store:
+        if _IS_WINDOWS:
+            load("zarrstore.longpaths:check_place")(path)
         is_there = _is_there(kind, path)
         # An empty directory is an empty store to read, and none that `w-` would have to spare.
         if self.mode in ("r", "r+") and not (is_there or os.path.isdir(path)):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.bridges.icechunkstorage import local_folder, storage_of
@@ -244,7 +244,7 @@ class IcechunkStore(V2View):
         snapshot_id: str | None = None,
         tag: str | None = None,
         read_only: bool = False,
-        dimension_separator: str = ".",
+        dimension_separator: Literal[".", "/"] = ".",
     ) -> None:
         self.repository: Any = None
         session = source

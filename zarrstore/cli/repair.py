@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from zarrstore.base import Store
@@ -23,7 +25,7 @@ from zarrstore.tools.listing import require
 from zarrstore.tools.repair import repair
 from zarrstore.tools.respell import respell
 
-_SEPARATORS = {"flat": ".", "nested": "/"}
+_SEPARATORS: dict[str, Literal[".", "/"]] = {"flat": ".", "nested": "/"}
 
 
 @click.command()

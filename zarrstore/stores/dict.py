@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Entry, Store
@@ -156,7 +156,7 @@ class DictStore(Store):
         self,
         root: MutableMapping[str, Any] | None = None,
         cls: Callable[[], MutableMapping[str, Any]] = dict,
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
     ) -> None:
         self.cls = cls
         # Only a mapping that nobody else holds may be indexed: another writer would not update the index.

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
@@ -114,7 +114,7 @@ class NestedDirectoryStore(DirectoryStore):
         self,
         path: str | os.PathLike[str],
         normalize_keys: bool = False,
-        dimension_separator: str | None = "/",
+        dimension_separator: Literal["/"] | None = "/",
         **options: Any,
     ) -> None:
         if dimension_separator not in (None, "/"):

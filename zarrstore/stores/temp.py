@@ -6,7 +6,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore.errors import ClosedStoreError
 from zarrstore.stores._files import remove_tree
@@ -62,7 +62,7 @@ class TempStore(DirectoryStore):
         prefix: str = "zarr",
         dir: str | os.PathLike[str] | None = None,
         normalize_keys: bool = False,
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
         **options: Any,
     ) -> None:
         parent = None if dir is None else os.fsdecode(dir)

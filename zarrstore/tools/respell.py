@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -91,7 +92,7 @@ class _Job:
 
 @opens(store="r+")
 def respell(
-    store: Target, separator: str, path: object = "", *, dry_run: bool = False, merge: bool = False
+    store: Target, separator: Literal[".", "/"], path: object = "", *, dry_run: bool = False, merge: bool = False
 ) -> RespellReport:
     """Rename the chunks of every array at or below a path so that `separator` stands between their numbers.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from zarrstore.base import Store
 from zarrstore.chunknames import is_chunk_name
@@ -36,7 +36,7 @@ class View(ComputedReads):
     #: Names of the attributes that remember, each a dict.
     _memories: ClassVar[tuple[str, ...]] = ("_arrays",)
 
-    def __init__(self, inner: Target, dimension_separator: str | None = None) -> None:
+    def __init__(self, inner: Target, dimension_separator: Literal[".", "/"] | None = None) -> None:
         super().__init__(inner)
         if dimension_separator is not None:
             if dimension_separator not in (".", "/"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.base import Store
@@ -65,7 +65,7 @@ class N5View(View):
     _memories = ("_datasets",)
     _datasets: dict[str, n5.Dataset]
 
-    def __init__(self, inner: Target, dimension_separator: str = ".") -> None:
+    def __init__(self, inner: Target, dimension_separator: Literal[".", "/"] = ".") -> None:
         super().__init__(inner, dimension_separator)
         # Parts cannot be read: where the bytes of a part lie in a block is not known.
         self.capabilities = replace(self.inner.capabilities, ranged=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore import keys as k
 from zarrstore.allowance import allowed
@@ -76,7 +76,7 @@ class V2View(View):
     #: How `inner` names the chunks of the arrays that were read so far.
     _arrays: dict[str, ChunkKeys]
 
-    def __init__(self, inner: Target, dimension_separator: str = ".") -> None:
+    def __init__(self, inner: Target, dimension_separator: Literal[".", "/"] = ".") -> None:
         super().__init__(inner, dimension_separator)
 
     # Nodes ---------------------------------------------------------------------------------------------------------

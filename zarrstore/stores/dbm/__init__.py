@@ -111,7 +111,7 @@ class DBMStore(Store):
         mode: int = 0o666,
         open: Opener | None = None,
         write_lock: bool = True,
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
         **open_kwargs: Any,
     ) -> None:
         if flag[:1] not in ("r", "w", "c", "n"):

@@ -55,6 +55,8 @@ class DirectoryStore(DirectoryWriter):
     ------
     RootIsFileError
         A file is at `path`.
+    InvalidPathError
+        On Windows: `path` is too long, or stands behind ``\\\\?\\``, where no ``/`` parts names.
 
     Notes
     -----
@@ -75,6 +77,10 @@ class DirectoryStore(DirectoryWriter):
     set (InvalidKeyError): one that differs from a name that is there in case only, or in the spelling of an accent, and
     on Windows also devices (``con``), ends in a dot or a space, and ``a:b``. `capabilities.case_sensitive` is False
     there. This is looked at once, when the store is made or at its first set.
+
+    Windows without long paths opens nothing of 260 characters and more. A key whose path is longer cannot be set
+    (InvalidKeyError; the temporary file needs about 55 characters behind its directory) and is never taken for absent:
+    a read, an ``in``, a delete and a listing raise StoreReadError with the way out.
 
     Names of the ``.partial`` files that killed writers of zarr 2 leave (a dot and 32 hexadecimal digits before it) are
     no keys: they are absent, unlisted, and cannot be set.
@@ -100,7 +106,7 @@ class DirectoryStore(DirectoryWriter):
         self,
         path: str | os.PathLike[str],
         normalize_keys: bool = False,
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
         *,
         durability: Literal["none", "flush", "always"] = "none",
         direct_io: bool = False,
@@ -119,7 +125,8 @@ class DirectoryStore(DirectoryWriter):
         self.follow_symlinks = follow_symlinks
         if durability != "none":
             self.capabilities = Capabilities(hierarchical=True, ranged=True, process_safe=True, durable_flush=True)
-        self._folders = Folders(self.path, follow_symlinks)
+        self._names = Names(self.path)
+        self._folders = Folders(self.path, follow_symlinks, self._names.limit)
         self._base = self._folders.base
         self._unsynced = None if durability == "none" else Unsynced(self._base.__add__)
         # No method of the store: the cycle would keep a dropped store until the next garbage collection.
@@ -127,7 +134,6 @@ class DirectoryStore(DirectoryWriter):
         self._read_flags = READ_FLAGS if follow_symlinks else READ_FLAGS | getattr(os, "O_NOFOLLOW", 0)
         self._stat = os.stat if follow_symlinks else os.lstat
         self._pread = direct.pread if direct_io else pread
-        self._names = Names(self.path)
         self._adopt_names()
 
     def __repr__(self) -> str:
@@ -180,7 +186,7 @@ class DirectoryStore(DirectoryWriter):
 
     def _rename_noted(self, source: str, destination: str) -> None:
         """Move a value or a directory, and note what the next flush is to sync."""
-        source, destination = self._own_path(source), self._own_key(destination)
+        source, destination = self._own_path(source), self._new_key(destination)
         unsynced = self._unsynced
         if unsynced is None:
             self._move(source, destination)

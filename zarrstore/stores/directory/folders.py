@@ -9,6 +9,7 @@ from math import inf
 from time import monotonic
 
 from zarrstore import keys as k
+from zarrstore.longpaths import PathLengthError, length_problem
 
 __all__ = ["Folders", "LeavesRootError"]
 
@@ -34,6 +35,8 @@ class Folders:
         Absolute path of the root, which may itself be reached through links.
     follow : bool
         Check nothing: links are followed wherever they lead.
+    limit : int, optional
+        Characters that a path may have, where the system answers a longer one as if nothing were there.
 
     Notes
     -----
@@ -42,10 +45,11 @@ class Folders:
     most. Threads: safe, each step on a dict is one step of the interpreter.
     """
 
-    def __init__(self, root: str, follow: bool) -> None:
+    def __init__(self, root: str, follow: bool, limit: int | None = None) -> None:
         self.root = root
         self.base = root if root.endswith(os.sep) else root + os.sep
         self.follow = follow
+        self.limit = limit
         #: Whether a link that may be followed was ever met. Until then, a write does not look for links.
         self.links = follow
         self._closed: Exception | None = None
@@ -60,6 +64,8 @@ class Folders:
         ------
         LeavesRootError
             A link that leaves the root is on the way.
+        PathLengthError
+            The system opens no path so long.
         OSError
             No directory is there (FileNotFoundError, NotADirectoryError), or the system failed.
         """
@@ -89,6 +95,9 @@ class Folders:
     def _check_parents(self, path: str) -> str:
         if self._closed is not None:
             raise self._closed
+        # Room for what a listing puts behind it.
+        if self.limit is not None and (problem := length_problem(self.base + path, self.limit, 2)):
+            raise PathLengthError(path, problem)
         if len(self._places) > _MOST:
             self._places.clear()
         if not self.follow:

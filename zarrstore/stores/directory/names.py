@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 
 from zarrstore import keys as k
-from zarrstore.errors import InvalidKeyError
+from zarrstore.errors import InvalidKeyError, InvalidPathError
+from zarrstore.longpaths import length_problem, path_limit, root_problem
 
 __all__ = ["Names", "windows_problem"]
 
@@ -49,9 +50,18 @@ class Names:
         Absolute path, which need not exist yet.
     windows : bool, optional
         Judge names as Windows does; by default whether this is Windows.
+    limit : int, optional
+        Characters that a path may have on Windows; by default what it allows this process.
+
+    Raises
+    ------
+    InvalidPathError
+        Windows takes no ``/`` below the root, or opens no path as long as the root.
 
     Attributes
     ----------
+    limit : int or None
+        Characters that a path may have. None: the system says so itself, by an error of its own.
     folds : bool or None
         Whether names that differ in case only are one. None: no name with a letter was met yet.
 
@@ -62,9 +72,12 @@ class Names:
     in two spellings) only its own listing shows.
     """
 
-    def __init__(self, root: str, windows: bool = os.name == "nt") -> None:
+    def __init__(self, root: str, windows: bool = os.name == "nt", limit: int | None = None) -> None:
         self.root = root
         self.windows = windows
+        self.limit = (limit or path_limit()) if windows else None
+        if windows and (problem := root_problem(root) or self.length_problem("")):
+            raise InvalidPathError(root, problem)
         self.folds: bool | None = None
         self._look()
 
@@ -88,6 +101,10 @@ class Names:
             raise InvalidKeyError(
                 key, f"{twin!r} is there, and the file system of {self.root!r} keeps only one of them"
             )
+
+    def length_problem(self, key: str, room: int = 0) -> str:
+        """Return why the system opens nothing under a key, or a path, so long; the empty string if it does."""
+        return "" if self.limit is None else length_problem(os.path.join(self.root, key), self.limit, room)
 
     def _twin(self, key: str) -> str:
         """Return what stands under another spelling of a key or of a directory above it, else the empty string."""

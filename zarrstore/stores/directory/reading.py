@@ -92,13 +92,22 @@ class DirectoryReader(Store):
         return value
 
     def _own_key(self, key: str) -> str:
-        """Return the key under which this store keeps `key`; InvalidKeyError if it keeps no such name."""
+        """Return the key under which this store keeps `key`; InvalidKeyError if it keeps no such name.
+
+        StoreReadError if the system would not say whether it is there.
+        """
         if self.normalize_keys:
             key = judged[key.lower()]
         if k.is_partial(key):
             raise InvalidKeyError(key, "killed writers of zarr 2 leave files with such names")
         self._names.check(key)
+        self._check_length(key)
         return key
+
+    def _check_length(self, key: str) -> None:
+        """Raise StoreReadError if the system opens no path so long: a value may be there all the same."""
+        if problem := self._names.length_problem(key):
+            raise StoreReadError(key, self, problem, permanent=True)
 
     def _retry_read(self, key: str, exc: OSError, read: Callable[[int], T]) -> T:
         """Read what a first try could not open: a link within the root, a file with a lease. Else raise the error."""
@@ -179,6 +188,7 @@ class DirectoryReader(Store):
             self._names.check(path)
         except InvalidKeyError:
             return k.RESERVED
+        self._check_length(path)
         return path
 
     def _scan(self, path: str) -> tuple[list[str], list[str]]:

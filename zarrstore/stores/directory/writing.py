@@ -14,7 +14,17 @@ from zarrstore import keys as k
 from zarrstore.batch import checklist
 from zarrstore.errors import ConflictError, InvalidKeyError, RootIsFileError
 from zarrstore.keys import parent
-from zarrstore.stores._files import ABSENT, is_busy, release_name, rename_new, temporary_name, with_file, write_rest
+from zarrstore.longpaths import PathLengthError
+from zarrstore.stores._files import (
+    ABSENT,
+    TEMPORARY_LENGTH,
+    is_busy,
+    release_name,
+    rename_new,
+    temporary_name,
+    with_file,
+    write_rest,
+)
 from zarrstore.stores._sync import MAX_UNSYNCED, THREADS, Unsynced, fsync_file
 from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.folders import LeavesRootError
@@ -50,7 +60,7 @@ class DirectoryWriter(DirectoryReader):
 
     def _write(self, key: str, value: bytes | memoryview) -> None:
         if self._judges_names or key[-8:] == ".partial":
-            key = self._own_key(key)
+            key = self._new_key(key)
         try:
             self._replace(key, value)
         except OSError as exc:
@@ -59,6 +69,15 @@ class DirectoryWriter(DirectoryReader):
             self._learn_names(key)
         if self._unsynced is not None and len(self._unsynced.files) > MAX_UNSYNCED:
             self._flush()
+
+    def _new_key(self, key: str) -> str:
+        """Return the key under which `key` is set; InvalidKeyError if the store keeps no such name, or none so long."""
+        names = self._names
+        # The file is written under a temporary name in the same directory first.
+        problem = names.length_problem(key) or names.length_problem(parent(key), TEMPORARY_LENGTH + 1)
+        if problem:
+            raise InvalidKeyError(key, problem)
+        return self._own_key(key)
 
     def _learn_names(self, key: str) -> None:
         self._names.learn(key)
@@ -162,6 +181,8 @@ class DirectoryWriter(DirectoryReader):
         if isinstance(exc, LeavesRootError):
             reason = f"{exc.path!r} is a symbolic link that leaves {self}; follow_symlinks=True follows it"
             return PermissionError(errno.EPERM, f"cannot {verb} {key!r}: {reason}")
+        if isinstance(exc, PathLengthError):
+            return OSError(exc.errno, f"cannot {verb} {key!r} in {self}: {exc.path!r} is below it, and {exc.reason}")
         if exc.errno == errno.ENAMETOOLONG:
             return InvalidKeyError(key, f"the file system of {self} takes no name so long")
         refuses_name = exc.errno in (errno.EINVAL, errno.EILSEQ) or isinstance(exc, FileNotFoundError)

@@ -6,7 +6,7 @@ import errno
 import os
 import weakref
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from zarrstore.base import Capabilities
 from zarrstore.errors import (
@@ -119,7 +119,7 @@ class LMDBStore(Records):
         self,
         path: str | os.PathLike[str],
         buffers: bool = True,
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
         *,
         check: bool | None = None,
         **kwargs: Any,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pickle import PicklingError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Capabilities, Entry, Store
@@ -103,7 +103,7 @@ class SQLiteStore(Store):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
         *,
         readonly: bool = False,
         immutable: bool = False,

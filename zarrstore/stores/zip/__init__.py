@@ -127,7 +127,7 @@ class ZipStore(ArchiveValues):
         compression: int = 0,
         allowZip64: bool = True,
         mode: Literal["r", "r+", "a", "w", "x", "w-"] = "a",
-        dimension_separator: str | None = None,
+        dimension_separator: Literal[".", "/"] | None = None,
         *,
         max_value_size: int | None = None,
         compact: bool = True,
