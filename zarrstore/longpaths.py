@@ -13,10 +13,20 @@ import errno
 import os
 from typing import Any
 
-from zarrstore.errors import InvalidPathError
+from zarrstore.errors import InvalidPathError, StoreNotFoundError
 
-__all__ = ["LONG", "SHORT", "PathLengthError", "check_place", "length_problem", "path_limit", "root_problem"]
+__all__ = [
+    "LONG",
+    "SHORT",
+    "PathLengthError",
+    "absent_place",
+    "check_place",
+    "length_problem",
+    "path_limit",
+    "root_problem",
+]
 
+_IS_WINDOWS = os.name == "nt"
 #: Characters of a path, without and with long paths.
 SHORT, LONG = 259, 32_766
 _VERBATIM = ("\\\\?\\", "\\??\\")
@@ -116,3 +126,17 @@ def check_place(path: str, limit: int | None = None) -> None:
     """Raise InvalidPathError if Windows does not open what is at a path, so that it would be taken for absent."""
     if problem := length_problem(os.path.abspath(path), limit or path_limit()):
         raise InvalidPathError(path, problem)
+
+
+def absent_place(path: str, looked_for: str) -> InvalidPathError | StoreNotFoundError:
+    """Return the error for a path at which the system finds nothing, which on Windows may mean that it is too long.
+
+    Examples
+    --------
+    >>> raise absent_place("no/such.zip", "a zip archive to read")
+    Traceback (most recent call last):
+    zarrstore.errors.StoreNotFoundError: no store at 'no/such.zip': looked for a zip archive to read
+    """
+    if _IS_WINDOWS and (problem := length_problem(os.path.abspath(path), path_limit())):
+        return InvalidPathError(path, problem)
+    return StoreNotFoundError(path, looked_for)

@@ -9,8 +9,18 @@ import types
 
 import pytest
 
-from zarrstore import DirectoryStore, NestedDirectoryStore, longpaths, open_store, registry
-from zarrstore.errors import InvalidKeyError, InvalidPathError, StoreReadError
+from zarrstore import (
+    DBMStore,
+    DirectoryStore,
+    LMDBStore,
+    NestedDirectoryStore,
+    SQLiteStore,
+    ZipStore,
+    longpaths,
+    open_store,
+    registry,
+)
+from zarrstore.errors import InvalidKeyError, InvalidPathError, StoreNotFoundError, StoreReadError
 from zarrstore.longpaths import LONG, SHORT, length_problem, path_limit, root_problem
 from zarrstore.stores import directory
 from zarrstore.stores._files import ABSENT
@@ -150,6 +160,30 @@ def test_what_fits_is_read_and_set(long_tree):
     assert (long_tree["a/b"], long_tree["i"], "a/x" in long_tree, long_tree.get("n" * 99)) == (b"1", b"5", False, None)
     del long_tree["i"]
     assert pickle.loads(pickle.dumps(long_tree))["a/b"] == b"1"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda path: ZipStore(path, mode="r"),
+        lambda path: ZipStore(path, mode="r+"),
+        lambda path: SQLiteStore(path, readonly=True),
+        lambda path: LMDBStore(path, readonly=True),
+        lambda path: DBMStore(path, flag="r"),
+    ],
+    ids=["zip-r", "zip-r+", "sqlite", "lmdb", "dbm"],
+)
+def test_a_file_at_a_path_too_long_is_not_reported_as_absent(monkeypatch, tmp_path, act):
+    folder = tmp_path / ("p" * 140)
+    folder.mkdir()
+    place = str(folder / ("q" * 140))
+    with pytest.raises(StoreNotFoundError):
+        act(place)
+    monkeypatch.setattr(longpaths, "_IS_WINDOWS", True)
+    with pytest.raises(InvalidPathError, match=r"needs .* characters.*LongPathsEnabled"):
+        act(place)
+    with pytest.raises(StoreNotFoundError):
+        act(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("suffix", ["", ".zip", ".sqlite", ".lmdb"])

@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from zarrstore import keys as k
-from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreNotFoundError, UnsupportedOperation
+from zarrstore.errors import DamagedStoreError, LockedStoreError, UnsupportedOperation
+from zarrstore.longpaths import absent_place
 from zarrstore.stores.dbm.guard import SELF_LOCKING, Guard
 from zarrstore.threads import Threads
 
@@ -312,7 +313,7 @@ def _inspect(opener: Opener | None, path: str, flag: str) -> str | None:
     if found is None:
         _refuse_unknown_files(path)
         if flag[0] != "c":
-            raise StoreNotFoundError(path, "a DBM database of that name, or of that name and a suffix")
+            raise absent_place(path, "a DBM database of that name, or of that name and a suffix")
         return None
     if not found:
         base = os.path.splitext(path)[0]

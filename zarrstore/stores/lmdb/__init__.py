@@ -13,8 +13,8 @@ from zarrstore.errors import (
     ClosedStoreError,
     DamagedStoreError,
     ReadOnlyError,
-    StoreNotFoundError,
 )
+from zarrstore.longpaths import absent_place
 from zarrstore.optional import require
 from zarrstore.stores._files import sweep_folder
 from zarrstore.stores.lmdb import registry
@@ -171,7 +171,7 @@ class LMDBStore(Records):
 
     def _create(self, options: dict[str, Any]) -> None:
         if options["readonly"] or not options["create"]:
-            raise StoreNotFoundError(self.path, "an LMDB file, or a directory with data.mdb")
+            raise absent_place(self.path, "an LMDB file, or a directory with data.mdb")
         try:
             create(self._lmdb, self._data, options)
         except self._lmdb.Error as exc:

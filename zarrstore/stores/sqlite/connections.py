@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from zarrstore.errors import DamagedStoreError, LockedStoreError, ReadOnlyError, StoreNotFoundError
+from zarrstore.errors import DamagedStoreError, LockedStoreError, ReadOnlyError
+from zarrstore.longpaths import absent_place
 from zarrstore.stores._files import sweep_folder
 from zarrstore.stores._process import Resource, registered
 from zarrstore.stores._sync import create_file, fsync_file
@@ -92,7 +93,7 @@ class Connections(Resource):
         if not self.in_memory:
             if not os.path.exists(self.path):
                 if self.readonly:
-                    raise StoreNotFoundError(self.path, "an SQLite database to read")
+                    raise absent_place(self.path, "an SQLite database to read")
                 self._create()
             elif os.path.getsize(self.path) < SMALLEST_PAGE:
                 # SQLite would take it for a new database.

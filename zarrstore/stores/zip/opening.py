@@ -6,7 +6,8 @@ import os
 import zlib
 from typing import Any, NamedTuple
 
-from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreNotFoundError
+from zarrstore.errors import DamagedStoreError, LockedStoreError
+from zarrstore.longpaths import absent_place
 from zarrstore.stores.zip.archive import Archive, Limits
 from zarrstore.stores.zip.end import NotAnArchiveError, find_end
 from zarrstore.stores.zip.file import File, OSFile, file_of, read_fully
@@ -47,7 +48,7 @@ def open_reader(path: str, source: Any, options: Options, flushed: Flushed | Non
         try:
             file = OSFile.open(path, "r", options.label)
         except FileNotFoundError:
-            raise StoreNotFoundError(options.label, "a zip archive to read") from None
+            raise absent_place(path, "a zip archive to read") from None
     else:
         file = RangeFile(source) if hasattr(source, "getrange") else file_of(source)
     try:
@@ -68,7 +69,7 @@ def open_writer(path: str, mode: str, options: Options, *, must_lock: bool) -> t
             file = OSFile.open(path, file_mode, options.label)
         except FileNotFoundError:
             if file_mode == "r+":
-                raise StoreNotFoundError(options.label, "a zip archive to write to") from None
+                raise absent_place(path, "a zip archive to write to") from None
             raise
         if not file.lock() and must_lock:
             raise LockedStoreError(options.label, "the file system has no locks, and the store is a copy of a writer")
