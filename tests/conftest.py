@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,9 @@ from tests.support.servers import proxy as proxies
 from tests.support.servers import s3, static
 from tests.support.world import EscapeSentinel
 
+#: The process that keeps the S3 server up while this run lasts.
+_HOLDER: pytest.StashKey[subprocess.Popen[bytes]] = pytest.StashKey()
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what is marked ``needs_peer("zarr2")`` where that is not here."""
@@ -25,6 +30,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     cases.share_histories({cls for item in session.items if hasattr(cls := getattr(item, "cls", None), "examples")})
+    # It takes 15 seconds to start, in which all workers would wait. In a process of its own: tests count threads.
+    asks = any("s3_server" in getattr(item, "fixturenames", ()) for item in session.items)
+    if asks and os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
+        command = [sys.executable, s3.__file__, "hold"]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        session.config.stash[_HOLDER] = holder
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    holder = session.config.stash.get(_HOLDER, None)
+    if holder is not None:
+        holder.communicate()  # the end of its input
 
 
 @pytest.fixture

@@ -359,7 +359,10 @@ if __name__ == "__main__":
         print(up().endpoint)
     elif verb == "down":
         down()
+    elif verb == "hold":
+        with session():
+            sys.stdin.read()
     elif verb == "env" and FOLDER.exists() and (server := _find()):
         print("\n".join(f"export {name}={value}" for name, value in server.environment().items()))
     else:
-        sys.exit("up, down, or env (while it is up)")
+        sys.exit("up, down, env (while it is up), or hold (until the standard input ends)")
