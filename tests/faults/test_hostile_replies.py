@@ -96,7 +96,9 @@ class Scripted(mutant.Mutants):
         super().__init__()
 
     def _answer(self, connection: socket.socket, request: mutant.Request) -> bool:
-        self.raw.append(self.pages[len(self.raw) % len(self.pages)])
+        page = self.pages[len(self.raw) % len(self.pages)]
+        # Each connection is closed: unless that is said, the next request may be sent on a closed one.
+        self.raw.append(page.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
         connection.sendall(self.raw[-1])
         return False
 

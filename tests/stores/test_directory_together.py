@@ -15,6 +15,7 @@ import pytest
 
 from tests.support import mixed
 from tests.support.histories import play, restless, violations
+from zarrstore.errors import DestinationExistsError
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore
 
@@ -145,6 +146,8 @@ def test_a_set_meets_an_rmdir_or_a_rename_and_is_whole_or_gone(tmp_path, kind):
                 store.rename("a/b", "c")
             except KeyError:
                 continue
+            except DestinationExistsError:
+                pass  # a set that had found a/b moved along, after the first look of rmdir
             store.rmdir("c")
 
     def read() -> None:
