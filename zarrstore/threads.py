@@ -97,6 +97,11 @@ class Permits:
             any(return_all)
 
 
+def _begin(target: Callable[[], object], begun: list[int]) -> None:
+    """Run something in a thread; its identifier comes into `begun` in the same call of C that starts it."""
+    begun.extend(map(start_new_thread, (target,), ((),)))
+
+
 class Starter:
     """Starts a daemon thread, once, whatever interrupts come between.
 
@@ -125,8 +130,7 @@ class Starter:
     def start(self) -> None:
         """Return when the thread runs. After an interrupt it is to be called again."""
         if not self._begun:
-            # One call starts a thread and notes that it did.
-            self._begun.extend(map(start_new_thread, (self._start,), ((),)))
+            _begin(self._start, self._begun)
         self._started.wait()
         if self._error is not None:
             raise self._error
@@ -152,7 +156,8 @@ class Call(Future[T], Generic[T]):
         self._ended = Latch()
         self._callbacks: SimpleQueue[Callable[[Future[T]], object]] = SimpleQueue()
 
-    def _is_claimed(self) -> bool:
+    def _take_claim(self) -> bool:
+        """Return whether this is the first to ask, who makes the call or ends it."""
         try:
             self._claim.pop()
         except IndexError:
@@ -161,7 +166,7 @@ class Call(Future[T], Generic[T]):
 
     def run(self) -> None:
         """Make the call, in a thread to which no interrupt comes."""
-        if not self._is_claimed():
+        if not self._take_claim():
             return
         assert self._task is not None
         function, args, kwargs = self._task
@@ -179,7 +184,7 @@ class Call(Future[T], Generic[T]):
 
     def refuse(self, error: BaseException) -> None:
         """End with an error: the call cannot be made."""
-        if self._is_claimed():
+        if self._take_claim():
             self.set_exception(error)
             self._end()
 
@@ -198,7 +203,7 @@ class Call(Future[T], Generic[T]):
 
     def cancel(self) -> bool:
         """Let the call not be made, unless it has begun."""
-        if self._is_claimed():
+        if self._take_claim():
             super().cancel()
             self.set_running_or_notify_cancel()
             self._end()
@@ -279,11 +284,11 @@ class Threads(Executor):
         call = Call(fn, args, kwargs)
         self._crew.calls.put(call)
         with self._lock:
-            if self._n_wanted < self._max_workers and not self._crew.has_idle():
+            if self._n_wanted < self._max_workers and not self._crew.take_idle():
                 self._n_wanted += 1
                 self._crew.wanted.put(True)
             if not self._hosts:
-                self._hosts.extend(map(start_new_thread, (self._crew.host,), ((),)))
+                _begin(self._crew.host, self._hosts)
         return call
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -343,8 +348,8 @@ class _Crew:
                 self.idle.put(None)
         self.calls.put(None)  # for the next
 
-    def has_idle(self) -> bool:
-        """Tell whether a thread waits for a call, and count it as busy."""
+    def take_idle(self) -> bool:
+        """Count a thread that waits for a call as busy; return whether there was one."""
         try:
             self.idle.get_nowait()
         except Empty:

@@ -149,13 +149,18 @@ class Killing(Executor):
         return future
 
 
+def twenty_arrays(path: Path) -> DirectoryStore:
+    store = DirectoryStore(path)
+    for number in range(20):
+        init_array(store, shape=200, chunks=1, dtype="u1", compressor=None, path=f"a{number}")
+        store.update({f"a{number}/{n}": bytes(n) for n in range(200)})
+    return store
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_deletion_goes_on_when_a_worker_dies(client: Any, tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path / "store")
-    for number in range(20):
-        init_array(store, shape=200, chunks=1, dtype="u1", compressor=None, path=f"a{number}")
-        store.update({f"a{number}/{n}": b"1" for n in range(200)})
+    store = twenty_arrays(tmp_path / "store")
     executor = Killing(client, "_delete_part")
     rmdir(store, executor=executor)
     assert executor.n_tasks > 6
@@ -165,10 +170,7 @@ def test_a_deletion_goes_on_when_a_worker_dies(client: Any, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_an_archive_is_whole_though_a_worker_dies(client: Any, tmp_path: Path) -> None:
-    source = DirectoryStore(tmp_path / "source")
-    for number in range(20):
-        init_array(source, shape=200, chunks=1, dtype="u1", compressor=None, path=f"a{number}")
-        source.update({f"a{number}/{n}": bytes(n) for n in range(200)})
+    source = twenty_arrays(tmp_path / "source")
     executor = Killing(client, "pack_part")
     assert pack(source, tmp_path / "a.zip", executor=executor)[0] == sum(1 for _ in source)
     assert executor.n_tasks > 6
