@@ -25,7 +25,9 @@ def serving(target: Any, *options: str) -> Iterator[str]:
     if isinstance(target, str):
         yield from _process(target, options)
         return
-    config = uvicorn.Config(make_app(target), port=0, log_level="error", lifespan="off", http=ValueProtocol)
+    config = uvicorn.Config(
+        make_app(target), port=0, log_level="error", lifespan="off", http=ValueProtocol, proxy_headers=False
+    )
     server = uvicorn.Server(config)
     sock = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
