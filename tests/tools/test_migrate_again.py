@@ -19,6 +19,8 @@ from zarrstore import (
     init_group,
     migrate_1to3,
     migrate_2to3,
+    migrate_3to2,
+    migrate_to_shards,
     verify,
 )
 from zarrstore.errors import DestinationExistsError, MetadataError
@@ -129,6 +131,48 @@ def test_nothing_that_is_at_the_destination_is_overwritten(key: str) -> None:
     migrate_2to3(small(), dest, overwrite=True)
     assert dest["other"] == b"kept"
     assert dest[key] != before[key]
+
+
+def of_version_3() -> dict[str, bytes]:
+    store: dict[str, bytes] = {}
+    migrate_2to3(small(), store)
+    return store
+
+
+#: How a migration to a destination is written -> the migration, and the source.
+TO_A_DESTINATION: dict[str, tuple[Any, Any]] = {
+    "2 to 3": (migrate_2to3, small),
+    "2 to 3, through a view": (lambda store, dest, **kwargs: migrate_2to3(store, V2View(dest), **kwargs), small),
+    "3 to 2": (migrate_3to2, of_version_3),
+    "2 to shards": (migrate_to_shards, small),
+}
+
+
+@pytest.mark.parametrize("way", TO_A_DESTINATION)
+def test_a_chunk_that_the_source_lacks_does_not_become_a_value_of_the_destination(way: str) -> None:
+    migrate, source = TO_A_DESTINATION[way]
+    new: dict[str, bytes] = {}
+    migrate(source(), new)
+    name = next(key for key in ("g/a/0.1", "g/a/c/0/0", "g/a/c/0/1") if key in new)
+    other = name.replace("1", "0") if name.endswith("1") else name
+    dest = {other: b"\x01" * 16, "g/a/notes.txt": b"kept", "elsewhere/0.0": b"kept"}
+    before = dict(dest)
+    with pytest.raises(DestinationExistsError, match=f"{other}.*pass overwrite=True"):
+        migrate(source(), dest)
+    assert dest == before
+    migrate(source(), dest, overwrite=True)
+    assert {key: dest.pop(key) for key in ("g/a/notes.txt", "elsewhere/0.0")} == {
+        key: before[key] for key in ("g/a/notes.txt", "elsewhere/0.0")
+    }
+    assert dest == new
+
+
+def test_documents_of_version_2_at_the_destination_are_not_its_business() -> None:
+    dest = {"g/.zattrs": b'{"mine": 1}', "g/a/.zarray": b"{}"}
+    before = dict(dest)
+    migrate_2to3(small(), dest)
+    assert before.items() < dest.items()
+    assert "g/a/zarr.json" in dest
 
 
 def test_a_migration_to_a_destination_can_be_run_again() -> None:
@@ -407,3 +451,18 @@ def test_an_odd_name_in_consolidated_metadata_stops_neither_its_check_nor_its_up
     check_consolidated(store)
     migrate_2to3(store, path="g", remove_v2=True)
     assert "g/a/.zarray" not in json.loads(store[".zmetadata"])["metadata"]
+
+
+def test_a_repair_of_consolidated_metadata_reads_documents_only() -> None:
+    class Noting(dict[str, bytes]):
+        def __getitem__(self, key: str) -> bytes:
+            read.append(key)
+            return super().__getitem__(key)
+
+    read: list[str] = []
+    store = Noting(small())
+    store["g/.zattrs"] = b'{"t": 2}'
+    repair(store)
+    assert not check_consolidated(dict(store))
+    assert "g/.zattrs" in read
+    assert not set(read) - set(of_version_2(store)) - {key for key in read if key.endswith("zarr.json")}

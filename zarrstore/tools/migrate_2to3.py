@@ -67,7 +67,8 @@ def migrate_2to3(
         these. Not with `dest`, which gets none. A document that another writer changes before its deletion stays, and
         all is put back; let nobody write documents meanwhile, since a moment remains.
     overwrite : bool, default False
-        Replace a version 3 document that says something else, and chunks of other content that are in `dest`.
+        Replace a version 3 document that says something else, and chunks of other content that are in `dest`; delete
+        chunks in `dest` that `store` lacks.
     resume : path-like, optional
         With `dest`, a journal of the chunks that are copied: see `copy_store`. Without it, a second run compares the
         chunks that are there already with those of `store`.
@@ -96,7 +97,7 @@ def migrate_2to3(
         A document is damaged, is version 1, or a version 3 document where its own is to be says something else; an
         array has chunks in both spellings and its document does not say which counts. Nothing was written.
     DestinationExistsError
-        A chunk of other content is in `dest` already. Nothing was written.
+        A chunk of other content, or one that `store` lacks, is in `dest` already. Nothing was written.
     KeyError
         Neither an array nor a group is at or below `path`.
     ReadOnlyError, UnsupportedOperation
@@ -187,7 +188,8 @@ def _to_dest(source: Store, dest: Store, path: str, shards: Shards | None, optio
     excludes = excludes_of(
         (*_V2_DOCUMENTS, documents.ZARR_JSON), (step.node.path for step in plan if step.action == "impossible")
     )
-    copy_chunks(source, dest, path, excludes, options)
+    arrays = [step.node.path for step in plan if step.node.kind == "array" and step.action != "impossible"]
+    copy_chunks(source, dest, path, excludes, arrays, options)
     _exchange_documents(dest, plan, [])
     return report_of_steps(plan, False)
 

@@ -11,7 +11,7 @@ from zarrstore.allowance import MEMORY, check_memory
 from zarrstore.metadata import documents, v3
 from zarrstore.nodes import Node, walk
 from zarrstore.targets import Target, opens
-from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.migration import MigratedNode, MigrationReport, arrays_of
 from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of
 from zarrstore.tools.nearby import absent
 from zarrstore.wrappers.unsharded import UnshardedView
@@ -47,7 +47,7 @@ def migrate_3to2(
     dry_run : bool, default False
         Plan and report, and write nothing.
     overwrite : bool, default False
-        Replace what is in `dest`.
+        Replace what is in `dest`, and delete chunks there that `store` lacks.
     memory : int, bytes, default 128 MiB
         What the values under way in all threads may take together; one value more may be held.
     executor : concurrent.futures.Executor, optional
@@ -61,7 +61,7 @@ def migrate_3to2(
     Raises
     ------
     DestinationExistsError
-        A key is in `dest` already, and `overwrite` is False. Nothing was written.
+        A key, or a chunk that `store` lacks, is in `dest` already, and `overwrite` is False. Nothing was written.
     KeyError
         Neither an array nor a group is at or below `path`.
 
@@ -90,7 +90,7 @@ def migrate_3to2(
     if not dry_run:
         view = V2View(source, dimension_separator)
         options = CopyOptions(overwrite, memory=memory, executor=executor)
-        copy_into(view, dest, at, excludes_of((), impossible), options)
+        copy_into(view, dest, at, excludes_of((), impossible), arrays_of(nodes), options)
     return MigrationReport(3, 2, dry_run, tuple(nodes))
 
 

@@ -15,7 +15,7 @@ from zarrstore.nodes import walk
 from zarrstore.targets import Target, opens
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migrate_view import as_done
-from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.migration import MigratedNode, MigrationReport, arrays_of
 from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of
 from zarrstore.tools.objects import Objects, reencoded, with_notes
 from zarrstore.tools.shard import Shards, migrate_to_shards
@@ -131,5 +131,5 @@ def _copy_3(source: Store, dest: Any, path: str, overwrite: bool, dry_run: bool,
         for node in walk(source, path)
     ]
     options = CopyOptions(overwrite, dry_run, memory=memory)
-    copy_into(source, dest.inner, path, excludes_of((documents.ZMETADATA,), ()), options)
+    copy_into(source, dest.inner, path, excludes_of((documents.ZMETADATA,), ()), arrays_of(nodes), options)
     return MigrationReport(3, 3, True, tuple(nodes)) if dry_run else as_done(nodes, 3)

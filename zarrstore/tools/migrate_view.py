@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from zarrstore import keys as k
+from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.metadata import documents
-from zarrstore.tools.migration import MigratedNode, MigrationReport
-from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of
+from zarrstore.tools.migration import MigratedNode, MigrationReport, arrays_of
+from zarrstore.tools.migration_copy import CopyOptions, copy_into, excludes_of, without_other_chunks
+from zarrstore.tools.overlap import found_among
 from zarrstore.wrappers.v2view import V2View
 
 __all__ = ["as_done", "copy_into_view", "view_of"]
@@ -45,7 +48,13 @@ def copy_into_view(
         Something else is there already, and `overwrite` is False.
     """
     impossible = [node.path for node in plan if node.action == "impossible"]
-    copy_into(source, view, path, excludes_of((documents.ZMETADATA, documents.ZARR_JSON), impossible), options)
+    excludes = excludes_of((documents.ZMETADATA, documents.ZARR_JSON), impossible)
+    arrays = arrays_of(plan)
+    # The view shows no chunk where no array is; one that lies there would be seen as soon as there is one.
+    present = found_among(view.inner, (k.join(array, documents.ZARR_JSON) for array in arrays))
+    new = [array for array in arrays if k.join(array, documents.ZARR_JSON) not in present]
+    without_other_chunks(as_store({}), view.inner, path, new, options)
+    copy_into(source, view, path, excludes, arrays, options)
     return plan if plan.dry_run else as_done(plan.nodes, 2)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from zarrstore.shown import Shown
 
-__all__ = ["MigratedNode", "MigrationReport"]
+__all__ = ["MigratedNode", "MigrationReport", "arrays_of"]
 
 
 @dataclass(frozen=True)
@@ -107,3 +107,14 @@ class MigrationReport(Shown):
                 for node in self.nodes
             ],
         }
+
+
+def arrays_of(nodes: Iterable[MigratedNode]) -> list[str]:
+    """Return the paths of the arrays that the new version can represent.
+
+    Examples
+    --------
+    >>> arrays_of([MigratedNode("", "group", "planned"), MigratedNode("foo", "array", "planned")])
+    ['foo']
+    """
+    return [node.path for node in nodes if node.kind == "array" and node.action != "impossible"]
