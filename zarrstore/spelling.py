@@ -39,6 +39,11 @@ class Spellings(NamedTuple):
         """The separators that were found."""
         return {separator for separator, key in ((".", self.flat), ("/", self.nested)) if key is not None}
 
+    @property
+    def keys(self) -> list[str]:
+        """The keys that were found: they stand for the listing in which they were."""
+        return [key for key in self if key is not None]
+
 
 def spellings_of(
     store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT, keys: Iterable[str] | None = None
@@ -129,7 +134,9 @@ def chunk_keys_of(
     return ChunkKeys("v2", (store._dimension_separator if ndim > 1 else None) or ".", ndim)
 
 
-def stored_chunk_keys_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT) -> ChunkKeys:
+def stored_chunk_keys_of(
+    store: Store, path: str, meta: v2.ArrayMeta, limit: int | None = LIMIT, keys: Iterable[str] | None = None
+) -> ChunkKeys:
     """Return the rule by which *other programs* find the chunks at the place where this store keeps them.
 
     Notes
@@ -145,9 +152,11 @@ def stored_chunk_keys_of(store: Store, path: str, meta: v2.ArrayMeta, limit: int
     >>> stored_chunk_keys_of(as_store({"a/0.1": b""}), "a", meta).separator
     '.'
     """
-    rule = chunk_keys_of(store, path, meta, limit)
-    if meta.dimension_separator is None and rule.separator == "." and store._dimension_separator == "/":
-        flat = spellings_of(store, path, meta, limit).flat
-        if flat is not None and store._stored_key(flat) == nest(flat):
+    if meta.dimension_separator is not None:
+        return chunk_keys_of(store, path, meta)
+    found = spellings_of(store, path, meta, limit, keys)
+    rule = chunk_keys_of(store, path, meta, keys=found.keys)
+    if rule.separator == "." and store._dimension_separator == "/":
+        if found.flat is not None and store._stored_key(found.flat) == nest(found.flat):
             return rule.respelled("/")
     return rule

@@ -350,7 +350,7 @@ def test_the_law_sees_a_migration_that_writes_and_then_refuses(tmp_path: Path, m
 
     exchange = migration.exchange
 
-    def half(store: Any, writes: Any, removed: Any, later: Any) -> None:
+    def half(store: Any, writes: Any, removed: Any, later: Any, known: Any) -> None:
         exchange(store, writes, [], {})
         raise MetadataError("x", None, "refused too late")
 
@@ -363,8 +363,8 @@ def test_the_law_sees_a_removal_that_takes_attributes_that_version_3_does_not_ha
 ) -> None:
     step = migration._step
 
-    def without_attributes(store: Any, node: Any, in_place: bool) -> Any:
-        made = step(store, node, in_place)
+    def without_attributes(store: Any, node: Any, attributes: Any, in_place: bool) -> Any:
+        made = step(store, node, attributes, in_place)
         if made.document is not None:
             made.document["attributes"] = {}
         return made

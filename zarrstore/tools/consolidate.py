@@ -297,7 +297,9 @@ def _inline_staleness(inline: Mapping[str, Any], path: str, found: Mapping[str, 
     return Staleness(keys_of(stale.missing), keys_of(stale.extra), keys_of(stale.different))
 
 
-def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> dict[str, bytes]:
+def consolidated_updates(
+    store: Store, changes: Mapping[str, bytes | None], known: dict[str, bytes | None] | None = None
+) -> dict[str, bytes]:
     """Return the consolidated documents above some documents that change, as they are to be afterwards.
 
     Parameters
@@ -306,6 +308,8 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
         As it is before the changes.
     changes : mapping of str to bytes or None
         Keys of documents and their new values; None for those that are deleted.
+    known : dict of str to bytes or None, optional
+        Values that were read already, None where there was none; those that are read here are added.
 
     Returns
     -------
@@ -316,7 +320,7 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
     Notes
     -----
     Only entries for the changed documents are touched: what else is stale stays so. Cost: two reads for each directory
-    above a changed document, in one batch.
+    above a changed document but arrays, in one batch.
 
     Examples
     --------
@@ -328,15 +332,16 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
     >>> list(new), b'"foo/.zattrs": {' in new[".zmetadata"]
     (['.zmetadata'], True)
     """
-    ancestors = {path: None for key in sorted(changes) for path in k.parents(key)}
-    names = (documents.ZMETADATA, documents.ZARR_JSON)
-    held = values_of_keys(
-        store, [key for path in ancestors for name in names if (key := k.join(path, name)) not in changes]
-    )
+    held = {} if known is None else known
+    # Nothing is repeated at an array, and of many arrays each question would count.
+    arrays = {k.parent(key) for key, data in changes.items() if _is_of_array(key, data)}
+    ancestors = {path: None for key in sorted(changes) for path in k.parents(key) if path not in arrays}
+    keys = [k.join(path, name) for path in ancestors for name in (documents.ZMETADATA, documents.ZARR_JSON)]
+    held.update(values_of_keys(store, [key for key in keys if key not in changes and key not in held]))
     updates: dict[str, bytes] = {}
     for path in ancestors:
         key = k.join(path, documents.ZMETADATA)
-        data = held.get(key)
+        data = None if key in changes else held[key]
         if data is not None:
             new = _updated_zmetadata(data, key, path, changes)
             if new != data:
@@ -348,6 +353,18 @@ def consolidated_updates(store: Store, changes: Mapping[str, bytes | None]) -> d
             if changed is not None and changed != data:
                 updates[key] = changed
     return updates
+
+
+def _is_of_array(key: str, data: bytes | None) -> bool:
+    """Tell whether a document that changes is one that only arrays have."""
+    if k.name(key) != documents.ZARR_JSON:
+        return k.name(key) == documents.ZARRAY
+    if data is None or b'"array"' not in data:
+        return False
+    try:
+        return bool(documents.loads(data, key).get("node_type") == "array")
+    except MetadataError:  # met again where it is to be repeated
+        return False
 
 
 def set_document(store: Store, key: str, value: bytes) -> list[str]:

@@ -14,7 +14,13 @@ from zarrstore.tools.overlap import values_of_keys
 __all__ = ["exchange", "removal_order"]
 
 
-def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], later: Mapping[str, bytes]) -> None:
+def exchange(
+    store: Store,
+    writes: Mapping[str, bytes],
+    removed: list[str],
+    later: Mapping[str, bytes],
+    known: Mapping[str, bytes | None] | None = None,
+) -> None:
     """Write, then delete; if either fails, put everything back as it was.
 
     Parameters
@@ -25,6 +31,9 @@ def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], late
         Documents, and those that repeat them, which are written after.
     removed : list of str
         Keys, deleted last.
+    known : mapping of str to bytes or None, optional
+        Values that were read for the plan, None where there was none. They are not read again, and are what is put
+        back.
 
     Raises
     ------
@@ -37,7 +46,9 @@ def exchange(store: Store, writes: Mapping[str, bytes], removed: list[str], late
     -----
     Documents are compared just before they are deleted: what another writer sets between the two is lost.
     """
-    before = values_of_keys(store, [*writes, *removed, *later])
+    touching = dict.fromkeys([*writes, *removed, *later])
+    before = {key: data for key, data in (known or {}).items() if key in touching}
+    before.update(values_of_keys(store, [key for key in touching if key not in before]))
     touched: list[str] = []
     try:
         # Arrays are written together, then each level of groups. Repetitions are written before anything is deleted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zarrstore import keys as k
@@ -12,6 +12,7 @@ from zarrstore.errors import MetadataError, ReadOnlyError, UnsupportedOperation
 from zarrstore.metadata import documents, v1, v2
 from zarrstore.targets import Target, opens
 from zarrstore.tools.migration import MigratedNode, MigrationReport
+from zarrstore.tools.overlap import values_of_keys
 
 __all__ = ["migrate_1to2"]
 
@@ -45,10 +46,11 @@ def migrate_1to2(store: Target, path: object = "", *, dry_run: bool = False) -> 
 
     Notes
     -----
-    All documents are computed and judged before the first is written. Per array the order is ``.zattrs``,
-    ``.zarray``, then ``attrs`` and at last ``meta`` are removed: a crash leaves an array that reads in one version or
-    both, and the next run goes on. Cost: one listing, two reads, two writes and two deletions an array. Source: zarr
-    2.2 ``migrate_1to2``, which deleted first, transposed order F, and lost arrays of text, dates and structures.
+    All documents are computed and judged before the first is written. The order is every ``.zattrs``, every
+    ``.zarray``, then all ``attrs`` and at last all ``meta`` are removed: a crash leaves arrays that read in one version
+    or both, and the next run goes on. Cost: one listing, four reads, two writes and two deletions an array, each in one
+    batch. Source: zarr 2.2 ``migrate_1to2``, which deleted first, transposed order F, and lost arrays of text, dates
+    and structures.
 
     Examples
     --------
@@ -65,7 +67,7 @@ def migrate_1to2(store: Target, path: object = "", *, dry_run: bool = False) -> 
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
-    plans = [_plan(adapted, found) for found in sorted(_version_1_arrays(adapted, at))]
+    plans = _plans(adapted, at)
     if not plans:
         _check_version_2(adapted, at)
     elif not dry_run:
@@ -73,8 +75,7 @@ def migrate_1to2(store: Target, path: object = "", *, dry_run: bool = False) -> 
             raise ReadOnlyError(plans[0].zarray_key, adapted)
         if not adapted.capabilities.erasable:
             raise UnsupportedOperation("remove version 1 documents", adapted, "copy it to another store first")
-        for plan in plans:
-            _apply(adapted, plan)
+        _apply(adapted, plans)
     action = "planned" if dry_run else "migrated"
     return MigrationReport(
         1,
@@ -103,16 +104,26 @@ class _Plan:
         return k.join(self.path, documents.ZATTRS)
 
 
-def _version_1_arrays(store: Store, path: str) -> Iterator[str]:
-    """Yield the paths of version 1 arrays. A key named ``meta`` may also be a value of a version 2 hierarchy."""
+def _plans(store: Store, path: str) -> list[_Plan]:
+    """Compute and judge the new documents of all arrays; write nothing."""
+    found = dict(sorted(_version_1_arrays(store, path)))
+    names = (documents.ATTRS, documents.ZATTRS, documents.ZARRAY)
+    held = values_of_keys(store, [k.join(array, name) for array in found for name in names])
+    return [_plan(array, meta, held) for array, meta in found.items()]
+
+
+def _version_1_arrays(store: Store, path: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the path of each version 1 array, and its document.
+
+    A key named ``meta`` may also be a value of a version 2 hierarchy.
+    """
     if not store.capabilities.listable:
         candidates = [k.join(path, documents.META)]
     else:
         candidates = [key for key in store.keys_below(path) if k.name(key) == documents.META]
-    for key in candidates:
-        data = store.get(key)
+    for key, data in values_of_keys(store, candidates).items():
         if data is not None and _looks_like_version_1(data, key, at_path=k.parent(key) == path):
-            yield k.parent(key)
+            yield k.parent(key), data
 
 
 def _looks_like_version_1(data: bytes, key: str, at_path: bool) -> bool:
@@ -124,14 +135,13 @@ def _looks_like_version_1(data: bytes, key: str, at_path: bool) -> bool:
         return False
 
 
-def _plan(store: Store, path: str) -> _Plan:
-    """Compute and judge the new documents of one array; write nothing."""
+def _plan(path: str, document: bytes, held: Mapping[str, bytes | None]) -> _Plan:
+    """Compute and judge the new documents of one array."""
     meta_key = k.join(path, documents.META)
-    meta, notes = v1.array_to_v2(store[meta_key], meta_key)
+    meta, notes = v1.array_to_v2(document, meta_key)
     attrs_key = k.join(path, documents.ATTRS)
     zattrs_key = k.join(path, documents.ZATTRS)
-    attrs = store.get(attrs_key)
-    written = store.get(zattrs_key)
+    attrs, written = held[attrs_key], held[zattrs_key]
     if attrs is None and written is not None:
         zattrs = written  # an earlier run was stopped after it had removed `attrs`
     else:
@@ -140,18 +150,19 @@ def _plan(store: Store, path: str) -> _Plan:
             notes = [*notes, "attrs was missing and is taken for empty"]
     plan = _Plan(path, v2.encode_array(meta), zattrs, notes)
     for key, planned in ((plan.zarray_key, plan.zarray), (zattrs_key, zattrs)):
-        there = store.get(key)
+        there = held[key]
         if there is not None and there != planned:
             raise MetadataError(key, None, f"stands beside {meta_key!r} and says something else; remove one of them")
     return plan
 
 
-def _apply(store: Store, plan: _Plan) -> None:
-    store.setitems([(plan.zattrs_key, plan.zattrs), (plan.zarray_key, plan.zarray)])
+def _apply(store: Store, plans: Sequence[_Plan]) -> None:
+    store.setitems({plan.zattrs_key: plan.zattrs for plan in plans})
+    store.setitems({plan.zarray_key: plan.zarray for plan in plans})
     store.flush()
     # `meta` last: while it is there, the next run knows that something is left to do.
     for name in (documents.ATTRS, documents.META):
-        store.delitems([k.join(plan.path, name)])
+        store.delitems([k.join(plan.path, name) for plan in plans])
 
 
 def _check_version_2(store: Store, path: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Any
 
 from zarrstore import keys as k
@@ -25,7 +26,7 @@ from zarrstore.tools.nearby import absent
 from zarrstore.tools.objects import Objects, reencoded, way_out, with_notes
 from zarrstore.tools.overlap import found_among, overlap, values_of_keys
 from zarrstore.tools.shard import Shards, migrate_to_shards
-from zarrstore.tools.steps import Step, attrs_of, by_depth, consolidate, repetition, report_of_steps
+from zarrstore.tools.steps import Step, by_depth, consolidate, repetition, report_of_steps
 
 __all__ = ["migrate_2to3"]
 
@@ -153,14 +154,14 @@ def _in_place(
         raise UnsupportedOperation("pack chunks into shards where they are", store, "pass dest")
     if documents.ZARR_JSON in store._refused_documents:
         raise UnsupportedOperation("migrate in place", store, "what is stored is not version 2; pass dest")
-    plan = _plan(store, store, path, overwrite, in_place=True)
+    plan = _plan(store, store, walk(store, path), path, overwrite, in_place=True)
     if dry_run:
-        return report_of_steps(plan, True)
+        return report_of_steps(plan.steps, True)
     _check_writable(store, path)
     if remove_v2 and not store.capabilities.erasable:
         raise UnsupportedOperation("remove version 2 documents", store, "leave remove_v2 False, or pass dest")
     _exchange_documents(store, plan, _removable(store, plan) if remove_v2 else [])
-    return report_of_steps(plan, False)
+    return report_of_steps(plan.steps, False)
 
 
 def _to_dest(source: Store, dest: Store, path: str, shards: Shards | None, options: CopyOptions) -> MigrationReport:
@@ -179,19 +180,19 @@ def _to_dest(source: Store, dest: Store, path: str, shards: Shards | None, optio
             executor=options.executor,
         )
     if view is not None:
-        steps = _plan(source, as_store({}), path, False, in_place=False)
+        steps = _plan(source, as_store({}), walk(source, path), path, False, in_place=False).steps
         return copy_into_view(source, view, path, report_of_steps(steps, options.dry_run), options)
-    plan = _plan(source, dest, path, options.overwrite, in_place=False)
+    plan = _plan(source, dest, walk(source, path), path, options.overwrite, in_place=False)
     if options.dry_run:
-        return report_of_steps(plan, True)
+        return report_of_steps(plan.steps, True)
     _check_writable(dest, path)
     excludes = excludes_of(
-        (*_V2_DOCUMENTS, documents.ZARR_JSON), (step.node.path for step in plan if step.action == "impossible")
+        (*_V2_DOCUMENTS, documents.ZARR_JSON), (step.node.path for step in plan.steps if step.action == "impossible")
     )
     arrays = [step.node.path for step in plan if step.node.kind == "array" and step.action != "impossible"]
     copy_chunks(source, dest, path, excludes, arrays, options)
     _exchange_documents(dest, plan, [])
-    return report_of_steps(plan, False)
+    return report_of_steps(plan.steps, False)
 
 
 def _check_writable(store: Store, path: str) -> None:
@@ -202,22 +203,56 @@ def _check_writable(store: Store, path: str) -> None:
 # Plan ---------------------------------------------------------------------------------------------------------------
 
 
-def _plan(store: Store, target: Store, path: str, overwrite: bool, in_place: bool) -> list[Step]:
-    def planned(node: Node) -> Step:
-        if node.version == 2:
-            return _step(store, node, in_place)
-        return Step(node, dict(node.document), [], raw=store[node.key])
+@dataclass
+class _Plan:
+    """What becomes of each node, and the documents that were read for it.
 
-    steps = list(overlap(store, planned, _judged(walk(store, path))))
-    if not steps:
+    Parameters
+    ----------
+    steps : list of Step
+        One for each node, in their order.
+    there : dict of str to bytes or None
+        Documents of the store that is written, by their keys; None for those that are absent.
+    """
+
+    steps: list[Step]
+    there: dict[str, bytes | None]
+
+
+def _plan(store: Store, target: Store, nodes: Iterable[Node], path: str, overwrite: bool, in_place: bool) -> _Plan:
+    judged = list(_judged(nodes))
+    if not judged:
         raise absent(store, path, "array or group")
-    existing = values_of_keys(target, [step.key for step in steps])
+    held, there = _read_documents_of(store, target, judged, in_place)
+    steps = list(overlap(store, lambda node: _planned(store, node, held, in_place), judged))
     # The deepest first: a group repeats the documents below it, which may change.
     for step in sorted(steps, key=lambda step: -len(k.segments(step.node.path))):
         if step.document is not None:
-            _compare(step, existing[step.key], overwrite)
-    _consolidate(store, steps, existing)
-    return steps
+            _compare(step, there[step.key], overwrite)
+    _consolidate(store, steps, held, there)
+    return _Plan(steps, there)
+
+
+def _read_documents_of(
+    store: Store, target: Store, nodes: Sequence[Node], in_place: bool
+) -> tuple[dict[str, bytes | None], dict[str, bytes | None]]:
+    """Return documents of both stores, read together: attributes and consolidated metadata, and those in the way."""
+    own = [node.attrs_key if node.version == 2 else node.key for node in nodes]
+    written = [k.join(node.path, documents.ZARR_JSON) for node in nodes]
+    if not in_place:
+        return values_of_keys(store, own), values_of_keys(target, written)
+    repeating = [k.join(node.path, documents.ZMETADATA) for node in nodes if node.kind == "group"]
+    held = values_of_keys(store, [*own, *written, *repeating])
+    return held, held
+
+
+def _planned(store: Store, node: Node, held: Mapping[str, bytes | None], in_place: bool) -> Step:
+    if node.version == 2:
+        return _step(store, node, held[node.attrs_key], in_place)
+    raw = held[node.key]
+    if raw is None:
+        raise KeyError(node.key)
+    return Step(node, dict(node.document), [], raw=raw)
 
 
 def _judged(nodes: Iterable[Node]) -> Iterator[Node]:
@@ -229,8 +264,8 @@ def _judged(nodes: Iterable[Node]) -> Iterator[Node]:
         yield node
 
 
-def _step(store: Store, node: Node, in_place: bool) -> Step:
-    attrs = attrs_of(store, node)
+def _step(store: Store, node: Node, attributes: bytes | None, in_place: bool) -> Step:
+    attrs = None if attributes is None else v2.decode_attrs(attributes, node.attrs_key)
     hint = ""
     if node.kind == "array":
         meta = v2.check_array(node.document, node.key)
@@ -261,7 +296,7 @@ def _visible_separator(store: Store, node: Node, meta: v2.ArrayMeta, in_place: b
             "respell() gives them one spelling",
         )
     rule = stored_chunk_keys_of if in_place else chunk_keys_of
-    return rule(store, node.path, meta).separator
+    return rule(store, node.path, meta, keys=found.keys).separator
 
 
 def _compare(step: Step, there: bytes | None, overwrite: bool) -> None:
@@ -305,10 +340,14 @@ def _own_words(document: Mapping[str, Any]) -> bytes:
     return documents.dumps({name: value for name, value in document.items() if name != "consolidated_metadata"})
 
 
-def _consolidate(store: Store, plan: list[Step], existing: Mapping[str, bytes | None]) -> None:
+def _consolidate(
+    store: Store, plan: list[Step], held: Mapping[str, bytes | None], existing: Mapping[str, bytes | None]
+) -> None:
     """Give the groups that have a ``.zmetadata``, or repeat others already, an inline repetition of what is planned."""
     groups = [step for step in plan if step.node.kind == "group" and step.document is not None]
-    there = found_among(store, (k.join(step.node.path, documents.ZMETADATA) for step in groups))
+    keys = [k.join(step.node.path, documents.ZMETADATA) for step in groups]
+    there = {key for key in keys if held.get(key) is not None}
+    there |= found_among(store, [key for key in keys if key not in held])
     for step in groups:
         assert step.document is not None
         if step.document.get("node_type") != "group":
@@ -326,15 +365,16 @@ def _consolidate(store: Store, plan: list[Step], existing: Mapping[str, bytes | 
             step.notes.append("its consolidated metadata was made anew from the documents, inline")
 
 
-def _removable(store: Store, plan: list[Step]) -> list[str]:
+def _removable(store: Store, plan: _Plan) -> list[str]:
     """Return the version 2 documents that nobody needs any more, in the order in which they are deleted.
 
     Consolidated metadata first, then from the root downwards: however far it comes, no reader of version 2 finds a
     hierarchy of which a part is missing.
     """
     removable = []
-    for step, key in _present_documents(store, _replaced(plan)):
-        if step.node.version == 3 and k.name(key) == documents.ZATTRS and not _is_repeated_in(store, key, step):
+    for step, key in _present_documents(store, _replaced(plan.steps), plan.there):
+        is_left = step.node.version == 3 and k.name(key) == documents.ZATTRS
+        if is_left and not _is_repeated_in(plan.there[key], key, step):
             step.notes.append(f"{key} stays: zarr.json has other attributes")
             continue
         removable.append(key)
@@ -347,20 +387,11 @@ def _replaced(plan: list[Step]) -> list[Step]:
     return [step for step in plan if step.action != "impossible" and step.node.path not in needed]
 
 
-def _present_documents(store: Store, steps: list[Step]) -> list[tuple[Step, str]]:
-    """Return the keys of the version 2 documents that are there, each with the step of its node."""
-    known = {key for step in steps for key in _read_documents(step)}
+def _present_documents(store: Store, steps: list[Step], there: dict[str, bytes | None]) -> list[tuple[Step, str]]:
+    """Return the keys of the version 2 documents that are there, each with the step of its node; read all of them."""
     named = [(step, k.join(step.node.path, name)) for step in steps for name in _V2_DOCUMENTS]
-    there = known | found_among(store, [key for _, key in named if key not in known])
-    return [(step, key) for step, key in named if key in there]
-
-
-def _read_documents(step: Step) -> Iterator[str]:
-    """Yield the keys of the version 2 documents that were read for the plan."""
-    if step.node.version == 2:
-        yield step.node.key
-    if step.attrs is not None:
-        yield step.node.attrs_key
+    there.update(values_of_keys(store, [key for _, key in named if key not in there]))
+    return [(step, key) for step, key in named if there[key] is not None]
 
 
 def _declarations(plan: list[Step], removed: list[str]) -> dict[str, bytes]:
@@ -379,32 +410,30 @@ def _declarations(plan: list[Step], removed: list[str]) -> dict[str, bytes]:
     return written
 
 
-def _is_repeated_in(store: Store, zattrs: str, step: Step) -> bool:
+def _is_repeated_in(data: bytes | None, zattrs: str, step: Step) -> bool:
     """Tell whether the attributes that an interrupted removal left stand in the version 3 document too."""
     try:
-        attrs = v2.decode_attrs(store[zattrs], zattrs)
+        attrs = v2.decode_attrs(data or b"", zattrs)
     except MetadataError:
         return False
     return not agreement.attribute_differences(attrs, step.document or {})
 
 
-def _repetitions(
-    target: Store, plan: list[Step], writes: Mapping[str, bytes], removed: Iterable[str]
-) -> dict[str, bytes]:
+def _repetitions(target: Store, plan: _Plan, writes: Mapping[str, bytes], removed: Iterable[str]) -> dict[str, bytes]:
     """Return the consolidated documents that stay and have to follow: those above the path, and ``.zmetadata``."""
     changes: dict[str, bytes | None] = {**writes, **dict.fromkeys(removed)}
-    updates = consolidated_updates(target, changes)
-    own = {step.key for step in plan}
+    updates = consolidated_updates(target, changes, plan.there)
+    own = {step.key for step in plan.steps}
     return {key: data for key, data in updates.items() if key not in own}
 
 
 # Do -----------------------------------------------------------------------------------------------------------------
 
 
-def _exchange_documents(store: Store, plan: list[Step], removed: list[str]) -> None:
+def _exchange_documents(store: Store, plan: _Plan, removed: list[str]) -> None:
     """Write the documents of a plan and what repeats them, and delete those that are `removed`."""
-    planned = by_depth(step for step in plan if step.action == "migrated")
-    writes = {step.key: step.data for step in planned} | _declarations(plan, removed)
+    planned = by_depth(step for step in plan.steps if step.action == "migrated")
+    writes = {step.key: step.data for step in planned} | _declarations(plan.steps, removed)
     later = _repetitions(store, plan, writes, removed)
     writes.update((key, later.pop(key)) for key in list(later) if key in writes)
-    exchange(store, writes, removed, later)
+    exchange(store, writes, removed, later, plan.there)

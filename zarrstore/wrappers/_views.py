@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from zarrstore.base import Store
@@ -10,7 +12,7 @@ from zarrstore.chunknames import is_chunk_name
 from zarrstore.targets import Target
 from zarrstore.wrappers._reads import ComputedReads
 
-__all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "View", "may_name_a_chunk"]
+__all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "Shared", "View", "may_name_a_chunk"]
 
 #: What a batch of writes holds at most.
 MAX_BATCH_BYTES = 16 << 20
@@ -73,6 +75,43 @@ class View(ComputedReads):
 
     def _getsize(self, path: str) -> int:
         return Store._getsize(self, path)
+
+
+class Shared:
+    """Values of one batch of `inner`, some of which several values here are made of.
+
+    Parameters
+    ----------
+    store : Store
+        `inner`.
+    keys : iterable of str
+        What is read, each as often as something is made of it.
+
+    Notes
+    -----
+    A batch hands out each value once: what is needed again is held until its last use.
+
+    Examples
+    --------
+    >>> from zarrstore.adapt import as_store
+    >>> values = Shared(as_store({"a": b"1", "b": b"2"}), ["a", "a", "b"])
+    >>> values["a"], values["b"], values["a"], values.held
+    (b'1', b'2', b'1', {})
+    """
+
+    def __init__(self, store: Store, keys: Iterable[str]) -> None:
+        self._left = Counter(keys)
+        self._found: Mapping[str, bytes] = store._get_many(list(self._left))
+        self.held: dict[str, bytes] = {}
+
+    def __getitem__(self, key: str) -> bytes:
+        value = self.held.pop(key, None)
+        if value is None:
+            value = self._found[key]
+        self._left[key] -= 1
+        if self._left[key] > 0:
+            self.held[key] = value
+        return value
 
 
 def may_name_a_chunk(name: str) -> bool:

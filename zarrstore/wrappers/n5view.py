@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from zarrstore import keys as k
+from zarrstore.allowance import allowed
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems, batches
 from zarrstore.chunknames import chunk_coords, chunk_name, is_chunk_name
@@ -14,7 +15,7 @@ from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
 from zarrstore.metadata import documents, n5, v2
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA
 from zarrstore.targets import Target
-from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View
+from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, Shared, View
 
 __all__ = ["N5View"]
 
@@ -72,11 +73,11 @@ class N5View(View):
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
-    def _attributes(self, path: str) -> dict[str, Any] | None:
+    def _attributes(self, path: str, read: Callable[[str], bytes] | None = None) -> dict[str, Any] | None:
         """Return the content of a node's ``attributes.json``, None if there is none."""
         key = k.join(path, n5.ATTRIBUTES)
         try:
-            attributes = documents.loads(self.inner._get(key), key)
+            attributes = documents.loads((read or self.inner._get)(key), key)
         except KeyError:
             attributes = None
         self._note(path, attributes)
@@ -134,9 +135,9 @@ class N5View(View):
         names = {ZARRAY} if path in self._datasets else {ZGROUP} if self._is_group(path, attributes) else set()
         return names | ({ZATTRS} if attributes is not None and n5.attrs_of(attributes) else set())
 
-    def _document(self, key: str) -> bytes:
+    def _document(self, key: str, read: Callable[[str], bytes] | None = None) -> bytes:
         path, name = k.parent(key), k.name(key)
-        attributes = self._attributes(path)
+        attributes = self._attributes(path, read)
         if name not in self._names(path, attributes):
             raise KeyError(key)
         if name == ZARRAY:
@@ -206,13 +207,17 @@ class N5View(View):
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         blocks = {key: found for key in keys if k.name(key) not in _SHOWN and (found := self._block_key(key))}
-        values = self.inner._get_many([block_key for block_key, _ in blocks.values()])
+        others = [key for key in keys if key not in blocks]
+        inner_keys = {key: found[0] for key, found in blocks.items()}
+        inner_keys |= {key: k.join(k.parent(key), n5.ATTRIBUTES) for key in others if k.name(key) in _SHOWN}
+        inner_keys |= {key: key for key in others if key not in inner_keys and k.name(key) != n5.ATTRIBUTES}
+        values = Shared(self.inner, (inner_keys[key] for key in dict.fromkeys(keys) if key in inner_keys))
 
         def read(key: str) -> bytes:
-            if key not in blocks:
-                return self._get(key)
-            block_key, one = blocks[key]
-            return self._chunk(key, values[block_key], one)
+            if k.name(key) in _SHOWN:
+                return self._document(key, values.__getitem__)
+            value = values[inner_keys[key]]
+            return value if key not in blocks else self._chunk(key, value, blocks[key][1])
 
         return LazyItems(read, keys)
 
@@ -228,27 +233,34 @@ class N5View(View):
 
     def _documents_among(self, keys: Iterable[str], path: str) -> list[str]:
         """Return the documents shown below a path, and note the datasets: by these the names of blocks are shown."""
-        groups = set(k.parents(path))
+        nodes = [k.parent(key) for key in keys if k.name(key) == n5.ATTRIBUTES]
+        above = {at for node in nodes for at in k.parents(node)} - set(nodes) - set(k.parents(path))
+        with allowed():  # documents are small
+            found = self.inner._get_many([k.join(at, n5.ATTRIBUTES) for at in (*nodes, *above)])
         shown = []
-        for key in keys:
-            if k.name(key) != n5.ATTRIBUTES:
-                continue
-            node = k.parent(key)
-            shown += [k.join(node, name) for name in self._names(node, self._attributes(node))]
-            groups.add(node)
-            for above in k.parents(node):
-                if above not in groups:
-                    groups.add(above)
-                    if self._attributes(above) is None:
-                        shown.append(k.join(above, ZGROUP))
+        for node in nodes:
+            attributes = self._attributes(node, found.__getitem__)
+            is_dataset = node in self._datasets
+            # What has such a document is a dataset or a group, unless it was deleted meanwhile.
+            named = {ZARRAY} if is_dataset else {ZGROUP} if attributes is not None else set()
+            named |= {ZATTRS} if attributes is not None and n5.attrs_of(attributes) else set()
+            shown += [k.join(node, name) for name in named]
+        shown += [k.join(at, ZGROUP) for at in above if self._attributes(at, found.__getitem__) is None]
         return [key for key in shown if k.is_below(key, path)]
 
     def _listdir(self, path: str) -> Iterable[str]:
+        return dict(self._list_children(path))
+
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
         attributes = self._attributes(path)
         if path in self._datasets or (path and self._dataset_of(path) is not None):
-            return k.children(self._keys(path), path)
-        names = set(self.inner._listdir(path)) - _SHOWN - {n5.ATTRIBUTES}
-        return names | self._names(path, attributes)
+            return ((name, True) for name in k.children(self._keys(path), path))
+        below = {
+            name: is_path
+            for name, is_path in self.inner._list_children(path)
+            if name not in _SHOWN and name != n5.ATTRIBUTES
+        }
+        return (below | dict.fromkeys(self._names(path, attributes), False)).items()
 
     # Writes --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from zarrstore.batch import LazyItems
 from zarrstore.errors import MetadataError, StoreReadError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents, sharding
 from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
-from zarrstore.metadata.documents import ZARR_JSON
+from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON
 from zarrstore.metadata.shards import ShardLayout, read_index, shard_layout
 from zarrstore.metadata.v3types import NotRepresentable
 from zarrstore.spans import read_suffix
@@ -102,7 +102,7 @@ class UnshardedView(View):
         KeyError
             It lies in one, and is not there.
         """
-        if k.name(key) == ZARR_JSON:
+        if k.name(key) in DOCUMENTS:
             return None
         found = self._array_of(key)
         if found is None:
@@ -140,8 +140,9 @@ class UnshardedView(View):
             self._indices[shard_key] = index
         return index
 
-    def _document(self, key: str) -> bytes:
-        data = self.inner._get(key)
+    def _document(self, key: str, data: bytes | None = None) -> bytes:
+        if data is None:
+            data = self.inner._get(key)
         document = documents.loads(data, key)
         self._arrays[k.parent(key)] = _sharded(document, key)
         shown = _unsharded(document, key)
@@ -210,12 +211,12 @@ class UnshardedView(View):
             else:
                 spans.setdefault(found[0], []).append((key, found[1], found[1] + found[2]))
         shard_of = {key: shard_key for shard_key, members in spans.items() for key, _, _ in members}
-        passed = self.inner._get_many([key for key in others if k.name(key) != ZARR_JSON])
+        passed = self.inner._get_many(others)
         ready: dict[str, bytes] = {}
 
         def read(key: str) -> bytes:
             if key not in shard_of:
-                return self._document(key) if k.name(key) == ZARR_JSON else passed[key]
+                return self._document(key, passed[key]) if k.name(key) == ZARR_JSON else passed[key]
             if key not in ready:
                 members = spans[shard_of[key]]
                 parts = self.inner._get_ranges(shard_of[key], [(start, stop) for _, start, stop in members])
@@ -225,7 +226,8 @@ class UnshardedView(View):
                     ready[member] = part
             return ready.pop(key)
 
-        return LazyItems(read, [key for key in keys if key in shard_of or key in set(others)])
+        asked = shard_of.keys() | set(others)
+        return LazyItems(read, [key for key in keys if key in asked])
 
     def _keys(self, path: str) -> Iterator[str]:
         around = self._array_of(path) if path else None

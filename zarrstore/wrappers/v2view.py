@@ -22,7 +22,7 @@ from zarrstore.metadata.chunkkeys import ChunkKeys, chunk_keys_of_v3
 from zarrstore.metadata.documents import ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, ZMETADATA, deletion_order
 from zarrstore.targets import Target
 from zarrstore.wrappers._v2documents import document_of, names_of, with_attrs, with_document
-from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, View, may_name_a_chunk
+from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, Shared, View, may_name_a_chunk
 
 __all__ = ["V2View"]
 
@@ -81,10 +81,10 @@ class V2View(View):
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
-    def _node(self, path: str) -> dict[str, Any]:
-        """Return the document of the node at `path`; raise KeyError if there is none."""
+    def _node(self, path: str, data: bytes | None = None) -> dict[str, Any]:
+        """Return the document of the node at `path`, read now unless it is given; raise KeyError if there is none."""
         key = k.join(path, ZARR_JSON)
-        return self._judge(path, documents.loads(self.inner._get(key), key))
+        return self._judge(path, documents.loads(self.inner._get(key) if data is None else data, key))
 
     def _node_or_none(self, path: str) -> dict[str, Any] | None:
         try:
@@ -170,8 +170,8 @@ class V2View(View):
 
     # Documents -----------------------------------------------------------------------------------------------------
 
-    def _document(self, path: str, name: str) -> bytes:
-        node = self._node(path)
+    def _document(self, path: str, name: str, data: bytes | None = None) -> bytes:
+        node = self._node(path, data)
         if name not in names_of(node):
             raise KeyError(k.join(path, name))
         return document_of(node, path, name, self._dimension_separator)
@@ -237,13 +237,19 @@ class V2View(View):
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         inner_keys: dict[str, str] = {}
         for key in keys:
-            if k.name(key) not in _SHOWN:
-                try:
-                    inner_keys[key] = self._inner_key(key)
-                except KeyError:
-                    continue
-        found = self.inner._get_many(list(inner_keys.values()))
-        return LazyItems(lambda key: found[inner_keys[key]] if key in inner_keys else self._get(key), keys)
+            try:
+                is_shown = k.name(key) in _SHOWN
+                inner_keys[key] = k.join(k.parent(key), ZARR_JSON) if is_shown else self._inner_key(key)
+            except KeyError:
+                continue
+        # Up to four documents are made of one, and all are asked for in the same batch as the chunks.
+        found = Shared(self.inner, inner_keys.values())
+
+        def read(key: str) -> bytes:
+            value = found[inner_keys[key]]
+            return self._document(k.parent(key), k.name(key), value) if k.name(key) in _SHOWN else value
+
+        return LazyItems(read, keys)
 
     def _keys(self, path: str) -> Iterator[str]:
         inside = self._array_around(path)
@@ -301,18 +307,28 @@ class V2View(View):
         return self._array_of(path) if path and may_name_a_chunk(k.name(path)) else None
 
     def _listdir(self, path: str) -> Iterable[str]:
+        return dict(self._list_children(path))
+
+    def _list_children(self, path: str) -> Iterable[tuple[str, bool]]:
         if self._array_around(path) is not None:
-            return k.children(self._keys(path), path)
-        names = set(self.inner._listdir(path))
+            return ((name, True) for name in k.children(self._keys(path), path))
+        below = dict(self.inner._list_children(path))
         try:
-            node = self._node_or_none(path) if ZARR_JSON in names else None
+            node = self._node_or_none(path) if ZARR_JSON in below else None
         except MetadataError:
             node = _DAMAGED
         if node is not None and node["node_type"] == "array":
-            return k.children(self._keys(path), path)
+            return ((name, True) for name in k.children(self._keys(path), path))
         # Where no array is, a value that is named like a chunk is not shown; a group may be named like one.
-        shown = {name for name in names - _HIDDEN if not is_chunk_name(name) or self.inner._listdir(k.join(path, name))}
-        return shown | (names_of(node) if node is not None else set())
+        shown = {
+            name: is_path
+            for name, is_path in below.items()
+            if name not in _HIDDEN and (not is_chunk_name(name) or (is_path and self._holds(k.join(path, name))))
+        }
+        return (shown | dict.fromkeys(names_of(node) if node is not None else (), False)).items()
+
+    def _holds(self, path: str) -> bool:
+        return any(True for _ in self.inner._listdir(path))
 
     # Writes --------------------------------------------------------------------------------------------------------
 

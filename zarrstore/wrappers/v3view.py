@@ -66,10 +66,12 @@ class V3View(ComputedReads):
 
     # Documents -----------------------------------------------------------------------------------------------------
 
-    def _document(self, path: str) -> bytes:
+    def _document(self, path: str, found: Mapping[str, bytes] | None = None) -> bytes:
         keys = {name: k.join(path, name) for name in (ZARRAY, ZGROUP, ZATTRS)}
-        with allowed():  # documents are small
-            held = dict(self.inner._get_many(list(keys.values())))
+        if found is None:
+            with allowed():  # documents are small
+                found = self.inner._get_many(list(keys.values()))
+        held = {key: found[key] for key in keys.values() if key in found}
         data = held.get(keys[ZATTRS])
         attrs = v2.decode_attrs(data, keys[ZATTRS]) if data is not None else {}
         if keys[ZARRAY] in held:
@@ -198,8 +200,17 @@ class V3View(ComputedReads):
 
     def _get_many(self, keys: Sequence[str]) -> Mapping[str, bytes]:
         inner_keys = {key: self._to_inner(key) for key in keys if k.name(key) not in DOCUMENTS}
-        found = self.inner._get_many(list(inner_keys.values()))
-        return LazyItems(lambda key: found[inner_keys[key]] if key in inner_keys else self._get(key), keys)
+        paths = dict.fromkeys(k.parent(key) for key in keys if k.name(key) == ZARR_JSON)
+        named = [k.join(path, name) for path in paths for name in (ZARRAY, ZGROUP, ZATTRS)]
+        # Documents and chunks in one batch, so that the waits for all of them overlap.
+        found = self.inner._get_many([*named, *inner_keys.values()])
+
+        def read(key: str) -> bytes:
+            if key in inner_keys:
+                return found[inner_keys[key]]
+            return self._document(k.parent(key), found) if k.name(key) == ZARR_JSON else self._get(key)
+
+        return LazyItems(read, keys)
 
     def _keys(self, path: str) -> Iterator[str]:
         nodes = set()
