@@ -189,7 +189,7 @@ def _to_dest(source: Store, dest: Store, path: str, shards: Shards | None, optio
     excludes = excludes_of(
         (*_V2_DOCUMENTS, documents.ZARR_JSON), (step.node.path for step in plan.steps if step.action == "impossible")
     )
-    arrays = [step.node.path for step in plan if step.node.kind == "array" and step.action != "impossible"]
+    arrays = [step.node.path for step in plan.steps if step.node.kind == "array" and step.action != "impossible"]
     copy_chunks(source, dest, path, excludes, arrays, options)
     _exchange_documents(dest, plan, [])
     return report_of_steps(plan.steps, False)
