@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import json
+import socket
+import threading
 import urllib.error
 import urllib.request
 
 import pytest
+
+from tests.support.servers import s3
 
 
 def fetch(url: str, **headers: str) -> tuple[int, bytes]:
@@ -67,3 +72,32 @@ def test_s3_counts_every_request_of_a_client(s3_bucket, s3_counted):
         client.get_object(Bucket=s3_bucket, Key="a")
     client.close()
     assert proxy.counts == {"PUT": 1, "GET": 2}
+
+
+def test_an_s3_server_that_answers_late_is_not_ended(tmp_path, monkeypatch):
+    ended = []
+    monkeypatch.setattr(s3, "FOLDER", tmp_path)
+    monkeypatch.setattr(s3, "_PATIENCE", 0.05)
+    monkeypatch.setattr(s3, "_stop", lambda: ended.append(True))
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        endpoint = f"http://127.0.0.1:{busy.getsockname()[1]}"
+        (tmp_path / "server.json").write_text(json.dumps({"endpoint": endpoint}))
+        answered = []
+
+        def answer() -> None:
+            first, _ = busy.accept()  # gets no answer
+            while not answered:
+                asked, _ = busy.accept()
+                with asked:
+                    if asked.recv(1000):  # nothing comes from one who only looks whether somebody listens
+                        asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                        answered.append(True)
+            first.close()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert s3._find() == s3.S3Server(endpoint)
+        thread.join()
+    assert ended == []
+    assert s3._find() is None
+    assert ended == [True]

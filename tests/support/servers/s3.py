@@ -15,15 +15,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import http.client
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -254,20 +257,38 @@ def _find() -> S3Server | None:
         endpoint = json.loads((FOLDER / "server.json").read_text())["endpoint"]
     except FileNotFoundError:
         return None
-    if _answers(endpoint):
-        return S3Server(endpoint)
+    # A busy machine lets it answer late: it is dead where nothing listens, and to end it fails who uses it meanwhile.
+    for _ in range(20):
+        if _answers(endpoint):
+            return S3Server(endpoint)
+        if not _listens(endpoint):
+            break
     _stop()
     return None
 
 
+_PATIENCE = 5.0  # seconds that one question waits for its answer
+
+
 def _answers(endpoint: str) -> bool:
     try:
-        with urllib.request.urlopen(endpoint + "/", timeout=5):
+        with urllib.request.urlopen(endpoint + "/", timeout=_PATIENCE):
             return True
     except urllib.error.HTTPError:
         return True
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
+
+
+def _listens(endpoint: str) -> bool:
+    address = urllib.parse.urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname, address.port), _PATIENCE).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:  # its queue is full, or the machine is busy
+        pass
+    return True
 
 
 def _start() -> S3Server:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.server
+import random
 import socket
 import subprocess
 import tempfile
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.support import peers
 
@@ -79,8 +82,17 @@ class Nginx:
         self._log = folder / "access.log"
 
     def log(self) -> list[str]:
-        """Return the access log, a line per request, in nginx's combined format."""
-        return self._log.read_text().splitlines()
+        """Return the access log, a line per request that was answered, in nginx's combined format."""
+        # A request is logged after its answer was sent, and its client may look before. One process serves them in
+        # turn: once another request is answered, all that were answered before it have been logged.
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=60)
+        with contextlib.closing(connection), contextlib.suppress(http.client.HTTPException, ConnectionError):
+            connection.request("GET", f"/{_LAST}")
+            connection.getresponse().read()
+        return [line for line in self._log.read_text().splitlines() if _LAST not in line]
+
+
+_LAST = "the-last-line-of-the-log"
 
 
 @contextlib.contextmanager
@@ -101,7 +113,7 @@ def nginx(root: Path, directives: str = "") -> Iterator[Nginx]:
         command = [binary, "-p", name, "-c", str(settings), "-e", str(folder / "error.log")]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
-            wait_for_port(port, process, folder / "error.log")
+            _wait_for_nginx(folder, process)
             yield Nginx(f"http://127.0.0.1:{port}", folder)
         finally:
             process.terminate()
@@ -112,18 +124,30 @@ def nginx(root: Path, directives: str = "") -> Iterator[Nginx]:
                 process.wait(10)
 
 
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, seconds: float = 15) -> None:
-    """Return once somebody listens; fail with the end of the log if the process ends before."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+def _wait_for_nginx(folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Return once it listens, which it does before it writes its number down; fail with its log if it ends before."""
+    log = folder / "error.log"
+    for _ in range(10_000):
+        if (folder / "nginx.pid").exists():
             return
-        time.sleep(0.02)
-    raise AssertionError(f"nothing listens on port {port}: {log.read_text()[-2000:] if log.exists() else ''}")
+        assert process.poll() is None, f"nginx ended: {log.read_text()[-2000:] if log.exists() else ''}"
+        time.sleep(0.005)
+    raise AssertionError(f"nginx does not start: {log.read_text()[-2000:] if log.exists() else ''}")
+
+
+@contextlib.contextmanager
+def refusing_port() -> Iterator[int]:
+    """Yield a port of loopback that refuses connections: it is taken, and nobody listens on it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on, for a server that takes a number only."""
+    # None of those that the system hands out: a client of another test may have been given it before the server binds.
+    for _ in range(100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 32_768)))
+            return int(probe.getsockname()[1])
+    raise AssertionError("no port below 32768 is free")
