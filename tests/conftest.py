@@ -30,7 +30,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     cases.share_histories({cls for item in session.items if hasattr(cls := getattr(item, "cls", None), "examples")})
-    # It takes 15 seconds to start, in which all workers would wait. In a process of its own: tests count threads.
+    # All workers would wait while it starts. In a process of its own: tests count threads.
     asks = any("s3_server" in getattr(item, "fixturenames", ()) for item in session.items)
     if asks and os.environ.get("PYTEST_XDIST_WORKER") == "gw0":
         command = [sys.executable, s3.__file__, "hold"]
