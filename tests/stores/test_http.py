@@ -263,7 +263,7 @@ def scripted() -> Iterator[Callable[[dict[str, tuple[int, dict[str, str], bytes]
             handler = type("Handler", (Answers,), {"answers": answers, "asked": asked})
             server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
             server.daemon_threads = True
-            thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
             thread.start()
             stack.callback(thread.join, 10)
             stack.callback(server.shutdown)

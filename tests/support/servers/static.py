@@ -40,7 +40,7 @@ def python_server(root: Path) -> Iterator[str]:
     handler = type("Handler", (_Quiet,), {"requests": []})
     with _Server(("127.0.0.1", 0), lambda *args: handler(*args, directory=str(root))) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_address[1]}"
