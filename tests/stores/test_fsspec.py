@@ -14,6 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support import peers
+from tests.support.cases import each_of
 from zarrstore import init_array, open_store
 from zarrstore.adapt import as_store
 from zarrstore.errors import (
@@ -101,7 +102,7 @@ class TestAPlainS3Map(OverS3):
 @pytest.fixture
 def counted(s3_counted, bucket):
     server, proxy = s3_counted
-    options = server.storage_options(skip_instance_cache=True, config_kwargs={"retries": {"max_attempts": 1}})
+    options = server.storage_options(skip_instance_cache=True, config_kwargs={"retries": {"max_attempts": 0}})
     store = FSStore(f"s3://{bucket}/{uuid.uuid4().hex}", **options)
     store.fs.retries = 1
     assert "nothing yet" not in store  # connected, and what botocore asks once is asked
@@ -216,8 +217,8 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("how", READS)
 @pytest.mark.parametrize("status, says", [(403, "PermissionError"), (500, "500|InternalError|Error"), (503, "Error")])
+@each_of("how", READS)
 def test_a_refusal_or_failure_of_the_server_is_never_absence(status, says, how, counted):
     store, proxy = counted
     store["a/x"] = b"data"
@@ -228,7 +229,7 @@ def test_a_refusal_or_failure_of_the_server_is_never_absence(status, says, how, 
     READS[how](store)
 
 
-@pytest.mark.parametrize("how", ["get", "getitems", "getsuffix"])
+@each_of("how", ["get", "getitems", "getsuffix"])
 def test_a_cut_connection_gives_no_short_value(how, counted):
     store, proxy = counted
     store["a/x"] = bytes(100_000)
@@ -485,7 +486,7 @@ def test_the_adversarial_tree_through_plain_maps(s3_server, bucket, tmp_path):
 @pytest.fixture
 def plain_map(s3_counted, bucket):
     server, proxy = s3_counted
-    once = {"retries": {"max_attempts": 1}}
+    once = {"retries": {"max_attempts": 0}}
     fs = fsspec.filesystem("s3", skip_instance_cache=True, config_kwargs=once, **server.storage_options())
     fs.retries = 1
     store = as_store(fs.get_mapper(f"{bucket}/map-{uuid.uuid4().hex}"))
@@ -606,7 +607,7 @@ def test_a_server_that_is_down_or_fails_is_never_absence(chain, failure, tmp_pat
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
         if failure is not None:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         else:
             server.server_close()  # nobody listens there now
         url = f"{chain}http://127.0.0.1:{server.server_port}/x.zarr"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore.errors import ConflictError, InvalidKeyError, StoreReadError
 from zarrstore.testing import StoreConformance, tree
 
@@ -221,8 +222,8 @@ READS = {
 }
 
 
-@pytest.mark.parametrize("how", READS)
 @pytest.mark.parametrize("status", [403, 500])
+@each_of("how", READS)
 def test_a_refusal_or_failure_of_the_server_is_never_absence(status: int, how: str, counted: Any) -> None:
     store, proxy = counted
     store["a/x"] = b"data"
@@ -249,7 +250,7 @@ def test_a_listing_that_fails_is_not_an_empty_one(status: int, s3_counted: Any, 
             look()
 
 
-@pytest.mark.parametrize("how", ["get", "getitems", "getrange"])
+@each_of("how", ["get", "getitems", "getrange"])
 def test_a_cut_connection_gives_no_short_value(how: str, counted: Any) -> None:
     store, proxy = counted
     store["a/x"] = bytes(100_000)
