@@ -16,11 +16,20 @@ from zarrstore import (
     V2View,
     V3View,
     consolidate_metadata,
+    copy_store,
+    delete_node,
     init_array,
     migrate_1to2,
+    migrate_1to3,
     migrate_2to3,
+    migrate_3to2,
+    rename,
+    rmdir,
     tree,
+    verify,
 )
+from zarrstore.tools.info import describe_node
+from zarrstore.tools.move import move
 
 ARRAYS = 100
 #: More than this share of waits that can be avoided is a fault.
@@ -112,9 +121,89 @@ IN_PLACE = (*WALK, 2 * ARRAYS + 3, ARRAYS, 1)
             (*WALK, 4 * ARRAYS, ARRAYS, 1, 1, 1, 1, 1, ARRAYS, 1, ARRAYS, 1),
         ),
         "version 1": Case(of_version_1, migrate_1to2, (1, ARRAYS, 3 * ARRAYS, ARRAYS, ARRAYS, 1, 1)),
+        "version 1 to 3": Case(
+            of_version_1,
+            migrate_1to3,
+            # The second step is planned before the first is done, and again afterwards.
+            (
+                1,
+                ARRAYS,
+                3 * ARRAYS,
+                1,
+                ARRAYS,
+                ARRAYS,
+                *(ARRAYS, ARRAYS, 1, 1),
+                *(1, ARRAYS, ARRAYS, 2 * ARRAYS, ARRAYS),
+            ),
+        ),
     }.items(),
 )
 def test_a_migration_asks_all_that_is_independent_at_once(waits: Waits, name: str, case: Case) -> None:
+    check(waits, case)
+
+
+#: The plan of a migration to elsewhere: attributes, what is in the way there, consolidated metadata.
+TO_DEST = (*WALK, ARRAYS + 1, ARRAYS + 1, 1)
+
+
+@each_of(
+    "name, case",
+    {
+        # Three listings, chunks that the server copies, documents.
+        "a copy": Case(hierarchy, migrate_2to3, (*TO_DEST, 1, 1, 1, 2 * ARRAYS, ARRAYS, 1)),
+        "a view": Case(
+            hierarchy,
+            lambda store, dest: migrate_2to3(store, V2View(dest)),
+            # The root is read and written, then the arrays, since a chunk's name depends on its array's document.
+            (*WALK, ARRAYS + 1, 1, ARRAYS, 1, 1, 1, 1, 1, 2 * ARRAYS, ARRAYS, ARRAYS, 2 * ARRAYS, 2 * ARRAYS),
+        ),
+        "version 3 to 2": Case(
+            lambda: hierarchy(version=3),
+            migrate_3to2,
+            (1, 1, 1, 3 * ARRAYS, 1, 1, ARRAYS, 2 * ARRAYS, 2 * ARRAYS, ARRAYS, ARRAYS, ARRAYS, 1),
+        ),
+    }.items(),
+)
+def test_a_migration_to_elsewhere_asks_at_once(waits: Waits, name: str, case: Case) -> None:
+    check(waits, case, DistantStore(waits))
+
+
+def test_a_second_migration_to_elsewhere_asks_at_once(waits: Waits) -> None:
+    done: dict[str, bytes] = {}
+    migrate_2to3(hierarchy(), done)
+    again = Case(hierarchy, migrate_2to3, (*TO_DEST, 1, 1, 1, 1, 2 * ARRAYS, 2 * ARRAYS))
+    check(waits, again, DistantStore(waits, done))
+
+
+def flat() -> dict[str, bytes]:
+    return {f"x/{n}": b"1" for n in range(10 * ARRAYS)}
+
+
+@each_of(
+    "name, case",
+    {
+        "sizes of chunks": Case(hierarchy, lambda store: tree(store, sizes=True), (1, 1, *WALK, ARRAYS)),
+        "verify": Case(hierarchy, verify, (1, 2 * ARRAYS, 2 * ARRAYS)),
+        "consolidate": Case(lambda: hierarchy(2), consolidate_metadata, (1, 2 * ARRAYS, ARRAYS, 1)),
+        "info": Case(hierarchy, lambda store: describe_node(store, "a0"), (1, 1, 1)),
+        "move": Case(
+            lambda: hierarchy(groups=2, consolidated=True),
+            lambda store: move(store, "g0", "g3"),
+            # Of what repeats it; the two places; the copies; what was moved; what repeats it, anew.
+            (4, 1, 1, 1, 1, 2 * ARRAYS, 1, 1, ARRAYS, 1, 1),
+        ),
+        "rename": Case(flat, lambda store: rename(store, "x", "y"), (1, 1, 1, 10 * ARRAYS, 1)),
+        "rmdir": Case(flat, lambda store: rmdir(store, "x"), (1, 1)),
+        "delete_node": Case(lambda: hierarchy(groups=1), lambda store: delete_node(store, "g0"), (3, 1, 1, 1)),
+        "copy": Case(flat, lambda store: copy_store(store, {}), (1, 10 * ARRAYS)),
+        "copy to a view": Case(
+            hierarchy,
+            lambda store: copy_store(store, V2View(DistantStore(store.waits))),
+            (1, 1, 1, 1, 1, 2 * ARRAYS, ARRAYS, ARRAYS, 2 * ARRAYS, 2 * ARRAYS),
+        ),
+    }.items(),
+)
+def test_a_verb_asks_all_that_is_independent_at_once(waits: Waits, name: str, case: Case) -> None:
     check(waits, case)
 
 

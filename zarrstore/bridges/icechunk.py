@@ -354,6 +354,11 @@ class IcechunkStore(V2View):
             self.inner._delete(key)
         self.inner._set(key, documents.dumps(node))
 
+    def _replace_all(self, nodes: Mapping[str, tuple[Mapping[str, Any] | None, Mapping[str, Any]]]) -> None:
+        # One after the other: it lets no node come before the group above it.
+        for path, (old, node) in nodes.items():
+            self._replace(path, old, node)
+
     def _holds_more(self, path: str) -> bool:
         # By its keys: an array's "c" is listed even after its last chunk was deleted.
         return any(key != k.join(path, ZARR_JSON) for key in self.inner._keys(path))

@@ -22,7 +22,7 @@ from zarrstore.tools.holding import is_document
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
 from zarrstore.wrappers.base import Wrapper
 
-__all__ = ["describe_node", "describe_store"]
+__all__ = ["chunk_facts", "describe_node", "describe_store"]
 
 
 @opens(store="r")
@@ -123,7 +123,7 @@ def describe_node(store: Target, path: object = "", *, max_questions: int | None
     if node.kind == "group":
         described["children"] = [name for name in adapted.listdir(at) if name not in documents.DOCUMENTS]
     else:
-        described.update(_chunks(adapted, node, max_questions))
+        described.update(chunk_facts(adapted, node, max_questions))
     return described
 
 
@@ -135,7 +135,17 @@ def _attributes(store: Store, node: Node) -> Mapping[str, Any]:
     return {} if data is None else documents.loads(data, node.attrs_key)
 
 
-def _chunks(store: Store, node: Node, max_questions: int | None) -> dict[str, Any]:
+def chunk_facts(store: Store, node: Node, max_questions: int | None = MAX_QUESTIONS) -> dict[str, Any]:
+    """Return what the chunks of an array are: how many of how many, and their bytes. Cost: one listing of its keys.
+
+    Examples
+    --------
+    >>> from zarrstore import init_array
+    >>> store = {}
+    >>> init_array(store, shape=4, chunks=2, path="a")
+    >>> chunk_facts(as_store(store), node_at(store, "a"))["chunks_initialized"]
+    0
+    """
     facts: dict[str, Any] = {}
     rule, grid = None, None
     listing = listing_of(store, node.path, details=True, max_questions=max_questions)

@@ -14,7 +14,7 @@ from zarrstore.targets import Target, opens
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.tools.overlap import values_of_keys
 
-__all__ = ["migrate_1to2"]
+__all__ = ["Plan1to2", "apply_1to2", "migrate_1to2", "plan_1to2", "report_1to2"]
 
 
 @opens(store="r+")
@@ -66,30 +66,16 @@ def migrate_1to2(store: Target, path: object = "", *, dry_run: bool = False) -> 
     ['.zarray', '.zattrs', '0']
     """
     adapted = as_store(store)
-    at = k.normalize_path(path)
-    plans = _plans(adapted, at)
-    if not plans:
-        _check_version_2(adapted, at)
-    elif not dry_run:
-        if not adapted.capabilities.writable:
-            raise ReadOnlyError(plans[0].zarray_key, adapted)
-        if not adapted.capabilities.erasable:
-            raise UnsupportedOperation("remove version 1 documents", adapted, "copy it to another store first")
-        _apply(adapted, plans)
-    action = "planned" if dry_run else "migrated"
-    return MigrationReport(
-        1,
-        2,
-        dry_run,
-        tuple(
-            MigratedNode(plan.path, "array", action, tuple(plan.notes), (plan.zarray_key, plan.zattrs_key))
-            for plan in plans
-        ),
-    )
+    plans = plan_1to2(adapted, k.normalize_path(path))
+    if not dry_run:
+        apply_1to2(adapted, plans)
+    return report_1to2(plans, dry_run)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan1to2:
+    """The new documents of one array."""
+
     path: str
     zarray: bytes
     zattrs: bytes
@@ -104,12 +90,25 @@ class _Plan:
         return k.join(self.path, documents.ZATTRS)
 
 
-def _plans(store: Store, path: str) -> list[_Plan]:
+def plan_1to2(store: Store, path: str) -> list[Plan1to2]:
     """Compute and judge the new documents of all arrays; write nothing."""
     found = dict(sorted(_version_1_arrays(store, path)))
     names = (documents.ATTRS, documents.ZATTRS, documents.ZARRAY)
     held = values_of_keys(store, [k.join(array, name) for array in found for name in names])
-    return [_plan(array, meta, held) for array, meta in found.items()]
+    plans = [_plan(array, meta, held) for array, meta in found.items()]
+    if not plans:
+        _check_version_2(store, path)
+    return plans
+
+
+def report_1to2(plans: Sequence[Plan1to2], dry_run: bool) -> MigrationReport:
+    """Return what a migration from version 1 to 2 reports of its plans."""
+    action = "planned" if dry_run else "migrated"
+    nodes = (
+        MigratedNode(plan.path, "array", action, tuple(plan.notes), (plan.zarray_key, plan.zattrs_key))
+        for plan in plans
+    )
+    return MigrationReport(1, 2, dry_run, tuple(nodes))
 
 
 def _version_1_arrays(store: Store, path: str) -> Iterator[tuple[str, bytes]]:
@@ -135,7 +134,7 @@ def _looks_like_version_1(data: bytes, key: str, at_path: bool) -> bool:
         return False
 
 
-def _plan(path: str, document: bytes, held: Mapping[str, bytes | None]) -> _Plan:
+def _plan(path: str, document: bytes, held: Mapping[str, bytes | None]) -> Plan1to2:
     """Compute and judge the new documents of one array."""
     meta_key = k.join(path, documents.META)
     meta, notes = v1.array_to_v2(document, meta_key)
@@ -148,7 +147,7 @@ def _plan(path: str, document: bytes, held: Mapping[str, bytes | None]) -> _Plan
         zattrs = v1.attrs_to_v2(attrs, attrs_key)
         if attrs is None:
             notes = [*notes, "attrs was missing and is taken for empty"]
-    plan = _Plan(path, v2.encode_array(meta), zattrs, notes)
+    plan = Plan1to2(path, v2.encode_array(meta), zattrs, notes)
     for key, planned in ((plan.zarray_key, plan.zarray), (zattrs_key, zattrs)):
         there = held[key]
         if there is not None and there != planned:
@@ -156,7 +155,20 @@ def _plan(path: str, document: bytes, held: Mapping[str, bytes | None]) -> _Plan
     return plan
 
 
-def _apply(store: Store, plans: Sequence[_Plan]) -> None:
+def apply_1to2(store: Store, plans: Sequence[Plan1to2]) -> None:
+    """Write the new documents, then delete the old.
+
+    Raises
+    ------
+    ReadOnlyError, UnsupportedOperation
+        The store cannot be written, or cannot erase. Nothing was written.
+    """
+    if not plans:
+        return
+    if not store.capabilities.writable:
+        raise ReadOnlyError(plans[0].zarray_key, store)
+    if not store.capabilities.erasable:
+        raise UnsupportedOperation("remove version 1 documents", store, "copy it to another store first")
     store.setitems({plan.zattrs_key: plan.zattrs for plan in plans})
     store.setitems({plan.zarray_key: plan.zarray for plan in plans})
     store.flush()

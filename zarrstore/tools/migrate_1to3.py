@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
+from zarrstore.registry import store_class
 from zarrstore.targets import Target, opens
-from zarrstore.tools.migrate_1to2 import migrate_1to2
+from zarrstore.tools.migrate_1to2 import apply_1to2, plan_1to2, report_1to2
 from zarrstore.tools.migrate_2to3 import migrate_2to3
 from zarrstore.tools.migration import MigratedNode, MigrationReport
 from zarrstore.wrappers.overlay import OverlayStore
@@ -56,13 +57,16 @@ def migrate_1to3(
     """
     source = as_store(store)
     at = k.normalize_path(path)
-    # The first step is done in an overlay first, so that the second is planned before anything is written.
-    rehearsal = OverlayStore(source, {})
-    first = migrate_1to2(rehearsal, at)
+    plans = plan_1to2(source, at)
+    # The new documents lie over the store first, so that the second step is planned before anything is written.
+    rehearsal = OverlayStore(source, store_class("dict")())
+    for plan in plans:
+        rehearsal.upper.update({plan.zarray_key: plan.zarray, plan.zattrs_key: plan.zattrs})
     second = migrate_2to3(rehearsal, path=at, dry_run=True)
     if not dry_run:
-        migrate_1to2(source, at)
+        apply_1to2(source, plans)
         second = migrate_2to3(source, path=at, remove_v2=remove_v2)
+    first = report_1to2(plans, dry_run)
     notes = {node.path: node.notes for node in first}
     nodes = tuple(
         MigratedNode(node.path, node.kind, node.action, (*notes.get(node.path, ()), *node.notes), node.keys)

@@ -6,18 +6,20 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
-from zarrstore.allowance import FIRST_BATCH, MEMORY, allowed
-from zarrstore.base import Store
+from zarrstore.allowance import FIRST_BATCH, MAX_BATCH, MEMORY, allowed
+from zarrstore.base import Entry, Store
 from zarrstore.errors import DestinationExistsError
 from zarrstore.targets import Target
 from zarrstore.tools.copy import copy_store
+from zarrstore.tools.judging import Judge
 from zarrstore.tools.overlap import found_among
 from zarrstore.tools.plan import IfExists
+from zarrstore.tools.streams import merge, sort_entries
 
 __all__ = ["CopyOptions", "copy_chunks", "copy_into", "excludes_of", "without_other_chunks"]
 
@@ -100,19 +102,42 @@ def without_other_chunks(source: Store, dest: Store, path: str, arrays: Iterable
 
     Notes
     -----
-    Only a destination that can be listed shows them. Cost: one listing of it, and a question for each chunk there.
+    Only a destination that can be listed shows them. Cost: one listing of it, and one of the source if anything is
+    there.
     """
     if not dest.capabilities.listable:
         return
     paths = frozenset(arrays)
-    chunks = (key for key in dest.keys_below(path) if _is_chunk(key, paths))
-    while keys := list(islice(chunks, _BATCH)):
-        here = found_among(source, keys)
-        others = [key for key in keys if key not in here]
-        if others and not options.overwrite:
-            raise DestinationExistsError(others[0], others[0], "it is no chunk of the source; pass overwrite=True")
-        if others and not options.dry_run:
-            dest.delitems(others)
+    pairs = _pairs(source, dest, path, details=False)
+    others = (there.key for mine, there in pairs if mine is None and _is_chunk(there.key, paths))
+    while keys := list(islice(others, _BATCH)):
+        # A value may answer to another name than the listing shows.
+        here = found_among(source, keys) if source._aliases or not source.capabilities.listable else set()
+        doomed = [key for key in keys if key not in here]
+        if doomed and not options.overwrite:
+            raise DestinationExistsError(doomed[0], doomed[0], "it is no chunk of the source; pass overwrite=True")
+        if doomed and not options.dry_run:
+            dest.delitems(doomed)
+
+
+def _pairs(source: Store, dest: Store, path: str, *, details: bool = True) -> Iterator[tuple[Entry | None, Entry]]:
+    """Yield what is at a destination, in the order of the keys, each with what the listing of the source has there."""
+
+    def entries(store: Store) -> Iterable[Entry]:
+        return store._details(path) if details else map(Entry, store._keys(path))
+
+    theirs = sort_entries(entries(dest))
+    first = next(theirs, None)
+    if first is None:  # so that a source of a million keys is not listed for nothing
+        return
+    mine = sort_entries(entries(source) if source.capabilities.listable else ())
+    for entry, there in merge(mine, chain([first], theirs), _key, _key):
+        if there is not None:
+            yield entry, there
+
+
+def _key(entry: Entry) -> str:
+    return entry.key
 
 
 def _is_chunk(key: str, arrays: frozenset[str]) -> bool:
@@ -140,19 +165,34 @@ def _copy(
 
 
 def _check_equal(source: Store, dest: Store, path: str, excludes: Iterable[str], memory: int) -> None:
-    """Raise if the destination holds another value under the key of a chunk; equal ones are of an earlier run."""
+    """Raise if the destination holds another value under the key of a chunk; equal ones are of an earlier run.
+
+    Notes
+    -----
+    Cost: one listing of both, and the values of which these show no checksum.
+    """
     patterns = [re.compile(pattern) for pattern in excludes]
-    common = _common_keys(source, dest, path)
-    while keys := list(islice(common, _BATCH)):
-        wanted = [key for key in keys if not any(pattern.search(key) for pattern in patterns)]
-        with allowed(max(1, memory // 2), FIRST_BATCH):
-            ours, theirs = source.getitems(wanted), dest.getitems(wanted)
-        for key in wanted:
-            if ours[key] != theirs[key]:
+    judge = Judge(source, dest, checksum=True)
+    common = (pair for pair in _common(source, dest, path) if not any(one.search(pair[0].key) for one in patterns))
+    while pairs := list(islice(common, _BATCH)):
+        verdicts = {mine.key: judge.same(mine, there) for mine, there in pairs}
+        unknown = [key for key, same in verdicts.items() if same is None]
+        sizes = [mine.nbytes for mine, _ in pairs if verdicts[mine.key] is None]
+        fits = min(sizes, default=0) >= 0 and sum(sizes) <= memory // 2
+        with allowed(max(1, memory // 2), MAX_BATCH if fits else FIRST_BATCH):
+            ours, theirs = source.getitems(unknown), dest.getitems(unknown)
+        for key, same in verdicts.items():
+            if same is False or (same is None and ours[key] != theirs[key]):
                 raise DestinationExistsError(key, key, "it holds another value there; pass overwrite=True")
 
 
-def _common_keys(source: Store, dest: Store, path: str) -> Iterator[str]:
+def _common(source: Store, dest: Store, path: str) -> Iterator[tuple[Entry, Entry]]:
+    """Yield what both have, as far as their listings describe it."""
     if dest.capabilities.listable:
-        return (key for key in dest.keys_below(path) if key in source)
-    return (key for key in source.keys_below(path) if key in dest)
+        for mine, there in _pairs(source, dest, path):
+            if mine is not None:
+                yield mine, there
+            elif (source._aliases or not source.capabilities.listable) and there.key in source:
+                yield Entry(there.key), there
+    else:
+        yield from ((mine, Entry(mine.key)) for mine in source._details(path) if mine.key in dest)

@@ -10,6 +10,7 @@ from zarrstore.adapt import as_store
 from zarrstore.base import Store
 from zarrstore.metadata import consolidated, documents
 from zarrstore.targets import Target, opens
+from zarrstore.tools.overlap import values_of_keys
 
 __all__ = ["move"]
 
@@ -69,9 +70,11 @@ def move(store: Target, source: object, dest: object) -> None:
             if adapted.get(key) != data:
                 adapted[key] = data
         raise
-    if before:
-        adapted.flush()
-    moved = {key: adapted[key] for key in adapted.keys_below(dst) if k.name(key) in documents.DOCUMENTS}
+    if not before:
+        return
+    adapted.flush()
+    named = [key for key in adapted.keys_below(dst) if k.name(key) in documents.DOCUMENTS]
+    moved = {key: data for key, data in values_of_keys(adapted, named).items() if data is not None}
     for key in before:
         data = adapted[key]
         with_moved = _with(key, data, moved)
@@ -80,14 +83,12 @@ def move(store: Target, source: object, dest: object) -> None:
 
 
 def _consolidated_above(store: Store, paths: Iterable[str]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for path in sorted(paths):
-        for name in (documents.ZMETADATA, documents.ZARR_JSON):
-            key = k.join(path, name)
-            data = store.get(key)
-            if data is not None and (name == documents.ZMETADATA or b'"consolidated_metadata"' in data):
-                found[key] = data
-    return found
+    named = [k.join(path, name) for path in sorted(paths) for name in (documents.ZMETADATA, documents.ZARR_JSON)]
+    return {
+        key: data
+        for key, data in values_of_keys(store, named).items()
+        if data is not None and (k.name(key) == documents.ZMETADATA or b'"consolidated_metadata"' in data)
+    }
 
 
 def _without(key: str, data: bytes, path: str) -> bytes:

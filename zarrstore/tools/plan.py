@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from zarrstore import keys as k
@@ -15,6 +16,7 @@ from zarrstore.tools.globs import Globs
 from zarrstore.tools.holding import document_order, is_document
 from zarrstore.tools.judging import Candidate, Judge, sort_out
 from zarrstore.tools.listing import Listing
+from zarrstore.tools.overlap import found_among
 from zarrstore.tools.streams import Spool, merge, sort_entries
 from zarrstore.values import sha256
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Paths", "Plan", "Selection", "make_plan", "version_of"]
 
+#: Keys that the destination is asked for together, where its listing does not tell.
+_ASKED_TOGETHER = 1024
 #: Values that are read at a time to find out whether they are still those of the journal.
 _BATCH = 500
 
@@ -237,29 +241,39 @@ def _at_destination(
 ) -> Iterator[_State]:
     """Add whether each key is at the destination, and note what else is there. One listing answers for all of them."""
     if not dest.capabilities.listable:
-        yield from (state._replace(is_there=paths.to_dest(state.entry.key) in dest) for state in states)
+        while batch := list(islice(states, _ASKED_TOGETHER)):
+            known = found_among(dest, [paths.to_dest(state.entry.key) for state in batch])
+            yield from (state._replace(is_there=paths.to_dest(state.entry.key) in known) for state in batch)
         return
     there = sort_entries(entry._replace(key=paths.to_source(entry.key)) for entry in _entries_at(dest, paths, details))
-    for state, found in merge(states, there, _key, lambda entry: entry.key):
-        if state is not None and found is not None:
-            yield state._replace(is_there=True, found=found)
-        elif state is not None:
-            # Most stores list every key under its own name; then nothing is asked, nor made, for a key.
-            is_there = dest._aliases and _has_alias(dest, paths.to_dest(state.entry.key), surplus is not None)
-            yield state._replace(is_there=True) if is_there else state
-        elif found is not None and surplus is not None and selection.takes(found.key):
-            surplus.add(Entry(paths.to_dest(found.key)))
+    first = next(there, None)
+    # Most stores list every key under its own name; and where nothing is, nothing has another name.
+    aliases = dest._aliases and not (first is None and not paths.dest)
+    pairs = merge(states, there if first is None else chain([first], there), _key, lambda entry: entry.key)
+    while part := list(islice(pairs, _ASKED_TOGETHER)):
+        asked = [state.entry.key for state, found in part if aliases and state is not None and found is None]
+        known = _aliases_among(dest, [paths.to_dest(key) for key in asked], delete=surplus is not None)
+        for state, found in part:
+            if state is None:
+                if found is not None and surplus is not None and selection.takes(found.key):
+                    surplus.add(Entry(paths.to_dest(found.key)))
+            elif found is not None:
+                yield state._replace(is_there=True, found=found)
+            else:
+                is_there = bool(known) and paths.to_dest(state.entry.key) in known
+                yield state._replace(is_there=True) if is_there else state
 
 
-def _has_alias(dest: Store, key: str, delete: bool) -> bool:
-    """Tell whether a key is there that no listing shows; raise if it would be deleted under the name in the listing."""
-    if key not in dest:
-        return False
-    if delete:
+def _aliases_among(dest: Store, keys: list[str], delete: bool) -> set[str]:
+    """Return the keys that are there and that no listing shows; raise if their values would be deleted."""
+    found = found_among(dest, keys) if keys else set()
+    if found and delete:
         raise UnsupportedOperation(
-            "delete what the source does not have", dest, f"it lists {key!r} in another spelling; copy without delete"
+            "delete what the source does not have",
+            dest,
+            f"it lists {min(found)!r} in another spelling; copy without delete",
         )
-    return True
+    return found
 
 
 def _entries_at(dest: Store, paths: Paths, details: bool) -> Iterator[Entry]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from typing import Any
 
 from zarrstore import keys as k
@@ -25,6 +26,7 @@ from zarrstore.tools.executing import threads_of
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.migration import MigrationReport
 from zarrstore.tools.nearby import absent
+from zarrstore.tools.overlap import overlap, values_of_keys
 from zarrstore.tools.shardplan import AUTO_NBYTES, ArrayShards, Part, Shards, ShardStep, consolidate_groups, step_of
 from zarrstore.tools.steps import by_depth, report_of_steps
 
@@ -115,7 +117,7 @@ def migrate_to_shards(
     (['a/c/0', 'a/zarr.json', 'zarr.json'], [1, 2, 3, 4])
     """
     source, dest, path = as_store(store), as_store(dest), k.normalize_path(path)
-    steps = [step_of(source, node, shards) for node in walk(source, path)]
+    steps = list(overlap(source, lambda node: step_of(source, node, shards), walk(source, path)))
     if not steps:
         raise absent(source, path, "array or group")
     consolidate_groups(source, steps)
@@ -173,11 +175,12 @@ def _check_destination(dest: Store, steps: list[ShardStep], may_be_there: bool) 
         raise ReadOnlyError(steps[0].key, dest)
     if may_be_there:
         return
-    for step in steps:
-        found = None if step.document is None else dest.get(step.key)
+    there = values_of_keys(dest, (step.key for step in steps if step.document is not None))
+    shards = overlap(dest, lambda step: None if step.array is None else next(step.array.shards_in(dest), None), steps)
+    for step, shard in zip(steps, shards, strict=True):
+        found = there.get(step.key)
         if found is not None and found != documents.dumps(step.document):
             raise DestinationExistsError(step.node.key, step.key, "pass overwrite=True")
-        shard = None if step.array is None else next(iter(step.array.shards_in(dest)), None)
         if shard is not None:
             raise DestinationExistsError(step.node.key, shard, "pass overwrite=True, or resume with its journal")
 
@@ -204,9 +207,14 @@ def _documents_around(dest: Store, steps: list[ShardStep]) -> Iterator[None]:
 
 
 def _write_documents(dest: Store, steps: list[ShardStep]) -> None:
-    for step in by_depth(steps):
-        if step.document is not None:
-            dest[step.key] = documents.dumps(step.document)
+    written = [step for step in by_depth(steps) if step.document is not None]
+    # Arrays are written together, then each level of groups; one by one where an array comes after its group.
+    for _, level in groupby(written, key=lambda step: step.key if dest._documents_first else _level(step)):
+        dest.setitems({step.key: documents.dumps(step.document) for step in level})
+
+
+def _level(step: ShardStep) -> str:
+    return "" if step.node.kind == "array" else str(len(k.segments(step.node.path)) + 1)
 
 
 # Do -----------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -14,8 +15,9 @@ from zarrstore.base import Entry
 from zarrstore.nodes import Node, walk
 from zarrstore.shown import STYLE, Shown, clip, escape, fold, human_bytes, printable
 from zarrstore.targets import Target, opens
-from zarrstore.tools.info import describe_node
+from zarrstore.tools.info import chunk_facts
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of, present
+from zarrstore.tools.overlap import overlap
 from zarrstore.tools.repeated import repeated_nodes
 
 __all__ = ["TreeNode", "Usage", "Usages", "du", "tree"]
@@ -183,11 +185,14 @@ def tree(
             children.setdefault(k.parent(directory), []).append(directory)
             directory = k.parent(directory)
 
+    arrays = [node for node in nodes.values() if sizes and node.kind == "array"]
+    facts = dict(
+        zip((node.path for node in arrays), overlap(adapted, partial(chunk_facts, adapted), arrays), strict=True)
+    )
+
     def subtree(directory: str) -> TreeNode:
         ordered = sorted(children.get(directory, ()), key=k.natural_order)
-        node = nodes.get(directory)
-        facts = describe_node(adapted, directory) if sizes and node is not None and node.kind == "array" else {}
-        return TreeNode(node, directory, tuple(map(subtree, ordered)), facts)
+        return TreeNode(nodes.get(directory), directory, tuple(map(subtree, ordered)), facts.get(directory, {}))
 
     return subtree(at)
 

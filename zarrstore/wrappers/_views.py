@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 from zarrstore.base import Store
 from zarrstore.chunknames import is_chunk_name
@@ -13,6 +13,9 @@ from zarrstore.targets import Target
 from zarrstore.wrappers._reads import ComputedReads
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "Shared", "View", "may_name_a_chunk"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 #: What a batch of writes holds at most.
 MAX_BATCH_BYTES = 16 << 20
@@ -50,6 +53,16 @@ class View(ComputedReads):
         self._lock = threading.RLock()
         for name in self._memories:
             setattr(self, name, {})
+
+    def _at_once(self, ask: Callable[[T], R], things: Sequence[T]) -> list[R]:
+        """Return the answers of `inner` to questions that do not depend on each other, asked together if it gains."""
+        flags = self.inner.capabilities
+        if len(things) < 2 or not (flags.concurrent and flags.thread_safe):
+            return [ask(thing) for thing in things]
+        from zarrstore.threads import Threads
+
+        with Threads(min(self.inner._in_flight, len(things)), "zarrstore-view") as pool:
+            return list(pool.map(ask, things))
 
     def invalidate(self) -> None:
         """Forget what was read of arrays, after another writer changed or replaced one."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from zarrstore import keys as k
+from zarrstore.allowance import allowance, allowed
 from zarrstore.base import Store
 from zarrstore.batch import LazyItems
 from zarrstore.errors import MetadataError, StoreReadError, UnsupportedOperation
@@ -23,6 +25,8 @@ __all__ = ["UnshardedView"]
 
 #: Indices of shards that are kept, at the most.
 _MOST_INDICES = 1024
+#: Keys of a listing that are looked at together: their indices have to fit.
+_LISTED_TOGETHER = 1000
 
 
 class _Sharded(NamedTuple):
@@ -65,8 +69,10 @@ class UnshardedView(View):
     (['a/c/0', 'a/zarr.json', 'zarr.json'], ['a/c/0', 'a/c/1', 'a/zarr.json', 'zarr.json'], b'34')
     """
 
-    _memories = ("_arrays", "_indices")
+    _memories = ("_arrays", "_plain", "_indices")
     _arrays: dict[str, _Sharded | None]
+    #: Arrays among them that have no shards.
+    _plain: dict[str, bool]
     _indices: dict[str, list[tuple[int, int] | None] | None]
 
     def __init__(self, inner: Target) -> None:
@@ -83,8 +89,13 @@ class UnshardedView(View):
                 document = documents.loads(self.inner._get(key), key)
             except KeyError:
                 return None  # not remembered: it may be written yet
-            self._arrays[path] = _sharded(document, key)
+            self._note(path, document)
         return self._arrays[path]
+
+    def _note(self, path: str, document: Mapping[str, Any]) -> None:
+        self._arrays[path] = found = _sharded(document, k.join(path, ZARR_JSON))
+        if found is None and document.get("node_type") == "array":
+            self._plain[path] = True
 
     def _array_of(self, key: str) -> tuple[str, _Sharded] | None:
         """Return the sharded array that `key` lies below, and its path."""
@@ -92,6 +103,8 @@ class UnshardedView(View):
             found = self._array(path)
             if found is not None:
                 return path, found
+            if path in self._plain:  # so that nothing is asked of the directories of its chunks
+                return None
         return None
 
     def _chunk(self, key: str) -> tuple[str, int, int] | None:
@@ -144,7 +157,7 @@ class UnshardedView(View):
         if data is None:
             data = self.inner._get(key)
         document = documents.loads(data, key)
-        self._arrays[k.parent(key)] = _sharded(document, key)
+        self._note(k.parent(key), document)
         shown = _unsharded(document, key)
         return data if shown is None else documents.dumps(shown)
 
@@ -213,40 +226,87 @@ class UnshardedView(View):
         shard_of = {key: shard_key for shard_key, members in spans.items() for key, _, _ in members}
         passed = self.inner._get_many(others)
         ready: dict[str, bytes] = {}
+        order = list(spans)
+        room = allowance().nbytes
 
         def read(key: str) -> bytes:
             if key not in shard_of:
                 return self._document(key, passed[key]) if k.name(key) == ZARR_JSON else passed[key]
             if key not in ready:
-                members = spans[shard_of[key]]
-                parts = self.inner._get_ranges(shard_of[key], [(start, stop) for _, start, stop in members])
-                for (member, start, stop), part in zip(members, parts, strict=True):
-                    if len(part) != stop - start:
-                        raise StoreReadError(member, self, f"the shard {shard_of[key]!r} ends within it")
-                    ready[member] = part
+                start = order.index(shard_of[key])
+                wanted = _within(room, order[start : start + self.inner._in_flight], spans)
+                for members in self._at_once(lambda shard: self._parts(shard, spans[shard]), wanted):
+                    ready.update(members)
             return ready.pop(key)
 
         asked = shard_of.keys() | set(others)
         return LazyItems(read, [key for key in keys if key in asked])
 
+    def _parts(self, shard_key: str, members: Sequence[tuple[str, int, int]]) -> dict[str, bytes]:
+        """Return chunks of one shard, each given by its key and where it lies."""
+        parts = self.inner._get_ranges(shard_key, [(start, stop) for _, start, stop in members])
+        for (member, start, stop), part in zip(members, parts, strict=True):
+            if len(part) != stop - start:
+                raise StoreReadError(member, self, f"the shard {shard_key!r} ends within it")
+        return {member: part for (member, _, _), part in zip(members, parts, strict=True)}
+
     def _keys(self, path: str) -> Iterator[str]:
         around = self._array_of(path) if path else None
-        for key in self.inner._keys(path if around is None else around[0]):
-            for shown in self._shown(key):
-                if k.is_below(shown, path):
-                    yield shown
+        keys = iter(self.inner._keys(path if around is None else around[0]))
+        empty: set[str] = set()
+        while block := list(islice(keys, _LISTED_TOGETHER)):
+            self._learn_arrays(block, empty)
+            shards = {key: found[1] for key in block if (found := self._shard(key)) is not None}
+            self._at_once(lambda item: self._index(*item), list(shards.items()))
+            for key in block:
+                for shown in self._shown(key):
+                    if k.is_below(shown, path):
+                        yield shown
+
+    def _learn_arrays(self, keys: Sequence[str], empty: set[str]) -> None:
+        """Read the documents above some keys, all of a level at once; `empty` are paths at which there is none."""
+        while unknown := {path for key in keys if (path := self._unknown_above(key, empty)) is not None}:
+            with allowed():  # documents are small
+                found = self.inner._get_many([k.join(path, ZARR_JSON) for path in unknown])
+            for path in unknown:
+                key = k.join(path, ZARR_JSON)
+                if key in found:
+                    self._note(path, documents.loads(found[key], key))
+                else:
+                    empty.add(path)
+
+    def _unknown_above(self, key: str, empty: set[str]) -> str | None:
+        """Return the highest path above a key of which it is not known what is there; below an array is no other."""
+        for path in k.parents(key):
+            if path in empty:
+                continue
+            if path not in self._arrays:
+                return path
+            if path in self._plain or self._arrays[path] is not None:
+                return None
+        return None
+
+    def _known_above(self, key: str) -> tuple[str, _Sharded] | None:
+        """Return the sharded array above a key and its path, as far as documents were read."""
+        found = ((path, self._arrays.get(path)) for path in k.parents(key))
+        return next(((path, array) for path, array in found if array is not None), None)
+
+    def _shard(self, key: str) -> tuple[str, _Sharded, tuple[int, ...]] | None:
+        """Return the sharded array that a key of `inner` is a shard of: its path, it, and where the shard is."""
+        found = None if k.name(key) == ZARR_JSON else self._known_above(key)
+        coords = None if found is None else found[1].keys.coords(key, found[0])
+        return None if found is None or coords is None else (*found, coords)
 
     def _shown(self, key: str) -> Iterable[str]:
-        found = None if k.name(key) == ZARR_JSON else self._array_of(key)
-        if found is None:
-            return (key,)
-        path, array = found
-        shard = array.keys.coords(key, path)
-        if shard is None:
-            return (key,) if array.keys.loose_coords(key, path) is None else ()
-        index = self._index(key, array) or ()
-        chunks = zip(array.grid.chunks_of(shard), index, strict=False)
-        return (array.keys.key(path, coords) for coords, entry in chunks if entry is not None)
+        shard = self._shard(key)
+        if shard is not None:
+            path, array, coords = shard
+            index = self._index(key, array) or ()
+            chunks = zip(array.grid.chunks_of(coords), index, strict=False)
+            return (array.keys.key(path, at) for at, entry in chunks if entry is not None)
+        found = None if k.name(key) == ZARR_JSON else self._known_above(key)
+        is_foreign = found is None or found[1].keys.loose_coords(key, found[0]) is None
+        return (key,) if is_foreign else ()
 
     def _listdir(self, path: str) -> Iterable[str]:
         if self._array(path) is not None or (path and self._array_of(path) is not None):
@@ -267,7 +327,7 @@ class UnshardedView(View):
 
     def _set(self, key: str, value: bytes) -> None:
         self.inner._set(self._writable(key), value)
-        self._arrays.pop(k.parent(key), None)
+        self._forget(k.parent(key))
 
     def _set_many(self, items: Iterable[tuple[str, bytes]]) -> None:
         for key, value in items:
@@ -275,7 +335,11 @@ class UnshardedView(View):
 
     def _delete(self, key: str) -> None:
         self.inner._delete(self._writable(key))
-        self._arrays.pop(k.parent(key), None)
+        self._forget(k.parent(key))
+
+    def _forget(self, path: str) -> None:
+        self._arrays.pop(path, None)
+        self._plain.pop(path, None)
 
     def _delete_many(self, keys: Iterable[str]) -> None:
         Store._delete_many(self, keys)
@@ -295,6 +359,17 @@ class UnshardedView(View):
     def _clear(self) -> None:
         self.inner._clear()
         self.invalidate()
+
+
+def _within(room: int, shards: Sequence[str], spans: Mapping[str, Sequence[tuple[str, int, int]]]) -> list[str]:
+    """Return the first of some shards, and as many of the next as chunks fit into so many bytes."""
+    wanted: list[str] = []
+    for shard in shards:
+        room -= sum(stop - start for _, start, stop in spans[shard])
+        if wanted and room < 0:
+            break
+        wanted.append(shard)
+    return wanted
 
 
 def _sharded(document: Mapping[str, Any], key: str) -> _Sharded | None:

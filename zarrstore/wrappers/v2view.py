@@ -176,24 +176,39 @@ class V2View(View):
             raise KeyError(k.join(path, name))
         return document_of(node, path, name, self._dimension_separator)
 
-    def _set_document(self, path: str, name: str, value: bytes) -> None:
-        key = k.join(path, name)
-        self._may_write(key)
-        with self._lock:
-            old = self._node_or_none(path)
-            new = with_document(old, key, name, value)
-            if new != old:
-                self._replace(path, old, new)
-            self._judge(path, new)
-
     def _may_write(self, key: str) -> None:
         # Refused even if nothing would change, and before any other error.
         if not self.capabilities.writable:
             raise ReadOnlyError(key, self)
 
+    def _set_documents(self, items: Sequence[tuple[str, bytes]]) -> None:
+        """Set documents in their order; those of all nodes are read together and written together."""
+        self._may_write(items[0][0])
+        keys = {path: k.join(path, ZARR_JSON) for path in dict.fromkeys(k.parent(key) for key, _ in items)}
+        with self._lock:
+            with allowed():  # documents are small
+                found = self.inner._get_many(list(keys.values()))
+            old = {path: self._node(path, found[key]) if key in found else None for path, key in keys.items()}
+            new: dict[str, Any] = dict(old)
+            try:
+                for key, value in items:
+                    path = k.parent(key)
+                    new[path] = with_document(new[path], key, k.name(key), value)
+            finally:  # what stands before a document that is refused is set, as in a loop
+                changed = {path: (old[path], new[path]) for path in keys if new[path] != old[path]}
+                if changed:
+                    self._replace_all(changed)
+                for path in keys:
+                    if new[path] is not None:
+                        self._judge(path, new[path])
+
     def _replace(self, path: str, old: Mapping[str, Any] | None, node: Mapping[str, Any]) -> None:
         """Write the document of a node."""
         self.inner._set(k.join(path, ZARR_JSON), documents.dumps(node))
+
+    def _replace_all(self, nodes: Mapping[str, tuple[Mapping[str, Any] | None, Mapping[str, Any]]]) -> None:
+        """Write the documents of nodes, given by their paths as they were and as they are to be."""
+        self.inner._set_many((k.join(path, ZARR_JSON), documents.dumps(node)) for path, (_, node) in nodes.items())
 
     def _delete_document(self, path: str, name: str) -> None:
         with self._lock:
@@ -333,9 +348,8 @@ class V2View(View):
     # Writes --------------------------------------------------------------------------------------------------------
 
     def _set(self, key: str, value: bytes) -> None:
-        name = k.name(key)
-        if name in _SHOWN:
-            self._set_document(k.parent(key), name, value)
+        if k.name(key) in _SHOWN:
+            self._set_documents([(key, value)])
         else:
             self.inner._set(self._settable(key), value)
 
@@ -350,17 +364,25 @@ class V2View(View):
     ) -> Iterator[tuple[str, bytes]]:
         """Set the documents and yield the rest under its keys in `inner`; chunks before their array go to `early`."""
         waiting = 0
+        named: list[tuple[str, bytes]] = []  # documents, set together before the first chunk that follows them
         for key, value in items:
             name = k.name(key)
             if name in _SHOWN:
-                self._set_document(k.parent(key), name, value)
-            elif is_chunk_name(name) and self._array_of(key) is None:
+                named.append((key, value))
+            if named and (name not in _SHOWN or len(named) == MAX_BATCH_KEYS):
+                self._set_documents(named)
+                named = []
+            if name in _SHOWN:
+                continue
+            if is_chunk_name(name) and self._array_of(key) is None:
                 waiting += len(value)
                 if waiting > MAX_BATCH_BYTES:
                     raise _no_array_yet(key, self)
                 early.append((key, value))
             else:
                 yield self._settable(key), value
+        if named:
+            self._set_documents(named)
 
     def _delete(self, key: str) -> None:
         name = k.name(key)
