@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from zarrstore.errors import MissingDependencyError as MissingDependencyError
     from zarrstore.errors import NodeNotFoundError as NodeNotFoundError
     from zarrstore.errors import NotRepresentableError as NotRepresentableError
+    from zarrstore.errors import OverlapError as OverlapError
     from zarrstore.errors import ReadOnlyError as ReadOnlyError
     from zarrstore.errors import RenameError as RenameError
     from zarrstore.errors import RootIsFileError as RootIsFileError
@@ -127,8 +128,8 @@ _MODULES = {
     "errors": (
         "ClosedStoreError ConflictError ContainsArrayError ContainsGroupError DamagedStoreError "
         "DestinationExistsError InvalidKeyError InvalidPathError LockedStoreError MetadataError "
-        "MissingDependencyError NodeNotFoundError NotRepresentableError ReadOnlyError RenameError RootIsFileError "
-        "StoreNotFoundError StoreReadError UnsupportedOperation ValueTooLargeError ZarrStoreError"
+        "MissingDependencyError NodeNotFoundError NotRepresentableError OverlapError ReadOnlyError RenameError "
+        "RootIsFileError StoreNotFoundError StoreReadError UnsupportedOperation ValueTooLargeError ZarrStoreError"
     ),
     "hierarchy": "contains_array contains_group delete_node init_array init_group",
     "nodes": "Node walk",

@@ -72,6 +72,9 @@ class KVStore(Store):
     def _place(self) -> object:
         return self.mapping
 
+    def _location(self, path: str) -> tuple[object, str]:
+        return id(self.mapping), path
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.mapping,)
 

@@ -263,6 +263,14 @@ class Driver:
         """Return where a value that is there lies as it is; None if it lies nowhere so. No request is made."""
         return None
 
+    def _location(self, path: str) -> tuple[object, str]:
+        """Return the space in which values lie, and where what is at and below `path` lies in it.
+
+        What lies at or below equal places of equal spaces may be the same. ``"files"`` are those of this machine.
+        """
+        # Not in DRIVER: a backend that does not override it shares what it holds with itself only.
+        return id(self), path
+
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         """Yield what lies below `path`, is no value, and no listing shows: its name and what is odd about it."""
         # Not in DRIVER either: where nothing can be told, nothing is.

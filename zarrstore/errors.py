@@ -11,6 +11,7 @@
     ├─ ClosedStoreError      ValueError              used after close()
     ├─ DestinationExistsError FileExistsError        rename or copy onto something
     ├─ RenameError           ValueError              rename into itself
+    ├─ OverlapError          ValueError              what a verb writes lies where it reads
     ├─ ContainsArrayError    ValueError              an array stands where one is to be created
     ├─ ContainsGroupError    ValueError              a group stands there
     ├─ MetadataError         ValueError              a document that is not Zarr metadata
@@ -47,6 +48,7 @@ __all__ = [
     "MissingDependencyError",
     "NodeNotFoundError",
     "NotRepresentableError",
+    "OverlapError",
     "ReadOnlyError",
     "RenameError",
     "RootIsFileError",
@@ -184,6 +186,25 @@ class RenameError(ZarrStoreError, ValueError):
             f"cannot rename {source!r} to {destination!r}: the destination lies within the source",
             source=source,
             destination=destination,
+        )
+
+
+class OverlapError(ZarrStoreError, ValueError):
+    """What a verb is to write lies where it reads. Fields: `written`, `store`.
+
+    Examples
+    --------
+    >>> raise OverlapError("'backup/0'", "DirectoryStore('d')", "leave it out")
+    Traceback (most recent call last):
+    zarrstore.errors.OverlapError: cannot write 'backup/0': it lies within DirectoryStore('d'), which is read; leave ...
+    """
+
+    written: str
+    store: str
+
+    def __init__(self, written: str, store: object, hint: str) -> None:
+        super().__init__(
+            f"cannot write {written}: it lies within {store}, which is read; {hint}", written=written, store=str(store)
         )
 
 

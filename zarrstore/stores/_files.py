@@ -27,6 +27,7 @@ __all__ = [
     "is_abandoned",
     "is_busy",
     "is_temporary",
+    "location",
     "pread",
     "read_part",
     "read_whole",
@@ -121,6 +122,18 @@ def temporary_name() -> str:
 #: Take back a temporary name whose file was renamed or deleted. A file that still has the name (its directory was moved
 #: meanwhile) is abandoned from then on.
 release_name = _writing.discard
+
+
+def location(path: str, within: str = "") -> tuple[object, str]:
+    """Return where a file or directory lies among those of this machine, as `Driver._location` does.
+
+    Examples
+    --------
+    >>> location("/", "a/b")
+    ('files', 'a/b')
+    """
+    place = os.path.realpath(path).replace(os.sep, "/").strip("/")
+    return "files", "/".join(filter(None, (place, within)))
 
 
 def is_temporary(name: str) -> bool:

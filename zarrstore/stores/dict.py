@@ -176,6 +176,9 @@ class DictStore(Store):
     def _place(self) -> object:
         return self.root, self.cls
 
+    def _location(self, path: str) -> tuple[object, str]:
+        return id(self.root), path
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_index", "_values")}
 

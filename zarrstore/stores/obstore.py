@@ -13,6 +13,7 @@ from zarrstore.base import Entry
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.optional import require
 from zarrstore.spans import ATTEMPTS
+from zarrstore.stores._files import location
 from zarrstore.stores._objects import Objects, status_of, unopened
 from zarrstore.urls import fits_xml, without_secrets
 
@@ -103,6 +104,14 @@ class ObstoreStore(Objects):
 
     def _place(self) -> object:
         return self.store
+
+    def _location(self, path: str) -> tuple[object, str]:
+        if self._root is not None:
+            return location(self._root, path)
+        if not self._over_network:
+            return id(self.store), path
+        lead = str(getattr(self.store, "prefix", None) or "").strip("/")
+        return (type(self.store), _settings(self.store)), k.join(lead, path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.store, self.missing_is, self.workers)

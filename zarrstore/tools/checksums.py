@@ -12,9 +12,11 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 from zarrstore import keys as k
+from zarrstore.adapt import as_store
 from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.targets import Target, opens
 from zarrstore.tools.manifest import values_of, write_lines
+from zarrstore.tools.overlapping import refuse_file
 
 __all__ = ["bagit_lines", "compare_bagit", "dandi_checksum", "write_bagit_manifest"]
 
@@ -135,6 +137,11 @@ def write_bagit_manifest(
     algorithm : str, default 'sha512'
         Name of a digest of hashlib, as ``'sha256'`` or ``'md5'``.
 
+    Raises
+    ------
+    OverlapError
+        `file` lies among the values below `path`.
+
     Notes
     -----
     Cost: every value is read once, in batches. Memory: 128 MiB and one value. Source: RFC 8493.
@@ -148,6 +155,7 @@ def write_bagit_manifest(
     >>> open(file).read()
     '5a8f4fa2aeab5431888ee8a18ce3bcea  data/a/0\\n'
     """
+    refuse_file(file, "manifest", as_store(store), k.normalize_path(path))
     return write_lines(
         file,
         (

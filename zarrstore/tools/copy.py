@@ -187,6 +187,10 @@ def copy_store(
         `source` cannot be listed, and no consolidated metadata names its arrays, or they have more chunks than
         `max_questions`; `delete` is True, and one of the two cannot be listed or lists a chunk in another spelling than
         the other. Nothing was written.
+    OverlapError
+        `dest` lies within `source`, or `source` within `dest`, and a key would be written that is to be copied, or the
+        file of the journal lies within `source`. Nothing was written. Within one store, a copy with `if_exists` 'raise'
+        and without `delete` and `resume` writes no key that it reads, and is done.
     DamagedStoreError, LockedStoreError
         `resume` is no journal of this copy, or another copy is using it. Nothing was written.
     ClusterError

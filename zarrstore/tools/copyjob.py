@@ -19,6 +19,7 @@ from zarrstore.tools.executing import threads_of
 from zarrstore.tools.globs import Globs
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import Listing, listing_of, require
+from zarrstore.tools.overlapping import SourceName, refuse_file, refuse_overlap, source_name
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
 
@@ -69,6 +70,7 @@ class CopyJob:
         if self.is_key and not self.paths.dest:
             self.paths = Paths(self.paths.source, k.name(self.paths.source))
         self.copying = Copying(self.source, self.dest, self.paths, verify=self.verify)
+        self.source_name = None if self.is_key else self._source_name()
 
     def run(self, stack: ExitStack, log: Any) -> None:
         """Do it all; what failed stands in `copying`, what a caller should know in `notes`."""
@@ -77,6 +79,7 @@ class CopyJob:
         if self.resume is not None and not self.dry_run:
             from zarrstore.tools.journal import Journal
 
+            refuse_file(self.resume, "journal", self.source, self.paths.source)
             copying.journal = stack.enter_context(Journal(self.resume, self._identity(self.resume)))
         elsewhere = self._checked_workers()
         if elsewhere is not None and self._goes_by_subtrees():
@@ -85,6 +88,7 @@ class CopyJob:
         listing = self._listing()
         judge = Judge(self.source, self.dest, checksum=self.checksum, manifest=self._manifest())
         plan = stack.enter_context(closing(self._plan(listing, judge)))
+        self._refuse_overlap(plan)
         self._note(_time_notes(judge.n_by_time))
         if plan.surplus and not plan and not copying.n_skipped:
             raise StoreNotFoundError(
@@ -102,6 +106,20 @@ class CopyJob:
             copying.journal.remove()
 
     # Before anything is written ----------------------------------------------------------------------------------
+
+    def _source_name(self) -> SourceName | None:
+        """Return what names a destination key within the source; None if the copy writes nothing that it reads."""
+        same_root = self.source._location("") == self.dest._location("")
+        if same_root and self.if_exists == "raise" and not self.delete and self.resume is None:
+            return None  # all keys are listed before, and none of them is written
+        return source_name(self.source, self.dest, self.paths)
+
+    def _refuse_overlap(self, plan: Plan) -> None:
+        if self.source_name is None:
+            return
+        written = (self.paths.to_dest(entry.key) for entry in chain(plan.chunks, plan.documents))
+        keys = chain(written, (entry.key for entry in plan.surplus))
+        refuse_overlap(keys, self.source_name, self.selection, self.source, self.dest)
 
     def _identity(self, resume: str | os.PathLike[str]) -> dict[str, Any]:
         """Return what a journal must have been written for, to be continued by this copy."""
@@ -194,7 +212,7 @@ class CopyJob:
         """Tell whether workers can list and judge parts by themselves: nothing is kept in order, or in one place."""
         if self.resume is not None or self.copying.log is not None or self.manifest is not None:
             return False
-        if self.delete or self.is_key or self.documents_first:
+        if self.delete or self.is_key or self.documents_first or self.source_name is not None:
             return False
         return self.source.capabilities.listable and self.dest.capabilities.listable
 

@@ -17,6 +17,7 @@ from zarrstore.errors import DamagedStoreError, InvalidKeyError
 from zarrstore.targets import Target, opens
 from zarrstore.tools.cluster import travels
 from zarrstore.tools.listing import MAX_QUESTIONS, listing_of
+from zarrstore.tools.overlapping import refuse_file
 from zarrstore.tools.streams import merge, sort_entries
 from zarrstore.tools.sums import line_of, lines_elsewhere, values_among
 from zarrstore.values import sha256
@@ -137,6 +138,8 @@ def write_manifest(
 
     Raises
     ------
+    OverlapError
+        `file` lies among the values below `path`.
     ClusterError
         `executor` has no worker, one that lacks a package, or workers that see another store.
 
@@ -150,6 +153,7 @@ def write_manifest(
     'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  a/x\\n'
     """
     adapted = as_store(store)
+    refuse_file(file, "manifest", adapted, k.normalize_path(path))
     if executor is not None and travels(executor, adapted):
         check_memory(memory)
         return write_lines(file, lines_elsewhere(adapted, k.normalize_path(path), executor, memory))

@@ -17,6 +17,7 @@ from zarrstore.registry import open_store, store_class
 from zarrstore.tools.cluster import travels
 from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.listing import MAX_QUESTIONS, keys_of
+from zarrstore.tools.overlapping import refuse_file
 from zarrstore.tools.packing import pack_elsewhere
 from zarrstore.tools.progress import Progress
 
@@ -78,6 +79,8 @@ def pack(
         A file is there, at the beginning or at the end, and `overwrite` is False.
     LockedStoreError
         A ZipStore has the archive open for writing, or another `pack` writes it.
+    OverlapError
+        `archive` lies within the directory `source`, and would be a value of what it holds. Nothing was written.
     StoreNotFoundError
         There is no `source`.
     UnsupportedOperation
@@ -110,6 +113,7 @@ def pack(
     zip_store: Any = store_class("zip")
     is_ozx = path.lower().endswith(".ozx")
     with _opened(source) as src_store:
+        refuse_file(path, "archive", src_store, "")
         if dry_run:
             if os.path.lexists(path) and not overwrite:
                 raise DestinationExistsError(str(source), path, "pass overwrite=True")

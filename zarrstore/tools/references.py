@@ -21,6 +21,7 @@ from zarrstore.registry import remote_store
 from zarrstore.targets import Target, opens
 from zarrstore.tools.listing import keys_of, value_or_none
 from zarrstore.tools.manifest import write_lines
+from zarrstore.tools.overlapping import refuse_file
 
 __all__ = ["TargetStores", "open_references", "open_remote_references", "write_references"]
 
@@ -219,6 +220,8 @@ def write_references(store: Target, file: str | os.PathLike[str], path: object =
 
     Raises
     ------
+    OverlapError
+        `file` lies among the values below `path`.
     UnsupportedOperation
         A value lies in no file as it is (packed in a zip archive, in a database, made by a wrapper). Nothing is
         written.
@@ -243,6 +246,7 @@ def write_references(store: Target, file: str | os.PathLike[str], path: object =
     """
     adapted = as_store(store)
     at = k.normalize_path(path)
+    refuse_file(file, "reference file", adapted, at)
     count = 0
 
     def lines() -> Iterator[str]:

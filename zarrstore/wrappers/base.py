@@ -107,6 +107,9 @@ class Wrapper(Store):
         # A wrapper with values of its own keeps them in no place.
         return self.inner._extent(self._to_inner(key)) if type(self)._get is Wrapper._get else None
 
+    def _location(self, path: str) -> tuple[object, str]:
+        return self.inner._location(self._to_inner(path))
+
     def _irregular(self, path: str) -> Iterable[tuple[str, str]]:
         # These names may be no keys, so a wrapper that changes keys cannot change them: they are those of `inner`.
         return self.inner._irregular(self._to_inner(path))

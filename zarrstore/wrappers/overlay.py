@@ -113,6 +113,9 @@ class OverlayStore(OverlayReads):
         places = [(type(store), store._place()) for store in (self.inner, self.upper)]
         return None if any(place is None for _, place in places) else places
 
+    def _location(self, path: str) -> tuple[object, str]:
+        return id(self), path  # it writes in one place, and reads in two
+
     # Marks ---------------------------------------------------------------------------------------------------------
 
     def _read_marks(self) -> None:

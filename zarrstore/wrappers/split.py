@@ -76,6 +76,9 @@ class SplitStore(SidedReads):
         places = [(type(store), store._place()) for store in (self.inner, self.chunks)]
         return None if any(place is None for _, place in places) else places
 
+    def _location(self, path: str) -> tuple[object, str]:
+        return id(self), path
+
     @staticmethod
     def _is_document(key: str) -> bool:
         return k.name(key) in DOCUMENTS

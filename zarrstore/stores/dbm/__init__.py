@@ -18,6 +18,7 @@ from zarrstore.errors import (
     StoreReadError,
     ValueTooLargeError,
 )
+from zarrstore.stores._files import location
 from zarrstore.stores.dbm.handles import ERRORS, Handle, Opener, acquire, as_key, drop, erase, files, give_back
 
 __all__ = ["DBMStore"]
@@ -147,6 +148,9 @@ class DBMStore(Store):
 
     def _place(self) -> object:
         return self.path, self.open, self.open_kwargs
+
+    def _location(self, path: str) -> tuple[object, str]:
+        return location(self.path, path)
 
     def __getstate__(self) -> dict[str, Any]:
         if self._handle is not None:

@@ -15,7 +15,7 @@ from zarrstore.driver import Copier, Driver, Extent
 from zarrstore.errors import ConflictError, DestinationExistsError, RootIsFileError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY
-from zarrstore.stores._files import ABSENT, pread
+from zarrstore.stores._files import ABSENT, location, pread
 from zarrstore.stores._sync import SyncError, Unsynced
 from zarrstore.stores.directory import direct
 from zarrstore.stores.directory.copying import copier
@@ -141,6 +141,9 @@ class DirectoryStore(DirectoryWriter):
 
     def _place(self) -> object:
         return self.path
+
+    def _location(self, path: str) -> tuple[object, str]:
+        return location(self.path, path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

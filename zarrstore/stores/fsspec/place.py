@@ -15,6 +15,7 @@ from zarrstore.allowance import Sizes
 from zarrstore.answers import Answer, Unusable, ValueReader
 from zarrstore.base import Store
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
+from zarrstore.stores._files import location
 from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
 from zarrstore.stores.fsspec.traits import S3, WEB, traits_of
@@ -79,6 +80,12 @@ class Place(Store):
 
     def _place(self) -> object:
         return self._lead, filesystems.unlocked(self._fs), self.normalize_keys
+
+    def _location(self, path: str) -> tuple[object, str]:
+        place = k.join(self._lead.rstrip("/"), path)
+        if self._traits.local:
+            return location(place)
+        return filesystems.unlocked(self._fs), place.lstrip("/")
 
     @property
     def fs(self) -> Any:

@@ -16,7 +16,7 @@ from zarrstore.errors import (
 )
 from zarrstore.longpaths import absent_place
 from zarrstore.optional import require
-from zarrstore.stores._files import sweep_folder
+from zarrstore.stores._files import location, sweep_folder
 from zarrstore.stores.lmdb import registry
 from zarrstore.stores.lmdb.environments import ClosedEnvironment
 from zarrstore.stores.lmdb.files import create
@@ -184,6 +184,9 @@ class LMDBStore(Records):
 
     def _place(self) -> object:
         return os.path.realpath(self._data)
+
+    def _location(self, path: str) -> tuple[object, str]:
+        return location(self._data, path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -13,7 +13,7 @@ from zarrstore import keys as k
 from zarrstore.base import Capabilities, Entry, Store
 from zarrstore.errors import ReadOnlyError, ValueTooLargeError
 from zarrstore.spans import Span
-from zarrstore.stores._files import sweep_folder
+from zarrstore.stores._files import location, sweep_folder
 from zarrstore.stores.sqlite import rows
 from zarrstore.stores.sqlite.connections import IN_MEMORY, Connections, is_open_here
 
@@ -138,6 +138,9 @@ class SQLiteStore(Store):
 
     def _place(self) -> object:
         return None if self.path == IN_MEMORY else self.path
+
+    def _location(self, path: str) -> tuple[object, str]:
+        return super()._location(path) if self.path == IN_MEMORY else location(self.path, path)
 
     def __getstate__(self) -> dict[str, Any]:
         names = ("path", "readonly", "immutable", "timeout", "kwargs", "_dimension_separator")

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from zarrstore import keys as k
 from zarrstore.errors import LockedStoreError, UnsupportedOperation
+from zarrstore.stores._files import location
 from zarrstore.stores.zip import segments
 from zarrstore.stores.zip.codec import METHODS
 from zarrstore.stores.zip.end import find_end
@@ -434,3 +435,6 @@ class ZipStore(ArchiveValues):
 
     def _place(self) -> object:
         return None if self._source is not None else (self.path, self.compression, self.allowZip64)
+
+    def _location(self, path: str) -> tuple[object, str]:
+        return location(self.path, path) if self._source is None else super()._location(path)
