@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ import pytest
 from zarrstore.errors import LockedStoreError
 from zarrstore.stores import _process
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.testing.interrupts import interrupted
+from zarrstore.threads import Starter
 
 CHECKOUT = Path(__file__).parent.parent.parent
 
@@ -126,6 +129,8 @@ def test_an_array_that_outlives_the_block_is_an_error_and_no_crash(tmp_path):
 import gc, sys
 import numpy as np
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.testing.interrupts import interrupted
+from zarrstore.threads import Starter
 store = LMDBStore(sys.argv[1])
 store["a"] = b"A" * 50_000
 try:
@@ -165,6 +170,8 @@ def test_a_store_that_closes_under_an_array_ends_no_process(tmp_path):
 import sys
 import numpy as np
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.testing.interrupts import interrupted
+from zarrstore.threads import Starter
 store = LMDBStore(sys.argv[1])
 store["a"] = b"A" * 50_000
 try:
@@ -250,3 +257,21 @@ def test_a_child_that_leaves_the_block_of_its_parent_frees_nothing_of_it(store):
             assert store.describe()["readers"] >= 1
     if not child:
         os._exit(0)
+
+
+def test_an_interrupt_at_any_point_of_a_block_keeps_nobody_waiting(tmp_path):
+    def read() -> None:
+        with store.reading() as view:
+            bytes(view["a"])
+
+    for point in count():
+        store = LMDBStore(tmp_path / "data.lmdb")
+        store["a"] = b"1"
+        came = interrupted(read, point)
+        closer = Starter(store.close, "closer")  # waits for every block
+        closer.start()
+        closer.thread.join(60)
+        assert not closer.thread.is_alive(), point
+        if not came:
+            break
+    assert point > 20

@@ -66,7 +66,8 @@ class OpenEnvironment(Resource):
         self.env: Any = None
         self.identity = (0, 0)
         self._of_the_parent: list[Any] = []
-        self._kept_views: list[Kept] = []
+        #: Transactions of views, and the map, for what was made of their values and cannot be taken away.
+        self.kept_views: list[Kept] = []
         # Commits that failed, and how many of them a later sync has repaired.
         self._failed_commits = self._settled_commits = 0
         self._synced_transaction = -1
@@ -128,17 +129,13 @@ class OpenEnvironment(Resource):
         env, self.env = self.env, None
         env.close()
 
-    def keep(self, view: Kept) -> None:
-        """Keep the transaction of a view, and the map, for what was made of its values and cannot be taken away."""
-        self._kept_views.append(view)
-
     def _kept_views_end(self) -> bool:
         """End the transactions of which nobody uses a value any more; return whether that is all of them."""
         if self.quiet:  # otherwise they are the parent's
-            for view in [view for view in self._kept_views if view.release()]:
+            for view in [view for view in self.kept_views if view.release()]:
                 view.abort()
-                self._kept_views.remove(view)
-        return not self._kept_views
+                self.kept_views.remove(view)
+        return not self.kept_views
 
     def reopen(self) -> None:
         """Open again what was closed for a fork."""

@@ -62,20 +62,32 @@ class View(Mapping[str, memoryview]):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        free = self.release()
+        free = ended = False
         try:
+            free = self.release()
             if free and os.getpid() == self._pid:
                 self.abort()
-            else:
-                # In a forked child it is the parent's: its end would free the parent's slot in the lock file.
-                self._environment.keep(self)
+                ended = True
         finally:
-            self._leave()
+            # In this frame, without another: an interrupt may come wherever a function of Python begins. What it left
+            # half way is ended by whoever closes the environment; so is, in a forked child, what is the parent's: its
+            # end would free the parent's slot in the lock file.
+            if not ended:
+                self._environment.kept_views.append(self)
+            try:
+                self._busy.remove(self._stay)
+            except ValueError:
+                pass
         if not free and value is None:
             raise BufferError(
                 "an object made of a value of this view is still in use (a part of it, or a NumPy array): copy what is "
                 "to outlive the block, and let go of the rest within it"
             )
+
+    def __del__(self) -> None:
+        # `__exit__` is a function of Python too, and an interrupt at its beginning leaves the block unended.
+        if getattr(self, "_stay", None) in getattr(self, "_busy", ()):
+            self.__exit__(None, KeyboardInterrupt(), None)
 
     def _leave(self) -> None:
         for busy in (self._busy, self._environment.busy):
@@ -89,8 +101,9 @@ class View(Mapping[str, memoryview]):
 
     def abort(self) -> None:
         """End the transaction; the values are released."""
-        txn, self._txn = self._txn, None
-        txn.abort()
+        if self._txn is not None:
+            self._txn.abort()  # an interrupt may follow at once: once more does nothing
+            self._txn = None
 
     def __getitem__(self, key: str) -> memoryview:
         try:
