@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zarrstore import FSStore, clean, delete_node, init_array
+from zarrstore import FSStore, clean, delete_node, init_array, migrate_2to3
 from zarrstore.cli.group import run
 from zarrstore.nodes import walk
 from zarrstore.tools.info import describe_node
@@ -177,3 +177,36 @@ def test_a_zip_of_100000_entries_opens_in_three_requests_and_a_chunk_is_one(
                 at.reset()
                 assert dataset["v"].isel(x=779).load() == 779 % 251
                 assert len(at.requests) == 1
+
+
+def test_a_migration_reads_each_document_once(store: Any, cost: Any) -> None:
+    items = _hierarchy_of(20)
+    store.setitems(items)
+    # Of each array: what version 2 says of it, its attributes, and that nothing is in the way.
+    spent = cost(lambda: migrate_2to3(store))
+    assert spent["PUT"] == 21
+    assert spent["GET"] + spent.get("HEAD", 0) <= 3 * 20 + 6
+
+
+def test_a_migration_on_the_command_line_walks_once(
+    s3_counted: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, proxy = s3_counted
+    root = f"s3://{bucket}/{uuid.uuid4().hex}"
+    FSStore(root, **server.storage_options()).setitems(_hierarchy_of(20))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret)
+    proxy.reset()
+    assert run(["migrate", root]) == 0
+    assert proxy.counts["PUT"] == 21
+    assert proxy.counts["GET"] + proxy.counts["HEAD"] <= 3 * 20 + 8, proxy.requests
+
+
+def _hierarchy_of(n_arrays: int) -> dict[str, bytes]:
+    sample: dict[str, bytes] = {}
+    init_array(sample, shape=4, chunks=2, dtype="u1")
+    items = {".zgroup": b'{"zarr_format": 2}'}
+    for n in range(n_arrays):
+        items |= {f"a{n}/.zarray": sample[".zarray"], f"a{n}/.zattrs": b'{"x": 1}', f"a{n}/0": b"12"}
+    return items

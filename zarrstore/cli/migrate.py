@@ -32,7 +32,7 @@ from zarrstore.nodes import walk
 from zarrstore.tools.listing import require
 from zarrstore.tools.migrate_1to2 import migrate_1to2
 from zarrstore.tools.migrate_1to3 import migrate_1to3
-from zarrstore.tools.migrate_2to3 import migrate_2to3
+from zarrstore.tools.migrate_2to3 import migrate_2to3, migrate_in_place
 from zarrstore.tools.migrate_icechunk import migrate_to_icechunk
 from zarrstore.tools.migrate_view import view_of
 from zarrstore.tools.migration import MigrationReport
@@ -154,7 +154,8 @@ def _to_version(asked: _Options) -> MigrationReport:
         mode = "r" if asked.dry_run or asked.dest else "r+"
         store = stack.enter_context(opened(asked.target, mode, asked.storage_option))
         require(store, normalize_path(asked.path))
-        found = {node.version for node in walk(store, asked.path)}
+        nodes = list(walk(store, asked.path))
+        found = {node.version for node in nodes}
         old = documents_of(store, asked.path) if asked.report_file is not None else {}
         _confirm_deletion(asked, found)
         dest = None
@@ -162,9 +163,11 @@ def _to_version(asked: _Options) -> MigrationReport:
             report = migrate_1to3(store, path=asked.path, dry_run=asked.dry_run, remove_v2=asked.remove_v2)
         elif 1 in found or asked.version == "2":
             report = migrate_1to2(store, asked.path, dry_run=asked.dry_run)
+        elif asked.dest is None:
+            options = {"dry_run": asked.dry_run, "remove_v2": asked.remove_v2, "overwrite": asked.overwrite}
+            report = migrate_in_place(store, nodes, normalize_path(asked.path), **options)
         else:
-            if asked.dest is not None:
-                dest = stack.enter_context(opened_destination(asked.dest, asked.dry_run, asked.storage_option))
+            dest = stack.enter_context(opened_destination(asked.dest, asked.dry_run, asked.storage_option))
             report = _to_version_3(asked, store, dest, stack)
         if asked.report_file is not None:
             view = None if dest is None else view_of(dest)
@@ -182,13 +185,12 @@ def _confirm_deletion(asked: _Options, found: set[int]) -> None:
         confirm(f"Delete the version {' and '.join(doomed)} documents of {asked.target}?", asked.yes)
 
 
-def _to_version_3(asked: _Options, store: Store, dest: Store | None, stack: ExitStack) -> MigrationReport:
+def _to_version_3(asked: _Options, store: Store, dest: Store, stack: ExitStack) -> MigrationReport:
     return migrate_2to3(
         store,
         dest,
         asked.path,
         dry_run=asked.dry_run,
-        remove_v2=asked.remove_v2,
         overwrite=asked.overwrite,
         resume=None if asked.dry_run else asked.resume,
         shards=asked.packing,

@@ -28,7 +28,7 @@ from zarrstore.tools.overlap import found_among, overlap, values_of_keys
 from zarrstore.tools.shard import Shards, migrate_to_shards
 from zarrstore.tools.steps import Step, by_depth, consolidate, repetition, report_of_steps
 
-__all__ = ["migrate_2to3"]
+__all__ = ["migrate_2to3", "migrate_in_place"]
 
 _V2_DOCUMENTS = (documents.ZARRAY, documents.ZGROUP, documents.ZATTRS, documents.ZMETADATA)
 
@@ -141,20 +141,23 @@ def migrate_2to3(
     if objects is not None:
         source, notes = reencoded(source, at, objects, target)
     if target is None:
-        report = _in_place(source, at, shards, dry_run=dry_run, remove_v2=remove_v2, overwrite=overwrite)
+        if shards is not None:
+            raise UnsupportedOperation("pack chunks into shards where they are", source, "pass dest")
+        report = migrate_in_place(
+            source, walk(source, at), at, dry_run=dry_run, remove_v2=remove_v2, overwrite=overwrite
+        )
     else:
         report = _to_dest(source, target, at, shards, CopyOptions(overwrite, dry_run, resume, memory, executor))
     return report if notes is None else with_notes(report, notes)
 
 
-def _in_place(
-    store: Store, path: str, shards: Shards | None, *, dry_run: bool, remove_v2: bool, overwrite: bool
+def migrate_in_place(
+    store: Store, nodes: Iterable[Node], path: str, *, dry_run: bool, remove_v2: bool, overwrite: bool
 ) -> MigrationReport:
-    if shards is not None:
-        raise UnsupportedOperation("pack chunks into shards where they are", store, "pass dest")
+    """Do as `migrate_2to3` without `dest` does, with the nodes of a walk that was made already."""
     if documents.ZARR_JSON in store._refused_documents:
         raise UnsupportedOperation("migrate in place", store, "what is stored is not version 2; pass dest")
-    plan = _plan(store, store, walk(store, path), path, overwrite, in_place=True)
+    plan = _plan(store, store, nodes, path, overwrite, in_place=True)
     if dry_run:
         return report_of_steps(plan.steps, True)
     _check_writable(store, path)
