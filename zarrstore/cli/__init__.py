@@ -7,6 +7,7 @@ ended by Ctrl-C and by SIGTERM, with a line that says what is left. A traceback 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Traceback (most recent call last):
     SystemExit: 0
     """
+    _open_closed_streams()
     try:
         require("click", extra="cli", feature="the command line")
         require("rich", extra="cli", feature="the command line")
@@ -39,3 +41,14 @@ def main(args: Sequence[str] | None = None) -> None:
     from zarrstore.cli.group import run
 
     raise SystemExit(run(args))
+
+
+def _open_closed_streams() -> None:
+    """Give the process the standard streams that its caller closed, so that no file of a store takes their numbers.
+
+    What a library prints to descriptor 1 or 2 would otherwise go into an archive or a database. stdin and stdout are
+    opened the wrong way round: reading what was never given and writing what nobody gets are errors, not silence.
+    """
+    for name, mode, flags in (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, flags), mode, encoding="utf-8"))

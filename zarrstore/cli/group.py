@@ -135,6 +135,11 @@ def run(args: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except BrokenPipeError:
             _give_up_stdout()
+        except OSError as exc:
+            _give_up_stdout()
+            if code != 3:  # else this was said
+                _say(f"zarrstore: stdout: {exc.strerror}")
+            return 3
         return code
 
 
@@ -145,7 +150,7 @@ def _code(main: Callable[[], Any], verb: str, debug: bool, given: Sequence[str] 
     except click.exceptions.Exit as exc:
         return int(exc.exit_code)
     except click.Abort:
-        click.echo("zarrstore: not confirmed, nothing was changed", err=True)
+        _say("zarrstore: not confirmed, nothing was changed")
         return 2
     except click.ClickException as exc:
         exc.show()
@@ -155,7 +160,7 @@ def _code(main: Callable[[], Any], verb: str, debug: bool, given: Sequence[str] 
             _give_up_stdout()
         else:
             left = _LEFT.get(verb, "nothing was changed")
-            click.echo(f"zarrstore: {'interrupted' if exc.code == 130 else 'terminated'}: {left}", err=True)
+            _say(f"zarrstore: {'interrupted' if exc.code == 130 else 'terminated'}: {left}")
         return exc.code
     except Exception as exc:
         if debug:
@@ -171,10 +176,16 @@ def _code(main: Callable[[], Any], verb: str, debug: bool, given: Sequence[str] 
                 "schema_version": SCHEMA_VERSION,
                 "error": {"type": type(exc).__name__, "message": _sentence(exc)},
             }
-            click.echo(json.dumps(failure), err=True)
+            _say(json.dumps(failure))
         else:
-            click.echo(f"zarrstore: {_sentence(exc)}", err=True)
+            _say(f"zarrstore: {_sentence(exc)}")
         return 3
+
+
+def _say(line: str) -> None:
+    """Print a line to stderr. If nobody can be reached there, the exit code says it alone."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _give_up_stdout() -> None:
