@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ["Latch", "Permits", "Starter", "Threads", "are_threads"]
+__all__ = ["Latch", "Permits", "Starter", "Threads", "are_threads", "separate_at_fork"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -385,3 +385,32 @@ def are_threads(executor: Executor | None) -> bool:
     (True, True, False)
     """
     return isinstance(executor, Threads | ThreadPoolExecutor)
+
+
+#: Event loops on threads of this process.
+_loops: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def separate_at_fork(loop: Any) -> None:
+    """Keep what a forked child does with the connections of an event loop from its parent, whose loop it is.
+
+    Notes
+    -----
+    Child and parent share one epoll, which knows which connections the parent waits for. A connection that the child
+    closes, or drops, would be taken out of it, and the parent would never hear of the answer that comes on it: it would
+    wait for its time-out. In the child the loop runs on no thread.
+    """
+    if hasattr(loop, "_selector"):  # one of asyncio's own; uvloop has its own way of forking
+        _loops.add(loop)
+
+
+def _after_fork_in_child() -> None:
+    import selectors
+
+    for loop in list(_loops):
+        loop._selector = selectors.SelectSelector()  # which knows no connection, and holds nothing open
+    _loops.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

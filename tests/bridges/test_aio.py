@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import pickle
+import socket
 import threading
 import time
 import weakref
@@ -151,6 +152,21 @@ class TestLoopThread:
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
+
+    def test_what_a_forked_child_closes_stays_open_in_the_parent(self):
+        here, there = socket.socketpair()
+        with there, LoopThread() as loop:
+            reader, writer = loop.run(asyncio.open_connection(sock=here))
+            child = os.fork()
+            if child == 0:
+                try:
+                    writer.close()
+                finally:
+                    os._exit(0)
+            os.waitpid(child, 0)
+            there.sendall(b"1")
+            assert loop.run(reader.readexactly(1), timeout=20) == b"1"
+            writer.close()
 
 
 class TestBatcher:

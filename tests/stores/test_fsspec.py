@@ -446,17 +446,22 @@ def test_a_pickle_of_an_s3_store_names_the_server_and_not_the_connection(counted
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_reads_from_s3_by_a_connection_of_its_own(s3_server, bucket):
     script = """
-        import json, os, sys
+        import gc, json, os, sys
         from zarrstore.stores.fsspec import FSStore
         url, options = sys.argv[1], json.loads(sys.argv[2])
-        store = FSStore(url, **options)
+        # What is not answered in time is not asked again, but fails.
+        once = {"retries": {"max_attempts": 0}, "read_timeout": 20}
+        store = FSStore(url, config_kwargs=once, **options)
+        store.fs.retries = 1
         store.update({str(n): b"%d" % n for n in range(50)})
         child = os.fork()
         if not child:
             ok = all(store[str(n)] == b"%d" % n for n in range(50)) and len(store.getitems(map(str, range(50)))) == 50
+            gc.collect()  # of what the parent asked with
             os._exit(0 if ok else 1)
+        status = os.waitpid(child, 0)[1]
         ok = all(store[str(n)] == b"%d" % n for n in range(50))
-        print(json.dumps([ok, os.waitpid(child, 0)[1]]))
+        print(json.dumps([ok, status]))
     """
     import json
 

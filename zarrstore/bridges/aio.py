@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from zarrstore.adapt import as_store
 from zarrstore.bridges.batcher import Batcher, in_thread
 from zarrstore.keys import check_key, is_key
-from zarrstore.threads import Latch, Starter
+from zarrstore.threads import Latch, Starter, separate_at_fork
 from zarrstore.urls import without_secrets
 from zarrstore.values import as_bytes
 
@@ -97,6 +97,7 @@ class LoopThread:
         with self._lock:
             if self._loop is None or self._starter is None:
                 loop = asyncio.new_event_loop()
+                separate_at_fork(loop)
                 self._starter = Starter(loop.run_forever, "zarrstore-loop")
                 self._loop = loop
             self._starter.start()

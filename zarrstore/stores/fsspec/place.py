@@ -19,6 +19,7 @@ from zarrstore.stores._files import location
 from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
 from zarrstore.stores.fsspec.traits import S3, WEB, traits_of
+from zarrstore.threads import separate_at_fork
 from zarrstore.urls import without_secrets
 
 __all__ = ["ABSENT", "ATTEMPTS", "Place", "temporary"]
@@ -27,6 +28,8 @@ __all__ = ["ABSENT", "ATTEMPTS", "Place", "temporary"]
 ABSENT: tuple[type[Exception], ...] = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 #: How often a file is written whose directory another thread removes meanwhile.
 ATTEMPTS = 5
+#: Filesystems that a forked child has from its parent.
+_of_parents: list[Any] = []
 
 
 class Place(Store):
@@ -91,6 +94,8 @@ class Place(Store):
     def fs(self) -> Any:
         """The filesystem."""
         if self._pid != os.getpid():
+            # Kept: its end would close the connections of the parent, over TLS with a farewell that its server reads.
+            _of_parents.append(self._fs)
             # An asynchronous filesystem holds a thread, which a forked child has not; unpickling makes a new one.
             self._fs, self._pid = self._adopted(pickle.loads(pickle.dumps(self._fs))), os.getpid()
         return self._fs
@@ -101,6 +106,7 @@ class Place(Store):
     def _adopted(self, fs: Any) -> Any:
         """Return the twin of a filesystem that this store works with."""
         twin = filesystems.uncached(filesystems.unlocked(fs))
+        separate_at_fork(getattr(twin, "loop", None))
         return filesystems.locked(twin) if self._traits.serial else twin
 
     def __setstate__(self, state: dict[str, Any]) -> None:
