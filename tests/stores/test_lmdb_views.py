@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import tracemalloc
 from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import pytest
 from zarrstore.errors import LockedStoreError
 from zarrstore.stores import _process
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.lmdb.view import View
 from zarrstore.testing.interrupts import interrupted
 from zarrstore.threads import Starter
 
@@ -129,6 +132,7 @@ def test_an_array_that_outlives_the_block_is_an_error_and_no_crash(tmp_path):
 import gc, sys
 import numpy as np
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.lmdb.view import View
 from zarrstore.testing.interrupts import interrupted
 from zarrstore.threads import Starter
 store = LMDBStore(sys.argv[1])
@@ -170,6 +174,7 @@ def test_a_store_that_closes_under_an_array_ends_no_process(tmp_path):
 import sys
 import numpy as np
 from zarrstore.stores.lmdb import LMDBStore
+from zarrstore.stores.lmdb.view import View
 from zarrstore.testing.interrupts import interrupted
 from zarrstore.threads import Starter
 store = LMDBStore(sys.argv[1])
@@ -275,3 +280,29 @@ def test_an_interrupt_at_any_point_of_a_block_keeps_nobody_waiting(tmp_path):
         if not came:
             break
     assert point > 20
+
+
+def test_an_interrupt_at_the_entry_of_the_end_of_a_block_keeps_nobody_waiting(store):
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code is View.__exit__.__code__:
+            sys.settrace(before)
+            raise KeyboardInterrupt
+
+    def read() -> None:
+        with store.reading() as view:
+            bytes(view["a"])
+
+    store["a"] = b"1"
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt) as caught:
+            read()
+    finally:
+        sys.settrace(before)
+    del caught  # its frames hold the view
+    gc.collect()
+    closer = Starter(store.close, "closer")
+    closer.start()
+    closer.thread.join(60)
+    assert not closer.thread.is_alive()
