@@ -306,3 +306,36 @@ def test_an_interrupt_at_the_entry_of_the_end_of_a_block_keeps_nobody_waiting(st
     closer.start()
     closer.thread.join(60)
     assert not closer.thread.is_alive()
+
+
+def test_an_interrupt_at_any_point_of_a_write_that_fails_keeps_nobody_waiting(tmp_path):
+    def fill() -> None:
+        with pytest.raises(OSError, match="is full"):
+            store["large"] = bytes(2 << 20)
+
+    store = LMDBStore(tmp_path / "data.lmdb", map_size=1 << 20)
+    fill()
+    for point in count():
+        came = interrupted(fill, point)
+        other = Starter(lambda: store.__setitem__("a", b"1"), "other")
+        other.start()
+        other.thread.join(60)
+        assert not other.thread.is_alive(), point
+        if not came:
+            break
+    assert point > 20
+    store.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interrupt of a finalizer is dropped
+def test_an_interrupt_while_a_store_is_lost_keeps_nobody_waiting(tmp_path):
+    for point in count():
+        stores = [LMDBStore(tmp_path / "data.lmdb")]
+        came = interrupted(stores.clear, point)
+        other = Starter(lambda: LMDBStore(tmp_path / "data.lmdb").close(), "other")
+        other.start()
+        other.thread.join(60)
+        assert not other.thread.is_alive(), point
+        if not came:
+            break
+    assert point > 5

@@ -113,17 +113,20 @@ class SharedEnvironment(OpenEnvironment):
     def _abort(self, txn: Any) -> None:
         # py-lmdb 3 aborts a write when no other call is under way, which busy readers can put off for ever; so they
         # are stopped. If another thread has the turn it has stopped them, and waits for this transaction to end.
-        has_turn = False
-        while not (has_turn or self.shut):
-            has_turn = self.turn.acquire(timeout=0.001)
         try:
+            has_turn = False
+            while not (has_turn or self.shut):
+                has_turn = self.turn.acquire(timeout=0.001)
             if has_turn:
                 self.shut = True
             with suppress(self.lmdb.Error):
                 txn.abort()
         finally:
-            if has_turn:
+            # Not by `has_turn`: an interrupt may come between the turn and the name. No thread comes here with it.
+            try:
                 self.turn.release()
+            except RuntimeError:  # another thread has it
+                pass
 
     def _check_readers(self, nbytes: int) -> None:
         self._bytes_since_check += nbytes

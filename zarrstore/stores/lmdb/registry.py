@@ -87,12 +87,16 @@ def drop(shared: SharedEnvironment) -> None:
     """Give an environment back from a finaliser, which may run in any thread at any step, and so must not wait."""
     _dropped.append(shared)
     lock = _process.registry_lock
-    if lock.acquire(blocking=False):
+    try:
+        # Where this thread holds the lock already, and is in the middle of something, `_locked` tells.
+        if lock.acquire(blocking=False) and not _locked:
+            _give_back_dropped()
+    finally:
+        # Whatever it returned: an interrupt may come before anybody has looked.
         try:
-            if not _locked:  # otherwise this thread holds the lock already, and is in the middle of something
-                _give_back_dropped()
-        finally:
             lock.release()
+        except RuntimeError:  # another thread has it
+            pass
 
 
 def _give_back_dropped() -> None:
