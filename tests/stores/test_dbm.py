@@ -213,9 +213,9 @@ def test_the_danger_of_dumb_is_said_once_and_only_to_those_who_did_not_choose_it
         warnings.simplefilter("always")
         for name in "abc":
             DBMStore(tmp_path / name).close()
-    assert "dbm.dumb" in str(said[0].message)
-    assert len(said) == 1
-    assert said[0].filename == __file__
+    # What other tests left to the garbage collector may warn meanwhile.
+    warned = [one for one in said if "dbm.dumb" in str(one.message)]
+    assert [one.filename for one in warned] == [__file__]
 
 
 # Threads, processes, life.

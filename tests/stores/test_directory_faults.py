@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import threading
 import time
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.stores.test_directory import files
+from tests.support.descriptors import files_open_below
 from tests.support.interrupts import Interrupts
 from zarrstore.errors import InvalidKeyError, StoreReadError
 from zarrstore.stores import _files
@@ -133,16 +133,10 @@ def test_a_chunk_is_written_from_the_caller_s_memory(tmp_path, kind, durability)
     assert store["a/0.0"] == store["b"] == chunk.tobytes()
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.mark.parametrize("durability", ["none", "flush"])
 def test_an_interrupt_at_any_moment_leaves_no_descriptor_and_no_temporary(tmp_path, durability):
     store = DirectoryStore(tmp_path / "data", durability=durability)
     store["a/b"] = b"0" * 10_000
-    gc.collect()
-    before = descriptors()
 
     def work():
         for i in range(100):
@@ -156,7 +150,7 @@ def test_an_interrupt_at_any_moment_leaves_no_descriptor_and_no_temporary(tmp_pa
     with Interrupts() as interrupts:
         while cuts < 150:
             cuts += interrupts.during(work, 0.003)
-    assert descriptors() == before
+    assert files_open_below(tmp_path) == []
     assert files(Path(store.path)) == ["a/b"]
     assert len(store["a/b"]) == 10_000
 
@@ -464,7 +458,7 @@ def fail_once(store, step, name, nth):
     before = {"a/x": b"old", "a/y": b"1", "c": b"2"}
     store.update(before)
     store.flush()
-    count, open_before = 0, descriptors()
+    count = 0
     call = getattr(os, name)
 
     def fail(*args, **kwargs):
@@ -485,7 +479,7 @@ def fail_once(store, step, name, nth):
             result = STEPS[step](store)
         except OSError:
             failed = True
-    assert descriptors() == open_before
+    assert files_open_below(store.path) == []
     found = dict(store)
     if not failed and step in ("get", "getrange", "in", "list", "listdir"):
         assert STEPS[step](store) == result

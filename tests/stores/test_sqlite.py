@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.support import mixed, peers
+from tests.support.descriptors import files_open_below
 from tests.support.world import run_readonly
 from zarrstore.errors import (
     ClosedStoreError,
@@ -413,12 +414,12 @@ print(json.dumps(problems))
 def test_threads_that_come_and_go_leave_no_connections_open(tmp_path: Path) -> None:
     with SQLiteStore(tmp_path / "a.sqlite") as store:
         store["a"] = b"1"
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(files_open_below(tmp_path))
         for _ in range(50):
             thread = threading.Thread(target=lambda: store["a"])
             thread.start()
             thread.join()
-        assert len(os.listdir("/proc/self/fd")) <= before + 3
+        assert len(files_open_below(tmp_path)) <= before + 3
 
 
 def test_closing_while_others_read_and_write_is_an_error_for_them_and_no_crash(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support import histories, peers
+from tests.support.descriptors import files_open_below
 from zarrstore.errors import (
     ClosedStoreError,
     InvalidKeyError,
@@ -665,20 +665,15 @@ def test_a_reader_outlives_the_close_of_another_thread(tmp_path):
 
 
 def test_files_are_closed_with_their_store(tmp_path):
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     if not sys.platform.startswith("linux"):
         pytest.skip("needs /proc: run on Linux")
-    gc.collect()
-    before = open_files()
     for i in range(20):
         with ZipStore(tmp_path / "a.zip") as store:
             store[str(i)] = b"x"
             store.repack()
         with ZipStore(tmp_path / "a.zip", mode="r") as store:
             list(store)
-    assert open_files() == before
+    assert files_open_below(tmp_path) == []
 
 
 def test_the_values_of_another_python_s_crc_are_the_same(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.descriptors import files_open_below
 from zarrstore.stores import zip as zip_store
 from zarrstore.stores.zip import ZipStore
 from zarrstore.testing.interrupts import interrupted
@@ -181,15 +181,6 @@ def test_an_interrupted_close_can_be_done_again_and_loses_nothing(tmp_path, monk
         assert os.listdir(tmp_path) == ["a.zip"]
 
 
-def files_open_below(folder):
-    """Yield the files below a folder that this process has open, removed ones too."""
-    for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile: this listing's own
-            path = os.readlink(f"/proc/self/fd/{descriptor}")
-            if path.startswith(f"{folder}/"):
-                yield path
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc: run on Linux")
 @pytest.mark.parametrize("mode", ["r", "a", "w", "x"])
 @pytest.mark.usefixtures("few_objects")
@@ -206,7 +197,7 @@ def test_an_interrupted_opening_leaves_no_file_open_and_no_lock(tmp_path, mode):
             path.write_bytes(content)
         there = interrupted_at(n, lambda: ZipStore(path, mode=mode))
         gc.collect()
-        assert list(files_open_below(tmp_path)) == [], f"place {n}"
+        assert files_open_below(tmp_path) == [], f"place {n}"
         ZipStore(path, mode="w").close()
     assert n > 5
 
@@ -223,4 +214,4 @@ def test_an_interrupted_flush_of_a_new_archive_leaves_no_file_open(tmp_path):
         store.close()
         del store
         gc.collect()
-        assert list(files_open_below(tmp_path)) == [], f"place {n}"
+        assert files_open_below(tmp_path) == [], f"place {n}"
