@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from tests.support.cases import each_of
+from tests.support.cases import each_of, in_rows
 
 
 def test_all_cases_are_run_and_those_that_fail_are_named():
@@ -36,6 +36,28 @@ def test_decorators_are_multiplied_and_fixtures_are_left_to_pytest():
     assert list(inspect.signature(test).parameters) == ["tmp_path"]
     test(tmp_path=0)
     assert seen == [(0, 1, 3, 4), (0, 1, 5, 6), (0, 2, 3, 4), (0, 2, 5, 6)]
+
+
+async def test_a_test_of_another_suite_becomes_one_whose_marks_are_rows():
+    seen = []
+
+    class Suite:
+        @pytest.mark.slow
+        @pytest.mark.parametrize("one", [1, 2])
+        @pytest.mark.parametrize(("two", "three"), [(3, 4), pytest.param(5, 6, id="x")])
+        async def test(self, tmp_path, one, two, three):
+            seen.append((tmp_path, one, two, three))
+            assert two == 3
+
+    whole = in_rows(Suite.test)
+    assert list(inspect.signature(whole).parameters) == ["self", "tmp_path"]
+    assert [mark.name for mark in whole.pytestmark] == ["slow"]
+    assert [mark.name for mark in Suite.test.pytestmark] == ["parametrize", "parametrize", "slow"]
+    with pytest.raises(ExceptionGroup, match="test: 2 of 2 cases failed") as caught:
+        await whole(Suite(), tmp_path=0)
+    assert sorted(seen) == [(0, 1, 3, 4), (0, 1, 5, 6), (0, 2, 3, 4), (0, 2, 5, 6)]
+    inner = [failure for case in caught.value.exceptions for failure in case.exceptions]
+    assert all(failure.__notes__ for failure in inner)
 
 
 def test_no_cases_a_missing_argument_and_a_short_case_are_refused():

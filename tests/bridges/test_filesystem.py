@@ -15,6 +15,7 @@ fsspec = pytest.importorskip("fsspec", reason="needs fsspec: pip install zarrsto
 
 from fsspec.tests import abstract  # noqa: E402
 
+from tests.support.cases import in_rows  # noqa: E402
 from zarrstore import DirectoryStore, LMDBStore, ReadOnlyStore, SQLiteStore, ZipStore, open_store  # noqa: E402
 from zarrstore.bridges.filesystem import StoreFileSystem  # noqa: E402
 from zarrstore.errors import InvalidKeyError, ReadOnlyError  # noqa: E402
@@ -40,16 +41,19 @@ class StoreFixtures(abstract.AbstractFixtures):
         return False
 
 
+# Each case removes what it has copied, or got or put.
+
+
 class TestCopy(abstract.AbstractCopyTests, StoreFixtures):
-    pass
+    test_copy_glob_edge_cases = in_rows(abstract.AbstractCopyTests.test_copy_glob_edge_cases)
 
 
 class TestGet(abstract.AbstractGetTests, StoreFixtures):
-    pass
+    test_get_glob_edge_cases = in_rows(abstract.AbstractGetTests.test_get_glob_edge_cases)
 
 
 class TestPut(abstract.AbstractPutTests, StoreFixtures):
-    pass
+    test_put_glob_edge_cases = in_rows(abstract.AbstractPutTests.test_put_glob_edge_cases)
 
 
 class TestOpen(abstract.AbstractOpenTests, StoreFixtures):

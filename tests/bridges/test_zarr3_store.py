@@ -15,6 +15,7 @@ from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachi
 from zarr.testing.store import StoreTests
 
 from tests.bridges.zarr3_suite import HIERARCHICAL, MAKERS
+from tests.support.cases import in_rows
 from zarrstore import as_store
 from zarrstore.bridges.zarr3 import MappingStore
 from zarrstore.errors import LockedStoreError
@@ -35,6 +36,11 @@ class MappingStoreTests(StoreTests[MappingStore, cpu.Buffer]):
 
     async def get(self, store: MappingStore, key: str) -> Buffer:
         return cpu.Buffer.from_bytes(store.mapping[key])
+
+    # Each case sets what it gets: one store will do.
+    test_get = in_rows(StoreTests.test_get)
+    test_getsize = in_rows(StoreTests.test_getsize)
+    test_set = in_rows(StoreTests.test_set)
 
     @pytest.fixture
     def store_kwargs(self, tmp_path: Any) -> Any:

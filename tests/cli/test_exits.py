@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import DirectoryStore, init_array, init_group, open_store
 from zarrstore.cli.group import VERBS, run
 from zarrstore.tools.consolidate import check_consolidated, consolidate_metadata
@@ -57,7 +58,7 @@ def files(folder: str = ".") -> dict[str, bytes]:
 # Paths ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each_of(
     "args",
     [
         ("rm", "legacy.zarr", "", "-y"),
@@ -88,7 +89,6 @@ def files(folder: str = ".") -> dict[str, bytes]:
         ("cache", "warm", "legacy.zarr", "tier", ""),
         ("compact", ""),
     ],
-    ids=" ".join,
 )
 def test_an_empty_path_is_misuse_in_every_verb_and_changes_nothing(cli: Cli, args: tuple[str, ...]) -> None:
     before = files()
@@ -98,7 +98,7 @@ def test_an_empty_path_is_misuse_in_every_verb_and_changes_nothing(cli: Cli, arg
     assert files() == before
 
 
-@pytest.mark.parametrize(
+@each_of(
     "args",
     [
         ("ls", "legacy.zarr", "typo"),
@@ -128,7 +128,6 @@ def test_an_empty_path_is_misuse_in_every_verb_and_changes_nothing(cli: Cli, arg
         ("rm", "typo", "/", "-y"),
         ("cache", "stats", "typo"),
     ],
-    ids=" ".join,
 )
 def test_a_missing_path_is_exit_3_in_every_verb_and_creates_nothing(cli: Cli, args: tuple[str, ...]) -> None:
     before = files()
@@ -307,12 +306,16 @@ def test_every_verb_that_changes_something_says_what_an_interruption_left() -> N
     assert set(_LEFT) == set(VERBS) - looking
 
 
-@pytest.mark.parametrize("args", [("ls", "-r"), ("ls", "-l"), ("info",), ("tree",), ("du", "-d", "9"), ("rm", "-n")])
-def test_a_closed_pipe_is_no_error(cli: Cli, args: tuple[str, ...]) -> None:
+@pytest.fixture
+def many(cli: Cli) -> None:
     store = DirectoryStore("many")
     init_group(store)
     init_array(store, shape=5000, chunks=1, path="a")
     store.setitems((f"a/{n}", b"") for n in range(3000))
+
+
+@each_of("args", [("ls", "-r"), ("ls", "-l"), ("info",), ("tree",), ("du", "-d", "9"), ("rm", "-n")])
+def test_a_closed_pipe_is_no_error(many: None, args: tuple[str, ...]) -> None:
     verb, *options = args
     call = [sys.executable, "-m", "zarrstore", verb, "many", *(["a"] if verb in ("rm", "ls") else []), *options]
     child = subprocess.Popen(

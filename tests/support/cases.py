@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-__all__ = ["each_of", "share_histories"]
+__all__ = ["each_of", "in_rows", "share_histories"]
 
 _PARAM = type(pytest.param())
 
@@ -40,32 +41,74 @@ def each_of(
     table = [_values(case, len(arguments)) for case in cases]
     labels = [str(label) for label in ids] if ids and not callable(ids) else [_label(case, ids) for case in cases]
 
-    def decorate(test: Callable[..., None]) -> Callable[..., None]:
+    def decorate(test: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(test)
         others = [parameter for name, parameter in signature.parameters.items() if name not in arguments]
         assert len(others) == len(signature.parameters) - len(arguments), f"{test.__name__} takes no {names}"
 
+        rows = [(dict(zip(arguments, values, strict=True)), label) for values, label in zip(table, labels, strict=True)]
+
         @functools.wraps(test)
         def all_cases(*args: Any, **kwargs: Any) -> None:
-            failures: list[BaseException] = []
-            for values, label in zip(table, labels, strict=True):
-                try:
-                    test(*args, **kwargs, **dict(zip(arguments, values, strict=True)))
-                except pytest.skip.Exception as exc:
-                    raise RuntimeError(f"the case {label} was skipped: such cases are tests of their own") from exc
-                except (Exception, pytest.fail.Exception) as exc:
-                    if str(exc).startswith("Timeout"):  # of pytest-timeout, whose timer has run out for all of them
-                        raise
-                    exc.add_note(f"the case {label}")
-                    failures.append(exc)
-            if failures:
-                count = f"{len(failures)} of {len(table)} cases"
-                raise BaseExceptionGroup(f"{test.__name__}: {count} failed", failures)
+            failures = _Failures()
+            for values, label in rows:
+                with failures.of(label):
+                    test(*args, **kwargs, **values)
+            failures.end(test.__name__, len(table))
 
-        all_cases.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
-        return all_cases
+        @functools.wraps(test)
+        async def all_coroutines(*args: Any, **kwargs: Any) -> None:
+            failures = _Failures()
+            for values, label in rows:
+                with failures.of(label):
+                    await test(*args, **kwargs, **values)
+            failures.end(test.__name__, len(table))
+
+        whole: Any = all_coroutines if inspect.iscoroutinefunction(test) else all_cases
+        whole.__signature__ = signature.replace(parameters=others)
+        return whole  # type: ignore[no-any-return]
 
     return decorate
+
+
+def in_rows(test: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a test of another suite as one, which runs the cases of its ``parametrize`` as `each_of` does.
+
+    Notes
+    -----
+    For a method that leaves its fixtures as it found them, or overwrites what it left there.
+    """
+    whole, marks = test, list(getattr(test, "pytestmark", ()))
+    for mark in marks:
+        if mark.name == "parametrize":
+            whole = each_of(*mark.args, **mark.kwargs)(whole)
+    whole.pytestmark = [mark for mark in marks if mark.name != "parametrize"]  # type: ignore[attr-defined]
+    return whole
+
+
+class _Failures:
+    """The cases that failed, each with its name."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+
+    @contextlib.contextmanager
+    def of(self, label: str) -> Iterator[None]:
+        """Keep the failure of a case, so that the next is run."""
+        try:
+            yield
+        except pytest.skip.Exception as exc:
+            raise RuntimeError(f"the case {label} was skipped: such cases are tests of their own") from exc
+        except (Exception, pytest.fail.Exception) as exc:
+            if str(exc).startswith("Timeout"):  # of pytest-timeout, whose timer has run out for all of them
+                raise
+            exc.add_note(f"the case {label}")
+            self.errors.append(exc)
+
+    def end(self, name: str, count: int) -> None:
+        """Raise what has failed."""
+        if self.errors:
+            raise BaseExceptionGroup(f"{name}: {len(self.errors)} of {count} cases failed", self.errors)
 
 
 def _values(case: Any, count: int) -> tuple[Any, ...]:
