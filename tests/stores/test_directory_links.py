@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
 
+from tests.support.cases import each_of
 from tests.support.world import EscapeSentinel
+from zarrstore import copy_store
 from zarrstore.errors import ConflictError, InvalidKeyError
 from zarrstore.stores.directory import DirectoryStore, folders
 from zarrstore.stores.nested import NestedDirectoryStore
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*counts as absent:RuntimeWarning")
 
 
 @pytest.fixture
@@ -203,3 +208,50 @@ def test_a_link_with_a_reserved_name_is_nothing(root, out):
     with pytest.raises(InvalidKeyError):
         store[".__zarrstore-x/secret"]
     assert ".__zarrstore-x" not in store.listdir()
+
+
+@each_of(
+    ("links", "key", "follow", "reason"),
+    [
+        ({"a/0": "../../out/secret"}, "a/0", False, "leads out of the root: .* follow_symlinks=True follows it"),
+        ({"a/0": "../annex/not/here"}, "a/0", False, "leads nowhere"),
+        ({"a/0": "../annex/not/here"}, "a/0", True, "leads nowhere"),
+        ({"a/0": "0"}, "a/0", False, "leads nowhere"),
+        ({"b": "../out"}, "b/secret", False, "leads out of the root"),
+    ],
+    ids=str,
+)
+@each_of(
+    "look",
+    [
+        lambda store, key: store.get(key),
+        lambda store, key: key in store,
+        lambda store, key: dict(store.getitems([key])),
+        lambda store, key: list(store),
+        lambda store, key: copy_store(store, {}),
+    ],
+)
+def test_data_that_a_link_makes_absent_is_a_warning_and_only_one(tmp_path, out, links, key, follow, reason, look):
+    root = tmp_path / str(sum(1 for _ in tmp_path.iterdir()))
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "1").write_bytes(b"1")
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    store = DirectoryStore(root, follow_symlinks=follow)
+    assert "a/none" not in store
+    with pytest.warns(RuntimeWarning, match=reason):
+        look(store, key)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (store.get(key), sorted(store)) == (None, ["a/1"])
+
+
+def test_links_within_the_root_and_plain_absence_are_no_warning(root, recwarn):
+    for name in ("leaf", "folder", "relative", "a/leaf", "a/folder", "root2", "dangling", "self"):
+        (root / name).unlink()
+    (root / "value").symlink_to("real/x")
+    for follow in (False, True):
+        store = DirectoryStore(root, follow_symlinks=follow)
+        assert (store["value"], store.get("none"), store.get("none/x"), "real" in store) == (b"x", None, None, False)
+        assert sorted(store) == ["a/value", "real/deep/y", "real/x", "value"]
+    assert [str(warning.message) for warning in recwarn] == []

@@ -68,9 +68,11 @@ class DirectoryStore(DirectoryWriter):
     descriptor. Deleting prunes empty directories, never the root.
 
     Symbolic links that stay within the root are followed. Behind a link that leaves it, every key is absent, and a
-    write raises PermissionError. The kind of a directory is checked once a second: a link that replaces a directory
-    is followed for a second at most. Setting a key at which a link to a file stands replaces the link (and one to a
-    directory, if the store has not met a link within the root before). `rmdir` removes links, never what they lead to.
+    write raises PermissionError. The first link met that leaves the root or leads nowhere (a value that git-annex keeps
+    elsewhere) is a RuntimeWarning, for a reader takes an absent chunk for fill values. The kind of a directory is
+    checked once a second: a link that replaces a directory is followed for a second at most. Setting a key at which a
+    link to a file stands replaces the link (and one to a directory, if the store has not met a link within the root
+    before). `rmdir` removes links, never what they lead to.
     Only regular files are values.
 
     Where the file system does not keep all names apart, a key that it would take for another is absent and cannot be

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import warnings
 from math import inf
 from time import monotonic
 
@@ -52,6 +53,8 @@ class Folders:
         self.limit = limit
         #: Whether a link that may be followed was ever met. Until then, a write does not look for links.
         self.links = follow
+        #: Whether the user was warned of a link that leads to no value.
+        self.warned = False
         self._closed: Exception | None = None
         self._places: dict[str, str] = {}
         self._until = 0.0
@@ -145,6 +148,24 @@ class Folders:
             self.links = True
             return real
         return None
+
+    def pass_over(self, path: str) -> None:
+        """Warn, once, that what is behind a link counts as absent: a reader takes an absent chunk for fill values."""
+        if self.warned or not k.is_key(path):
+            return
+        self.warned = True
+        try:
+            target = os.readlink(self.base + path)
+        except OSError:  # another writer has replaced it
+            return
+        leads = "nowhere" if self.follow or not os.path.exists(self.base + path) else "out of the root"
+        hint = "" if leads == "nowhere" else "; follow_symlinks=True follows it"
+        warnings.warn(
+            f"{path!r} in {self.root!r} is a link to {target!r}, which leads {leads}: what is behind it, and behind "
+            f"other links like it, counts as absent{hint}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def is_link_to_directory(self, path: str) -> bool:
         """Tell whether `path` is a link with keys below it."""

@@ -116,11 +116,22 @@ class DirectoryReader(Store):
                 real = self._folders.real(key)
                 if real is not None:
                     return with_file(real, self._read_flags, read)
+                self._folders.pass_over(key)
             elif exc.errno == errno.EAGAIN and stat.S_ISREG(self._stat(self._base + key).st_mode):
                 return with_file(self._base + key, self._read_flags & ~getattr(os, "O_NONBLOCK", 0), read)
         except OSError as second:
+            self._pass_over_link(key, second, exc.errno != errno.EAGAIN)
             raise self._read_error(key, second) from second
+        self._pass_over_link(key, exc, False)
         raise self._read_error(key, exc) from exc
+
+    def _pass_over_link(self, key: str, exc: OSError, is_link: bool) -> None:
+        """Warn if a key is absent because of a link: a plain miss costs a look only where links are followed."""
+        if isinstance(exc, LeavesRootError):
+            self._folders.pass_over(exc.path)
+        elif (self._folders.follow or is_link) and exc.errno in ABSENT and not self._folders.warned:
+            if os.path.islink(self._base + key):
+                self._folders.pass_over(key)
 
     def _read_error(self, key: str, exc: OSError) -> Exception:
         """Return KeyError if a failed read means absence, else StoreReadError."""
@@ -164,17 +175,23 @@ class DirectoryReader(Store):
         """Return the status of the file that holds a value, None if there is none."""
         if self._judges_names or key[-8:] == ".partial":
             key = self._own_key(key)
+        is_link = False
         try:
             self._folders.check(parent(key))
             status = self._stat(self._base + key)
             if status.st_mode & _KIND == _REGULAR:
                 return status
-            if status.st_mode & _KIND == _LINK and (real := self._folders.real(key)) is not None:
+            if is_link := status.st_mode & _KIND == _LINK:
+                real = self._folders.real(key)
+                if real is None:
+                    self._folders.pass_over(key)
+                    return None
                 status = os.stat(real)
                 return status if status.st_mode & _KIND == _REGULAR else None
         except OSError as exc:
             if exc.errno not in ABSENT:
                 raise self._read_error(key, exc) from exc
+            self._pass_over_link(key, exc, is_link)
         return None
 
     # Listing ------------------------------------------------------------------------------------------------------

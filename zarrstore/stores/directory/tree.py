@@ -58,6 +58,8 @@ class Tree:
         except OSError as exc:
             if exc.errno not in ABSENT:
                 raise
+            if isinstance(exc, LeavesRootError):
+                self.folders.pass_over(exc.path)
         for name in links:
             self._scan_link(k.join(path, name), name, files, folders)
         # One test of all names together: in most directories, every name is part of a key.
@@ -82,7 +84,7 @@ class Tree:
         try:
             real = self.folders.real(path)
             if real is None:
-                return
+                return self.folders.pass_over(path)
             mode = os.stat(real).st_mode
             if stat.S_ISREG(mode):
                 files.append(name)
@@ -91,6 +93,7 @@ class Tree:
         except OSError as exc:
             if exc.errno not in ABSENT:
                 raise
+            self.folders.pass_over(path)
 
     def _sweep(self, path: str, names: list[str]) -> None:
         """Remove temporary files of dead writers among the files of a directory."""
