@@ -58,7 +58,7 @@ hypothesis.settings.load_profile("zarrstore")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out the examples of a module whose third party is not installed here; any other failure is shown.
+    """Leave out modules without examples, and those whose third party is not installed; other failures are shown.
 
     And the tests that run elsewhere (``inside_*.py``: in another interpreter, in a world of their own), unless named.
     """
@@ -69,7 +69,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
         return None
     from zarrstore.errors import MissingDependencyError
 
-    if collection_path.name == "__main__.py":  # importing it runs the command line
+    if collection_path.name == "__main__.py" or not _has_examples(collection_path):
         return True
     dotted = ".".join(collection_path.relative_to(HERE).with_suffix("").parts).removesuffix(".__init__")
     try:
@@ -79,6 +79,19 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     except Exception:
         return None
     return None
+
+
+def _has_examples(path: Path) -> bool:
+    return b">>> " in path.read_bytes()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(file_path: Path) -> Iterator[Any]:
+    """Look for examples only in files that hold one: else each worker looks at every function of 540 files."""
+    collectors = yield
+    if file_path.suffix == ".py" and not _has_examples(file_path):
+        return [collector for collector in collectors if type(collector).__name__ != "DoctestModule"]
+    return collectors
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

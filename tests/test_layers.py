@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
+import importlib
 import re
 import sys
 import textwrap
@@ -13,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.cases import each_of
+from zarrstore.errors import MissingDependencyError
 
 PACKAGE = Path(__file__).resolve().parent.parent / "zarrstore"
 
@@ -117,40 +121,59 @@ def room_of(module: str) -> str:
     raise AssertionError(f"zarrstore/{module.replace('.', '/')}.py stands in no layer: give it one in {__file__}")
 
 
+class Found(NamedTuple):
+    """What imports, or calls `require`; whether it is at the head of the file, and for type checkers only."""
+
+    node: ast.Import | ast.ImportFrom | ast.Call
+    at_head: bool
+    for_types: bool
+
+
+@functools.cache
+def found_imports(source: str) -> list[Found]:
+    """Return what imports in a file. Two tests ask this of all modules, and to parse those takes most of the time."""
+    found: list[Found] = []
+    waiting: list[tuple[ast.AST, bool, bool]] = [(ast.parse(source), True, False)]
+    while waiting:
+        node, at_head, for_types = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, ast.Call) and _is_require(node)):
+            found.append(Found(node, at_head, for_types))
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += [(part, at_head, True) for part in node.body]
+            waiting += [(part, at_head, for_types) for part in node.orelse]
+            continue
+        at_head = at_head and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        waiting += [(part, at_head, for_types) for part in ast.iter_child_nodes(node)]
+    return sorted(found, key=lambda one: one.node.lineno)
+
+
+def _is_require(call: ast.Call) -> bool:
+    return "require" in (getattr(call.func, "id", ""), getattr(call.func, "attr", ""))
+
+
 def imports(source: str) -> Iterator[Import]:
     """Yield what a file imports, but for what only type checkers see."""
+    for node, at_head, for_types in found_imports(source):
+        if for_types:
+            continue
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _named(alias.name, "", node.lineno, at_head)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            for alias in node.names:
+                yield from _named(node.module or "", alias.name, node.lineno, at_head)
+        elif node.args and isinstance(node.args[0], ast.Constant):
+            yield from _named(str(node.args[0].value), "", node.lineno, at_head)
 
-    def walk(node: ast.AST, at_head: bool) -> Iterator[Import]:
-        for part in ast.iter_child_nodes(node):
-            if isinstance(part, ast.If) and "TYPE_CHECKING" in ast.unparse(part.test):
-                for other in part.orelse:
-                    yield from walk(other, at_head)
-                continue
-            if isinstance(part, ast.Import):
-                for alias in part.names:
-                    yield from named(alias.name, "", part.lineno, at_head)
-            elif isinstance(part, ast.ImportFrom):
-                assert part.level == 0, f"line {part.lineno}: imports are absolute here"
-                for alias in part.names:
-                    yield from named(part.module or "", alias.name, part.lineno, at_head)
-            elif isinstance(part, ast.Call) and "require" in (
-                getattr(part.func, "id", ""),
-                getattr(part.func, "attr", ""),
-            ):
-                if part.args and isinstance(part.args[0], ast.Constant):
-                    yield from named(str(part.args[0].value), "", part.lineno, at_head)
-            within = isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            yield from walk(part, at_head and not within)
 
-    def named(module: str, member: str, line: int, at_head: bool) -> Iterator[Import]:
-        top, _, below = module.partition(".")
-        if top == "zarrstore":
-            whole = f"{below}.{member}".strip(".")
-            yield Import(whole if whole in MODULES else below, True, line, at_head)
-        elif top not in sys.stdlib_module_names:
-            yield Import(top, False, line, at_head)
-
-    return walk(ast.parse(source), True)
+def _named(module: str, member: str, line: int, at_head: bool) -> Iterator[Import]:
+    top, _, below = module.partition(".")
+    if top == "zarrstore":
+        whole = f"{below}.{member}".strip(".")
+        yield Import(whole if whole in MODULES else below, True, line, at_head)
+    elif top not in sys.stdlib_module_names:
+        yield Import(top, False, line, at_head)
 
 
 def faults(module: str, source: str) -> list[str]:
@@ -190,6 +213,14 @@ def faults(module: str, source: str) -> list[str]:
 def test_imports_go_downwards_only(module):
     found = faults(module, MODULES[module].read_text(encoding="utf-8"))
     assert not found, "\n".join(found)
+
+
+@each_of(
+    "module", [module for module in sorted(MODULES) if module != "__main__"], ids=lambda module: module or "zarrstore"
+)
+def test_every_module_can_be_imported(module):
+    with contextlib.suppress(MissingDependencyError):
+        importlib.import_module(f"zarrstore.{module}".rstrip("."))
 
 
 @each_of(
@@ -252,7 +283,7 @@ def test_keys_are_taken_apart_in_one_module_only(module):
 def imported_modules(module: str) -> set[str]:
     """Return the modules of zarrstore that one names in its imports, those that only type checkers see included."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+    for node, _, _ in found_imports(MODULES[module].read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             found |= {alias.name.removeprefix("zarrstore.") for alias in node.names if "zarrstore." in alias.name}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "zarrstore":
