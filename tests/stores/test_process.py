@@ -287,7 +287,8 @@ def test_the_exit_stops_what_daemon_threads_do_and_lets_a_call_end(tmp_path):
         threading.Thread(target=work, daemon=True).start()
         def user(): print("a handler of the user's still may", ledger.use(lambda: "write"), flush=True)
         atexit.register(user)
-        time.sleep(0.05)
+        while not ledger.first:
+            time.sleep(0.001)
         """
     )
     assert err == ""

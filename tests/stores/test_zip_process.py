@@ -42,10 +42,14 @@ def write(number):
         else:
             store[key] = key.encode() * 300
         os.write(1, f"{key}\\n".encode())
+        acknowledged.append(key)
 
+acknowledged = []
 for number in range(3):
     threading.Thread(target=write, args=(number,), daemon=True).start()
-time.sleep(0.05)
+while len(acknowledged) < 20:  # not by the clock alone: a busy machine may not even have begun them
+    time.sleep(0.001)
+time.sleep(0.03)
 if sys.argv[2] == "error":
     raise SystemExit(3)
 """
