@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from zarrstore import DictStore, LRUStoreCache, PrefixStore, RetryStore
 from zarrstore.allowance import Allowance, Sizes, allowance, allowed, read_overlapped
 from zarrstore.batch import AheadItems, LazyItems, MappedItems, batches
+from zarrstore.permits import Permits
 
 DATA = {f"k{n}": bytes(10) for n in range(1000)}
 
@@ -116,7 +117,7 @@ def test_small_values_before_large_ones_do_not_let_the_large_ones_in_all_at_once
             most = max(most, held)
         return values[key]
 
-    items = AheadItems(lambda keys: read_overlapped(read, keys, 4), list(values), budget=50_000)
+    items = AheadItems(lambda keys: read_overlapped(read, keys, Permits(4)), list(values), budget=50_000)
     for key, value in values.items():
         assert items[key] == value
         held -= len(value)
@@ -133,7 +134,7 @@ def test_a_fetch_that_stops_early_is_asked_again_and_loses_nothing() -> None:
         return values.get(key)
 
     keys = ["absent", *values, "absent, too"]
-    items = AheadItems(lambda wanted: read_overlapped(read, wanted, 3), keys, budget=100)
+    items = AheadItems(lambda wanted: read_overlapped(read, wanted, Permits(3)), keys, budget=100)
     assert dict(items) == values
     assert sorted(asked) == sorted(keys)
 

@@ -30,7 +30,7 @@ class Room(NamedTuple):
 
 
 # The first room whose pattern fits a module is its room. Patterns are of whole dotted names below zarrstore.
-ALGEBRA = r"errors|threads|keys|chunknames|values|spans|optional|answers|urls|shown|longpaths"
+ALGEBRA = r"errors|threads|permits|keys|chunknames|values|spans|optional|answers|urls|shown|longpaths"
 CONTRACT = rf"{ALGEBRA}|metadata(\..*)?|allowance|driver|base|batch|refuse|adapt|spelling|targets"
 WRAPPERS = r"wrappers(\..*)?"
 ROOMS = {

@@ -115,6 +115,10 @@ def _loaded_by(*args: str, cwd: Path) -> set[str]:
     return set(done.stdout.splitlines()[-1].split("|"))
 
 
+#: What threads need: loaded with the first value that is copied.
+_OF_THREADS = {"concurrent.futures", "logging", "zarrstore.threads", "zarrstore.tools.traffic"}
+
+
 def test_zarrstore_ls_loads_what_it_needs_and_no_more(tmp_path):
     (tmp_path / "x").mkdir()
     (tmp_path / "x/.zgroup").write_bytes(b'{"zarr_format": 2}')
@@ -138,7 +142,17 @@ def test_a_sync_with_nothing_to_copy_loads_what_it_needs_and_no_more(tmp_path):
     assert third <= {"click", "rich", "colorama", "org"}
     # OpenSSL, and the archives that temporary files bring along, take as long to load as all modules of the verb.
     assert not {"hashlib", "tempfile", "lzma", "asyncio", "difflib"} & loaded
+    assert not _OF_THREADS & loaded
     assert not {name for name in loaded if name.startswith(("zarrstore.metadata.v", "zarrstore.bridges"))}
+
+
+def test_a_sync_through_obstore_with_nothing_to_copy_loads_what_it_needs_and_no_more(tmp_path):
+    pytest.importorskip("obstore")
+    (tmp_path / "x").mkdir()
+    loaded = _loaded_by("sync", "--quiet", "x", "obstore+memory:///y", cwd=tmp_path)
+    assert "obstore._obstore" in loaded
+    assert not {"hashlib", "tempfile", "asyncio", "difflib", "urllib.parse", "pathlib", "ipaddress"} & loaded
+    assert not _OF_THREADS & loaded
 
 
 @pytest.mark.parametrize("args", [("tree", "x"), ("attrs", "x"), ("cat", "x", ".zgroup")], ids=lambda args: args[0])

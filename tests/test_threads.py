@@ -18,7 +18,7 @@ import pytest
 import zarrstore
 from tests.support.interrupts import each_point
 from zarrstore.bridges.aio import LoopThread
-from zarrstore.threads import Latch, Permits, Starter, Threads
+from zarrstore.threads import Latch, Starter, Threads
 from zarrstore.tools.copy import copy_store
 
 # Some interrupts come in finalizers of the standard library, where Python drops them and says so.
@@ -99,12 +99,6 @@ def test_a_latch_lets_all_go_on_after_an_interrupt_at_any_point_of_a_wait_or_a_s
             latch.set()  # once more, as whoever cleans up does
             assert latch.is_set()
             assert latch.wait(60)
-
-
-def test_a_permit_comes_back_after_an_interrupt_at_any_point():
-    permits = Permits(1)
-    for _ in each_point(lambda: permits.run(lambda: len("abc"))):
-        assert permits._tokens.qsize() == 1
 
 
 def test_a_thread_that_was_interrupted_at_its_start_is_started_by_the_next_call():

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from zarrstore import keys as k
+from zarrstore.permits import Permits
 
 __all__ = [
     "BUDGET",
@@ -193,7 +194,7 @@ class Gate:
             self._largest = max(self._largest, nbytes)
 
 
-def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], workers: int) -> Found:
+def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], permits: Permits) -> Found:
     """Read values in several threads, and stop where they take more than is allowed.
 
     Parameters
@@ -202,8 +203,8 @@ def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], wo
         ``read(key) -> bytes``, or None for absence.
     keys : sequence of str
         What to read.
-    workers : int
-        Threads.
+    permits : Permits
+        Each call takes place within them.
 
     Returns
     -------
@@ -213,7 +214,7 @@ def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], wo
     Examples
     --------
     >>> with allowed(10):
-    ...     found = read_overlapped({"a": b"12345678", "b": b"12345678"}.get, ["a", "b"], 1)
+    ...     found = read_overlapped({"a": b"12345678", "b": b"12345678"}.get, ["a", "b"], Permits(1))
     >>> dict(found), found.unasked
     ({'a': b'12345678'}, ['b'])
     """
@@ -231,13 +232,7 @@ def read_overlapped(read: Callable[[str], bytes | None], keys: Sequence[str], wo
             gate.leave(len(value or b""))
         return value
 
-    if len(keys) < 2:
-        values = [read(key) for key in keys]
-    else:
-        from zarrstore.threads import Threads
-
-        with Threads(min(workers, len(keys))) as pool:
-            values = list(pool.map(one, keys))
+    values = permits.map(one if len(keys) > 1 else read, keys)
     found = Found((key, value) for key, value in zip(keys, values, strict=True) if value is not None)
     found.unasked = unasked
     return found

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
 
 from zarrstore import keys as k
 
@@ -149,6 +148,8 @@ def redirect_target(url: str, key: str, answer: Answer) -> str:
     Unusable
         Nowhere, to another protocol, or to a page that is no value.
     """
+    from urllib.parse import unquote, urljoin, urlsplit
+
     location = answer.headers.get("Location")
     if not location:
         raise Unusable(f"the server answered {answer.status} and does not say where to")

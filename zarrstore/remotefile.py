@@ -6,24 +6,23 @@ once, and again when it has changed.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import StoreReadError
 from zarrstore.kinds import Kind, kind_of_head, kind_of_suffix
+from zarrstore.values import sha256
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["RemoteFile", "cache_folder", "find", "local_copy", "split"]
 
-_log = logging.getLogger("zarrstore")
 #: What one request of a local copy brings, in bytes.
 _STEP = 16 << 20
 #: Bytes at the start of a file by which its kind is told.
@@ -99,6 +98,8 @@ def split(url: str) -> tuple[str, str] | None:
     place, question, query = rest.partition("?") if scheme.startswith("http") else (rest, "", "")
     above, _, name = place.rstrip("/").rpartition("/")
     if scheme.startswith("http"):
+        from urllib.parse import unquote
+
         name = unquote(name)
     if not above or not k.is_key(name):
         return None
@@ -121,6 +122,8 @@ def ends_at_file(url: str) -> bool:
 
 def cache_folder() -> Path:
     """Return the folder of local copies: ``$ZARRSTORE_CACHE``, or ``zarrstore`` in the user's cache directory."""
+    from pathlib import Path  # here, as logging below: each URL that is opened is looked at by this module
+
     named = os.environ.get("ZARRSTORE_CACHE")
     if named:
         return Path(named)
@@ -144,12 +147,14 @@ def local_copy(file: RemoteFile) -> str:
     The version is the store's identity of the file (an ETag). Where it has none, the file is copied each time. One line
     is logged for each copy. Processes: each copies under a name of its own and renames.
     """
+    import logging
+
     entry = file.folder._entry(file.name)
     folder = cache_folder() / "files" / _digest(file.url)
-    target = folder / f"{_digest(f'{entry.identity} {entry.nbytes}')}{Path(file.name).suffix}"
+    target = folder / f"{_digest(f'{entry.identity} {entry.nbytes}')}{os.path.splitext(file.name)[1]}"
     if not (entry.identity and target.exists()):
         folder.mkdir(parents=True, exist_ok=True)
-        _log.warning("copying %s (%s bytes) to %s", file.url, f"{entry.nbytes:,}", target)
+        logging.getLogger("zarrstore").warning("copying %s (%s bytes) to %s", file.url, f"{entry.nbytes:,}", target)
         _copy(file, entry, target)
         for other in folder.iterdir():
             if other.name.partition(".")[0] != target.name.partition(".")[0]:
@@ -177,4 +182,4 @@ def _copy(file: RemoteFile, entry: Entry, target: Path) -> None:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256(text.encode())[:32]

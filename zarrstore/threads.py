@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ["Latch", "Permits", "Starter", "Threads", "are_threads", "separate_at_fork"]
+__all__ = ["Latch", "Starter", "Threads", "are_threads", "separate_at_fork"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,39 +62,6 @@ class Latch:
         except Empty:
             return self._happened
         return True
-
-
-class Permits:
-    """A number of calls that may run at a time.
-
-    Parameters
-    ----------
-    number : int
-        How many.
-
-    Examples
-    --------
-    >>> Permits(2).run(pow, 2, 3)
-    8
-    """
-
-    __slots__ = ("_tokens",)
-
-    def __init__(self, number: int) -> None:
-        self._tokens: SimpleQueue[bool] = SimpleQueue()
-        for _ in range(number):
-            self._tokens.put(True)
-
-    def run(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call something as soon as it may run."""
-        taken: list[bool] = []
-        return_all = map(self._tokens.put, taken)  # made here, so that in the end one call does it
-        try:
-            taken.extend(map(self._tokens.get, (True,)))
-            result = act(*args, **kwargs)
-            return result
-        finally:
-            any(return_all)
 
 
 def _begin(target: Callable[[], object], begun: list[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import quote, unquote
 
 __all__ = ["UserInfo", "fits_xml", "split_userinfo", "with_userinfo", "without_secrets"]
 
@@ -31,6 +30,8 @@ def split_userinfo(url: str) -> tuple[str, UserInfo]:
     >>> split_userinfo("https://host/x@y")
     ('https://host/x@y', UserInfo(user=None, password=None))
     """
+    from urllib.parse import unquote  # with what it imports, it takes as long to load as ten modules of ours
+
     scheme, separator, rest = url.partition("://")
     end = next((at for at, sign in enumerate(rest) if sign in "/?#"), len(rest))
     info, at, host = rest[:end].rpartition("@")
@@ -51,6 +52,8 @@ def with_userinfo(url: str, info: UserInfo) -> str:
     """
     if info.user is None:
         return url
+    from urllib.parse import quote
+
     scheme, separator, rest = url.partition("://")
     password = "" if info.password is None else ":" + quote(info.password, safe="")
     return f"{scheme}{separator}{quote(info.user, safe='')}{password}@{rest}"

@@ -392,13 +392,13 @@ def dask_option(command: F) -> F:
 @contextmanager
 def with_executor(jobs: int | None, dask: str | None) -> Iterator[Executor | None]:
     """Open the executor of ``-j`` or ``--dask``; None leaves the choice to the verb."""
-    from zarrstore.threads import Threads
-
     if dask is not None:
         distributed = require("distributed", extra="dask", feature="--dask")
         with distributed.Client(dask) as client:
             yield client.get_executor()
     elif jobs is not None:
+        from zarrstore.threads import Threads
+
         with Threads(jobs) as executor:
             yield executor
     else:

@@ -14,7 +14,7 @@ from zarrstore.base import Capabilities, Store
 from zarrstore.batch import AheadItems, batches, checklist
 from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError, StoreReadError
-from zarrstore.threads import Permits, Threads
+from zarrstore.permits import Permits
 from zarrstore.urls import without_secrets
 
 __all__ = ["Objects", "status_of", "unopened"]
@@ -148,10 +148,7 @@ class Objects(Store):
         return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
     def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return read_overlapped(self._in_turn, keys, self.workers)
-
-    def _in_turn(self, key: str) -> bytes | None:
-        return self._free.run(self._or_none, key)
+        return read_overlapped(self._or_none, keys, self._free)
 
     def _or_none(self, key: str) -> bytes | None:
         try:
@@ -160,11 +157,7 @@ class Objects(Store):
             return None
 
     def _overlap(self, act: Callable[[Any], T], things: Sequence[Any]) -> list[T]:
-        if len(things) < 2:
-            return [act(thing) for thing in things]
-
-        with Threads(min(self.workers, len(things))) as pool:
-            return list(pool.map(lambda thing: self._free.run(act, thing), things))
+        return self._free.map(act, things)
 
     def _listdir(self, path: str) -> Iterable[str]:
         return (name for name, _ in self._list_children(path))

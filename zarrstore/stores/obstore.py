@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from zarrstore import keys as k
 from zarrstore.answers import md5_of
@@ -319,6 +317,9 @@ class ObstoreStore(Objects):
 
     def _service(self, store: Any) -> object:
         """Return the server that a store asks, and as whom; what it took from the environment counts too."""
+        from datetime import timedelta
+        from urllib.parse import parse_qs, urlsplit
+
         url = urlsplit(self._obstore.sign(store, "GET", "x", timedelta(minutes=1)))
         return url.scheme, url.netloc, str(parse_qs(url.query).get("X-Amz-Credential"))
 

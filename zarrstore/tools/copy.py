@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
@@ -17,6 +16,9 @@ from zarrstore.tools.copyjob import CopyJob, Filters
 from zarrstore.tools.listing import MAX_QUESTIONS
 from zarrstore.tools.plan import IfExists, Paths
 from zarrstore.tools.progress import Progress
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["CopyError", "CopyResult", "copy_store"]
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import StoreNotFoundError, UnsupportedOperation
-from zarrstore.threads import Threads, are_threads
-from zarrstore.tools.copying import Copying, Transfer, both_travel
-from zarrstore.tools.executing import threads_of
+from zarrstore.tools.copying import Copying
 from zarrstore.tools.globs import Globs
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import Listing, listing_of, require
 from zarrstore.tools.overlapping import SourceName, refuse_file, refuse_overlap, source_name
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["CopyJob", "Filters"]
 
@@ -65,6 +65,8 @@ class CopyJob:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; at least one is needed")
         self.selection = self.filters.selection(self.paths.source)
         self.is_key = require(self.source, self.paths.source)
         if self.is_key and not self.paths.dest:
@@ -146,7 +148,12 @@ class CopyJob:
     def _checked_workers(self) -> Executor | None:
         """Return the executor whose workers are processes elsewhere, None if it has none; they see both stores."""
         executor = self.executor
-        if executor is None or are_threads(executor) or self.dry_run:
+        if executor is None or self.dry_run:
+            return None
+        from zarrstore.threads import are_threads
+        from zarrstore.tools.traffic import both_travel
+
+        if are_threads(executor):
             return None
         if not both_travel(executor, self.source, self.dest):
             return None
@@ -217,7 +224,9 @@ class CopyJob:
         return self.source.capabilities.listable and self.dest.capabilities.listable
 
     def _copy_subtrees(self, stack: ExitStack, executor: Executor) -> None:
+        from zarrstore.tools.executing import threads_of
         from zarrstore.tools.subtrees import SubtreeOptions, copy_subtrees
+        from zarrstore.tools.traffic import Transfer
 
         part_memory = max(1, self.memory // (threads_of(executor) or 16))
         options = SubtreeOptions(self.paths, self.selection, self.if_exists, self.verify, part_memory, self.checksum)
@@ -240,16 +249,23 @@ class CopyJob:
             copying.journal.begin(entry.key for entry in plan.kept)
         copying.total, copying.total_nbytes = len(plan), plan.nbytes
         copying.report = stack.enter_context(reporter(self.progress, len(plan)))
+        if not plan:
+            copying.run(plan, None, self.documents_first)
+            return
+        # Here, as threads below: a copy that has nothing to do starts in half the time without them.
+        from zarrstore.tools.traffic import Transfer
+
         executor = stack.enter_context(self._working())
         transfer = Transfer(copying, executor, self.memory, not listing.certain, stop_early=stop_early)
-        copying.run(plan, transfer, self.documents_first)
+        copying.run(plan, transfer.copy, self.documents_first)
 
     @contextmanager
     def _working(self) -> Iterator[Executor | None]:
         """Give where the batches run: the caller's executor, threads of our own, or None for here."""
+        from zarrstore.threads import Threads
+        from zarrstore.tools.traffic import both_travel
+
         workers, source, dest = self.workers, self.source, self.dest
-        if workers is not None and workers < 1:
-            raise ValueError(f"workers is {workers}; at least one is needed")
         if self.executor is not None:
             yield self.executor if both_travel(self.executor, source, dest) else None
             return

@@ -21,7 +21,6 @@ from zarrstore.nodes import walk
 from zarrstore.targets import Target, opens
 from zarrstore.threads import Threads, are_threads
 from zarrstore.tools.cluster import check_workers, run_elsewhere
-from zarrstore.tools.copying import both_travel
 from zarrstore.tools.executing import threads_of
 from zarrstore.tools.journal import Journal, place_name
 from zarrstore.tools.migration import MigrationReport
@@ -29,6 +28,7 @@ from zarrstore.tools.nearby import absent
 from zarrstore.tools.overlap import overlap, values_of_keys
 from zarrstore.tools.shardplan import AUTO_NBYTES, ArrayShards, Part, Shards, ShardStep, consolidate_groups, step_of
 from zarrstore.tools.steps import by_depth, report_of_steps
+from zarrstore.tools.traffic import both_travel
 
 __all__ = ["AUTO_NBYTES", "Shards", "migrate_to_shards"]
 

@@ -12,12 +12,13 @@ from typing import NamedTuple
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.tools.cluster import GO_ON, run_elsewhere
-from zarrstore.tools.copying import Copying, Transfer
+from zarrstore.tools.copying import Copying
 from zarrstore.tools.executing import threads_of
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import Listing
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
 from zarrstore.tools.progress import Progress
+from zarrstore.tools.traffic import Transfer
 
 __all__ = ["Subtree", "SubtreeOptions", "SubtreeResult", "copy_subtree", "copy_subtrees", "entries_of", "subtrees"]
 
@@ -180,5 +181,5 @@ def copy_subtrees(copying: Copying, executor: Executor, options: SubtreeOptions,
                 plan.documents.add(entry)
             copying.report(Progress(copying.n_copied, copying.n_copied, copying.nbytes, len(copying.errors)))
         copying.total = copying.n_copied + len(plan)
-        copying.run(plan, transfer, False)
+        copying.run(plan, transfer.copy, False)
     return by_time

@@ -20,9 +20,9 @@ from zarrstore.driver import Extent
 from zarrstore.errors import MetadataError, UnsupportedOperation
 from zarrstore.metadata import consolidated, documents
 from zarrstore.optional import require
+from zarrstore.permits import Permits
 from zarrstore.refuse import RefuseWrites
 from zarrstore.stores.http.client import Client
-from zarrstore.threads import Permits
 from zarrstore.urls import UserInfo, split_userinfo, with_userinfo, without_secrets
 
 __all__ = ["HTTPStore"]
@@ -172,10 +172,7 @@ class HTTPStore(RefuseWrites):
         return AheadItems(self._fetch, keys, sizes=self._value_sizes)
 
     def _fetch(self, keys: Sequence[str]) -> Mapping[str, bytes]:
-        return read_overlapped(self._in_turn, keys, self.workers)
-
-    def _in_turn(self, key: str) -> bytes | None:
-        return self._free.run(self._or_none, key)
+        return read_overlapped(self._or_none, keys, self._free)
 
     def _or_none(self, key: str) -> bytes | None:
         try:
