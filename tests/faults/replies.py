@@ -107,7 +107,9 @@ def _obstore_s3(url: str) -> Any:
 def _webdav(url: str) -> Any:
     from webdav4.fsspec import WebdavFileSystem
 
-    return FSStore("", fs=WebdavFileSystem(f"{url}/dav", timeout=TIMEOUT, skip_instance_cache=True), mode="r")
+    # webdav4 waits between tries of its own after some statuses, for longer than a hang is taken for.
+    fs = WebdavFileSystem(f"{url}/dav", timeout=TIMEOUT, retry=False, skip_instance_cache=True)
+    return FSStore("", fs=fs, mode="r")
 
 
 CLIENTS: dict[str, Client] = {

@@ -14,6 +14,7 @@ from zarrstore import keys as k
 from zarrstore.stores.zip import format as fmt
 from zarrstore.stores.zip.codec import METHODS, crc32_function, inflater
 from zarrstore.stores.zip.file import File, OSFile, read_fully
+from zarrstore.stores.zip.names import SortedNames
 
 __all__ = ["Checker", "Scan", "count_whole"]
 
@@ -23,6 +24,12 @@ _WINDOW = 1 << 20
 _GLANCE = 1 << 28
 #: How often damaged places may be read again, in lengths of the file: headers that lie could ask for any number.
 _PATIENCE = 8
+#: Bytes that may be unpacked or searched in vain in any file, however short.
+_LEAST_SPARE = 1 << 28
+#: Bytes that one entry may unpack to beyond what may be in vain.
+_LARGEST = 1 << 32
+#: Bytes of packed data that are read first: many headers that lie stand before no data at all.
+_FIRST = 1 << 14
 _SIGNATURES = (fmt.LOCAL, fmt.CENTRAL, fmt.END, fmt.END64, fmt.LOCATOR64)
 
 
@@ -78,12 +85,16 @@ class Window:
 
 
 class Checker:
-    """Says whether data is whole, a window at a time, with a bound on what it reads in vain."""
+    """Says whether data is whole, a window at a time, with a bound on what it reads and unpacks in vain."""
 
     def __init__(self, file: File) -> None:
         self.window = Window(file)
         self._crc32 = crc32_function()
         self._patience = _PATIENCE * self.window.length
+        #: The same for what headers do not say beforehand: how much is unpacked, and searched for an end.
+        self._spare = max(_LEAST_SPARE, self._patience)
+        #: Bytes that the last call of `_unpacked` read and unpacked.
+        self._work = 0
 
     def is_whole(self, start: int, method: int, crc: int, csize: int, size: int) -> bool:
         """Tell whether the data from `start` on is what a header says of it."""
@@ -91,11 +102,14 @@ class Checker:
             return False
         if method == fmt.STORED and csize == size <= _WINDOW:
             whole = self._crc32(self.window.get(start, csize)) == crc
+        elif method != fmt.STORED and self._spare <= 0:
+            whole = False
         else:
             try:
                 whole = self._unpacked(start, method, csize, size)[:3] == (crc, csize, size)
             except ValueError:
                 whole = False
+            self._spare -= 0 if whole else self._work
         if not whole:
             self._patience -= csize
         return whole
@@ -103,19 +117,22 @@ class Checker:
     def _unpacked(self, start: int, method: int, csize: int, size: int) -> tuple[int, int, int, bool]:
         """Return the CRC, both sizes, and whether the data came to an end of its own."""
         file, at, stop = self.window.file, start, start + csize
-        crc = size_so_far = 0
+        crc = size_so_far = self._work = 0
         if method == fmt.STORED:
             while at < stop and (data := read_fully(file, min(_WINDOW, stop - at), at)):
                 crc = self._crc32(data, crc)
                 at += len(data)
+            self._work = at - start
             return crc, at - start, at - start, True
         worker = inflater(method, read_fully(file, 9, at), size)
         at += 9 if method == fmt.LZMA else 0
-        left = b""
-        while not worker.eof and size_so_far <= size:
+        left, step = b"", _FIRST
+        most = min(size, max(0, self._spare) + _LARGEST)
+        while not worker.eof and size_so_far <= most:
             if not left and getattr(worker, "needs_input", True):
-                left = read_fully(file, max(0, min(_WINDOW, stop - at)), at)
-                at += len(left)
+                left = read_fully(file, max(0, min(step, stop - at)), at)
+                at, step = at + len(left), min(2 * step, _WINDOW)
+                self._work += len(left)
             fed = left
             try:
                 data = worker.decompress(fed, _WINDOW)
@@ -123,32 +140,43 @@ class Checker:
                 raise ValueError("its data cannot be unpacked") from exc
             left = getattr(worker, "unconsumed_tail", b"")
             crc, size_so_far = self._crc32(data, crc), size_so_far + len(data)
+            self._work += len(data)
             if not fed and not data:
                 break
         return crc, at - start - len(left) - len(worker.unused_data), size_so_far, bool(worker.eof)
 
     def described_later(self, start: int, method: int) -> tuple[int, int, int, int] | None:
         """Return CRC, both sizes and the stop of an entry whose sizes stand behind its data, None if it is damaged."""
+        if method == fmt.LZMA or self._spare <= 0:
+            return None  # nobody writes LZMA so, and its dictionary could be of any size
+        if method == fmt.STORED:
+            return self._stored_described_later(start)
         length = self.window.length
-        if method == fmt.LZMA:
-            return None  # nobody writes it so, and its dictionary could be of any size
-        if method != fmt.STORED:
-            try:
-                crc, csize, size, ended = self._unpacked(start, method, length - start, length << 11)
-            except ValueError:
-                return None
-            return self._described(start + csize, crc, csize, size) if ended else None
-        at = start
-        while (at := self.window.find(fmt.DESCRIPTOR, at)) >= 0:
+        found = None
+        try:
+            crc, csize, size, ended = self._unpacked(start, method, length - start, length << 11)
+            found = self._described(start + csize, crc, csize, size) if ended else None
+        except ValueError:
+            pass
+        if found is None:
+            self._spare -= self._work
+        return found
+
+    def _stored_described_later(self, start: int) -> tuple[int, int, int, int] | None:
+        at, last = start, self.window.length
+        while at < last and (at := self.window.find(fmt.DESCRIPTOR, at)) >= 0:
             data = self.window.get(at, 24)
             csize = at - start
             sizes = csize.to_bytes(8, "little")
             if (data[8:12] == sizes[:4] or data[8:16] == sizes) and csize <= self._patience:
-                found = self._described(at, self._unpacked(start, method, csize, csize)[0], csize, csize)
+                found = self._described(at, self._unpacked(start, fmt.STORED, csize, csize)[0], csize, csize)
                 if found is not None:
                     return found
                 self._patience -= csize
+                # Most likely its own, and the data damaged: all others would otherwise be looked at for each such.
+                last = min(last, at + csize + _WINDOW)
             at += 1
+        self._spare -= (self.window.length if at < 0 else at) - start
         return None
 
     def _described(self, at: int, crc: int, csize: int, size: int) -> tuple[int, int, int, int] | None:
@@ -200,6 +228,8 @@ class Scan:
         #: Records that stand in one row: where the row begins and ends, and their places with their signatures.
         self._row_start = self._row_stop = -1
         self._row: list[bytes] = []
+        #: The names of both in order, from the first tombstone of a path on.
+        self._ordered: SortedNames | None = None
         self.root: str | None = None
         self.reached = 0
         self.is_archive = False
@@ -216,9 +246,8 @@ class Scan:
                 self.kept.pop(name, None)
                 self.damaged.pop(name, None)
                 return
-            for names in (self.kept, self.damaged):
-                for below in [other for other in names if other.startswith(name)]:
-                    del names[below]
+            if name != "/":  # below which no key is
+                self._drop_below(name[:-1])
         elif name.endswith("/"):
             pass  # the entry of a directory
         elif not k.is_key(name):
@@ -229,6 +258,17 @@ class Scan:
             self.damaged.pop(name, None)
         else:
             self.damaged[name] = None
+        if self._ordered is not None and (name in self.kept or name in self.damaged):
+            self._ordered.put(name, True)
+
+    def _drop_below(self, path: str) -> None:
+        if self._ordered is None:
+            self._ordered = SortedNames(self.kept.keys() | self.damaged.keys())
+        # Names that a tombstone of their own dropped may still be in order.
+        for name in self._ordered.below(path):
+            self._ordered.put(name, False)
+            self.kept.pop(name, None)
+            self.damaged.pop(name, None)
 
     def _note_record(self, at: int, stop: int) -> None:
         if at != self._row_stop:
@@ -263,7 +303,7 @@ class Scan:
             damaged[name] = None
             if name in self.kept:  # an earlier value
                 kept[name] = self.kept[name]
-        self.kept, self.damaged = kept, damaged
+        self.kept, self.damaged, self._ordered = kept, damaged, None
 
     def _walk(self, glance: int | None) -> Iterator[Found]:
         window = self._window
