@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import roster
 from zarrstore.stores.dbm import DBMStore
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.lmdb import LMDBStore
@@ -37,22 +38,29 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-def lives_through(opener: Callable[[Path], Any], folder: Path, count: int) -> None:
+#: Local stores that take many keys. TempStore is DirectoryStore with an end of its own.
+MANY = ["DictStore", *STORES, *(name for name in ("FSStore-files",) if name in roster.STORES)]
+MILLION = 1_000_000
+
+
+def lives_through(name: str, folder: Path, count: int) -> None:
     """Set, list, remove and look up `count` keys in ten directories."""
 
     def key(n: int) -> str:
         return f"a{n % 10}/k{n // 10}"
 
     per_directory = count // 10
-    with opener(folder) as store:
-        for start in range(0, count, 50_000):
-            store.setitems((key(n), b"%d" % n) for n in range(start, min(start + 50_000, count)))
-        assert len(store) == count
-        assert len(store.listdir("a3")) == per_directory
-        assert len(store.listdir()) == 10
-        store.rmdir("a3")
-        assert len(store) == count - per_directory
-    with opener(folder) as store:
+    store = roster.STORES[name](folder)
+    for start in range(0, count, 50_000):
+        store.setitems((key(n), b"%d" % n) for n in range(start, min(start + 50_000, count)))
+    assert len(store) == count
+    assert len(store.listdir("a3")) == per_directory
+    assert len(store.listdir()) == 10
+    store.rmdir("a3")
+    assert len(store) == count - per_directory
+    if name in roster.REOPEN:
+        store = roster.REOPEN[name](store, folder)
+    with store:
         assert len(store) == count - per_directory
         assert store.listdir("a3") == []
         assert sum(1 for _ in store.keys_below("a4")) == per_directory
@@ -63,16 +71,18 @@ def lives_through(opener: Callable[[Path], Any], folder: Path, count: int) -> No
         assert len(store) == 0
 
 
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize("name", MANY)
 def test_1000_keys_are_set_listed_and_removed(folder, name):
-    lives_through(STORES[name], folder, 1000)
+    lives_through(name, folder, 1000)
 
 
+# 7 ms a key: a disk mounted with `discard` is told of each file that is removed before the removal returns, which took
+# 1 ms a file where other processes kept the disk and the processors busy. The work of a store itself is linear.
 @pytest.mark.nightly
-@pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", STORES)
+@pytest.mark.timeout(MILLION * 0.007)
+@pytest.mark.parametrize("name", MANY)
 def test_a_million_keys_are_set_listed_and_removed(folder, name):
-    lives_through(STORES[name], folder, 1_000_000)
+    lives_through(name, folder, MILLION)
 
 
 #: The largest value that a store takes, in bytes, where its format sets a limit.
