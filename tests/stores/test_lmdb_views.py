@@ -20,7 +20,7 @@ from zarrstore.errors import LockedStoreError
 from zarrstore.stores import _process
 from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.stores.lmdb.view import View
-from zarrstore.testing.interrupts import interrupted
+from zarrstore.testing.interrupts import interrupted, places
 from zarrstore.threads import Starter
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -133,7 +133,7 @@ import gc, sys
 import numpy as np
 from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.stores.lmdb.view import View
-from zarrstore.testing.interrupts import interrupted
+from zarrstore.testing.interrupts import interrupted, places
 from zarrstore.threads import Starter
 store = LMDBStore(sys.argv[1])
 store["a"] = b"A" * 50_000
@@ -175,7 +175,7 @@ import sys
 import numpy as np
 from zarrstore.stores.lmdb import LMDBStore
 from zarrstore.stores.lmdb.view import View
-from zarrstore.testing.interrupts import interrupted
+from zarrstore.testing.interrupts import interrupted, places
 from zarrstore.threads import Starter
 store = LMDBStore(sys.argv[1])
 store["a"] = b"A" * 50_000
@@ -339,3 +339,15 @@ def test_an_interrupt_while_a_store_is_lost_keeps_nobody_waiting(tmp_path):
         if not came:
             break
     assert point > 5
+
+
+def test_what_the_collector_finds_meanwhile_has_no_place_in_what_is_interrupted(tmp_path):
+    def act() -> None:
+        [[] for _ in range(5000)]  # enough for the collector to begin
+
+    before = places(act)
+    for number in range(20):
+        lost = [LMDBStore(tmp_path / f"{number}")]
+        lost.append(lost)
+    del lost
+    assert places(act) == before

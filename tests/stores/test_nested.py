@@ -13,6 +13,7 @@ import pytest
 
 from tests.stores.test_directory import files
 from tests.support import peers
+from tests.support.collector import not_collecting
 from zarrstore.errors import ConflictError
 from zarrstore.stores.directory import DirectoryStore
 from zarrstore.stores.nested import NestedDirectoryStore
@@ -479,13 +480,14 @@ def _setting_an_array_after(tmp_path, count, durability, flushed):
         if argument is os.fsync:
             syncs.append(frame)
 
-    threading.setprofile(count_call)
-    sys.setprofile(count_call)
-    try:
-        store["a/.zarray"] = b"{}"
-    finally:
-        sys.setprofile(None)
-        threading.setprofile(None)
+    with not_collecting():
+        threading.setprofile(count_call)
+        sys.setprofile(count_call)
+        try:
+            store["a/.zarray"] = b"{}"
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
     assert sorted(store)[1:3] == ["a/0.0", "a/0.1"]
     assert not os.path.exists(os.path.join(store.path, "a/0.0"))
     return calls, len(syncs)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.stores.test_zip_archives import made
 from tests.support.cases import each_of
+from tests.support.collector import not_collecting
 from zarrstore.stores.zip import ZipStore
 from zarrstore.stores.zip import directory as zip_directory
 from zarrstore.stores.zip import file as zip_file
@@ -44,11 +45,12 @@ def steps_of(act: Callable[[], object]) -> int:
         nonlocal count
         count += event in ("call", "c_call")
 
-    sys.setprofile(profile)
-    try:
-        act()
-    finally:
-        sys.setprofile(None)
+    with not_collecting():
+        sys.setprofile(profile)
+        try:
+            act()
+        finally:
+            sys.setprofile(None)
     return count
 
 

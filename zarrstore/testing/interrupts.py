@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -130,11 +131,15 @@ def places(act: Callable[[], object], package: str = _PACKAGE) -> int:
 
 
 def _trace(act: Callable[[], object], interrupter: _Interrupter) -> None:
-    before = sys.gettrace()
+    before, collects = sys.gettrace(), gc.isenabled()
+    # Finalizers of what is not of `act` would run in it, have places of their own, and swallow the interrupt.
+    gc.disable()
     sys.settrace(interrupter)
     try:
         act()
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
         # Frames know their tracer: in a circle they, and what their variables hold, would wait for the collector.
         interrupter.last.clear()
