@@ -174,7 +174,7 @@ class Checker:
                     return found
                 self._patience -= csize
                 # Most likely its own, and the data damaged: all others would otherwise be looked at for each such.
-                last = min(last, at + csize + _WINDOW)
+                last = min(last, at + csize)
             at += 1
         self._spare -= (self.window.length if at < 0 else at) - start
         return None
