@@ -155,6 +155,44 @@ def test_a_sync_through_obstore_with_nothing_to_copy_loads_what_it_needs_and_no_
     assert not _OF_THREADS & loaded
 
 
+def test_a_command_starts_and_ends_without_collections(tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/0").write_bytes(b"1")
+    script = """
+import atexit, gc, sys
+from zarrstore.cli import main
+runs = []
+gc.callbacks.append(lambda phase, info: runs.append(info["generation"]))
+atexit.register(lambda: print(len(runs), gc.isenabled(), len(gc.get_objects()) < gc.get_freeze_count()))
+sys.argv = ["zarrstore", "copy", "-q", "x", "y"]
+main()
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env=env
+    )
+    count, enabled, frozen = done.stdout.split()
+    # Each has a beginning and an end: 54 once. The verb itself runs with the collector.
+    assert int(count) <= 6
+    assert (enabled, frozen) == ("True", "True")
+
+
+def test_a_command_that_python_calls_leaves_the_collector_alone(tmp_path):
+    script = """
+import gc
+from zarrstore.cli import main
+try:
+    main(["ls", "--help"])
+finally:
+    print(gc.isenabled(), gc.get_freeze_count())
+"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, env=env
+    )
+    assert done.stdout.splitlines()[-1] == "True 0"
+
+
 @pytest.mark.parametrize("args", [("tree", "x"), ("attrs", "x"), ("cat", "x", ".zgroup")], ids=lambda args: args[0])
 def test_a_verb_that_reads_a_document_loads_nothing_that_draws_computes_or_copies(tmp_path, args):
     (tmp_path / "x").mkdir()

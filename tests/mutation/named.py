@@ -47,14 +47,14 @@ NAMED = (
     ),
     Named(
         "two stores travel although one cannot",
-        "tools.copying",
+        "tools.traffic",
         "return all(flags.thread_safe for flags in capabilities)",
         "return any(flags.thread_safe for flags in capabilities)",
         _COPY,
     ),
     Named(
         "a store that one process may use travels to another",
-        "tools.copying",
+        "tools.traffic",
         "if not all(flags.process_safe for flags in capabilities):",
         "if not any(flags.process_safe for flags in capabilities):",
         _COPY,

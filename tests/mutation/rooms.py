@@ -20,6 +20,7 @@ FOCUSED = {
     "tools.copy": _COPY,
     "tools.copyjob": _COPY,
     "tools.copying": _COPY,
+    "tools.traffic": _COPY,
     "tools.plan": _COPY,
     "tools.transfer": _COPY,
     "tools.journal": "tests/tools/test_copy_journal.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import re
@@ -81,6 +82,10 @@ class _Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"zarrstore.cli.{cmd_name}")
+        if not gc.isenabled():  # `main` has stopped the collector for the imports
+            gc.freeze()
+            gc.set_threshold(10_000)
+            gc.enable()
         command: click.Command = module.command
         if cmd_name in EXAMPLES and command.epilog is None:
             command.epilog = "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[cmd_name])])
