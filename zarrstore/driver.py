@@ -259,6 +259,11 @@ class Driver:
         """Return the name under which other programs find the value at the place of this store."""
         return key
 
+    def _folded_key(self, key: str) -> str:
+        """Return what two keys have in common if they are one value here, and no others have."""
+        # Not in DRIVER: it differs from the key only where `_aliases` says so.
+        return key
+
     def _extent(self, key: str) -> Extent | None:
         """Return where a value that is there lies as it is; None if it lies nowhere so. No request is made."""
         return None

@@ -25,6 +25,7 @@ from zarrstore import (
     ReadOnlyStore,
     SplitStore,
     SQLiteStore,
+    UnsupportedOperation,
     ZipStore,
     copy_store,
     pack,
@@ -170,3 +171,38 @@ def test_sync_into_its_own_source_says_so(tmp_path: Path, capsys: Any) -> None:
         assert run(["sync", str(tmp_path / source), str(tmp_path / dest), "--delete"]) == 3
         assert "which is read; leave that place out" in capsys.readouterr().err
     assert dict(DirectoryStore(tmp_path / "d")) == TREE
+
+
+@each_of(
+    ("make", "one", "other"),
+    [
+        (lambda path: DirectoryStore(path, normalize_keys=True), "A/x", "a/x"),
+        (lambda path: FSStore(path.as_uri(), normalize_keys=True), "A/x", "a/x"),
+        (NestedDirectoryStore, "a/0.1", "a/0/1"),
+        (lambda path: NestedDirectoryStore(path, normalize_keys=True), "a/A/0/1", "a/a/0.1"),
+        (lambda path: LRUStoreCache(PrefixStore(NestedDirectoryStore(path), "p"), 1000), "a/0/1.2", "a/0.1.2"),
+        (lambda path: OverlayStore({}, NestedDirectoryStore(path)), "a/0.1", "a/0/1"),
+        (lambda path: SplitStore({}, NestedDirectoryStore(path)), "a/0.1", "a/0/1"),
+    ],
+    ids=str,
+)
+@each_of("if_exists", ["raise", "skip", "replace", "differ"])
+def test_two_keys_that_are_one_value_at_the_destination_are_refused(
+    tmp_path: Path, make: Any, one: str, other: str, if_exists: Any
+) -> None:
+    dest = make(tmp_path / str(len(list(tmp_path.iterdir()))))
+    for delete in (False, True):
+        with pytest.raises(UnsupportedOperation, match=r"cannot keep .* apart; leave one of the two out"):
+            copy_store({one: b"1", other: b"2", "b": b""}, dest, if_exists=if_exists, delete=delete)
+        assert list(dest) == []
+    assert copy_store({one: b"1", other: b"2"}, dest, if_exists=if_exists, exclude_globs=[other])[0] == 1
+    assert dest[other] == b"1"
+
+
+def test_workers_elsewhere_do_not_lose_one_of_two_keys(tmp_path: Path) -> None:
+    source = DirectoryStore(tmp_path / "s")
+    source.update({"A/x": b"1", "a/x": b"2"})
+    dest = DirectoryStore(tmp_path / "d", normalize_keys=True)
+    with ProcessPoolExecutor(1) as pool, pytest.raises(UnsupportedOperation):
+        copy_store(source, dest, executor=pool)
+    assert list(dest) == []

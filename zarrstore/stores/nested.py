@@ -170,6 +170,9 @@ class NestedDirectoryStore(DirectoryStore):
         here = super()._contains
         return next((name for name in (_spellings[key].nested, *_flat(key)) if here(name)), key)
 
+    def _folded_key(self, key: str) -> str:
+        return nest(super()._folded_key(key))
+
     def _find(self, read: Callable[[str], T], key: str) -> T:
         """Return what `read` returns for the file in which a chunk is found."""
         nested, first = _spellings[key]

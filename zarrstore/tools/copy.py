@@ -187,8 +187,9 @@ def copy_store(
         A name in `source` is no key, as ``../../evil`` in an archive. Nothing was written.
     UnsupportedOperation
         `source` cannot be listed, and no consolidated metadata names its arrays, or they have more chunks than
-        `max_questions`; `delete` is True, and one of the two cannot be listed or lists a chunk in another spelling than
-        the other. Nothing was written.
+        `max_questions`; two keys are one value at the destination (``A`` and ``a`` where names are folded, ``0.1`` and
+        ``0/1`` in a NestedDirectoryStore); `delete` is True, and one of the two cannot be listed or lists a chunk in
+        another spelling than the other. Nothing was written.
     OverlapError
         `dest` lies within `source`, or `source` within `dest`, and a key would be written that is to be copied, or the
         file of the journal lies within `source`. Nothing was written. Within one store, a copy with `if_exists` 'raise'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -16,9 +16,10 @@ from zarrstore.tools.copying import Copying
 from zarrstore.tools.globs import Globs
 from zarrstore.tools.judging import Judge
 from zarrstore.tools.listing import Listing, listing_of, require
-from zarrstore.tools.overlapping import SourceName, refuse_file, refuse_overlap, source_name
+from zarrstore.tools.overlapping import SourceName, refuse_file, refuse_merging, refuse_overlap, source_name
 from zarrstore.tools.plan import IfExists, Paths, Plan, Selection, make_plan
 from zarrstore.tools.progress import Progress, reporter
+from zarrstore.tools.streams import Spool
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -193,6 +194,20 @@ class CopyJob:
         return read_manifest(self.manifest)
 
     def _plan(self, listing: Listing, judge: Judge) -> Plan:
+        if not self.dest._aliases:
+            return self._plan_of(listing, judge)
+        with closing(Spool()) as wanted:
+            plan = self._plan_of(
+                replace(listing, entries=_noting(self.selection.filter(listing.entries), wanted)), judge
+            )
+            try:
+                refuse_merging((self.paths.to_dest(entry.key) for entry in wanted), self.dest)
+            except BaseException:
+                plan.close()
+                raise
+        return plan
+
+    def _plan_of(self, listing: Listing, judge: Judge) -> Plan:
         return make_plan(
             listing,
             self.source,
@@ -220,6 +235,8 @@ class CopyJob:
         if self.resume is not None or self.copying.log is not None or self.manifest is not None:
             return False
         if self.delete or self.is_key or self.documents_first or self.source_name is not None:
+            return False
+        if self.dest._aliases:  # of two keys that are one value there, no worker would see both
             return False
         return self.source.capabilities.listable and self.dest.capabilities.listable
 
@@ -277,6 +294,12 @@ class CopyJob:
             return
         with Threads(workers, "zarrstore-copy") as pool:
             yield pool if both_travel(pool, source, dest) else None
+
+
+def _noting(entries: Iterable[Entry], wanted: Spool) -> Iterator[Entry]:
+    for entry in entries:
+        wanted.add(Entry(entry.key))
+        yield entry
 
 
 def _time_notes(count: int) -> list[str]:

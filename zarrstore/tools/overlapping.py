@@ -1,19 +1,21 @@
-"""Whether what a copy writes lies where it reads: an archive within its source, a directory copied into itself."""
+"""Whether a copy writes where it reads (a directory copied into itself), or writes two values in one place."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias
 
 from zarrstore import keys as k
-from zarrstore.base import Store
-from zarrstore.errors import OverlapError
+from zarrstore.base import Entry, Store
+from zarrstore.errors import OverlapError, UnsupportedOperation
+from zarrstore.tools.streams import sort_entries
 
 if TYPE_CHECKING:
     from zarrstore.tools.plan import Paths, Selection
 
-__all__ = ["SourceName", "refuse_file", "refuse_overlap", "source_name"]
+__all__ = ["SourceName", "refuse_file", "refuse_merging", "refuse_overlap", "source_name"]
 
 #: Returns the source key at whose place a destination key lies; None if it lies outside of the source.
 SourceName: TypeAlias = Callable[[str], str | None]
@@ -51,6 +53,16 @@ def refuse_overlap(keys: Iterable[str], name: SourceName, selection: Selection, 
         own = name(key)
         if own is not None and selection.takes(own):
             raise OverlapError(f"{key!r} of {dest}", source, "leave that place out (excludes), or copy to another")
+
+
+def refuse_merging(keys: Iterable[str], store: Store) -> None:
+    """Raise UnsupportedOperation if two keys are one value in a store: the second would replace the first."""
+    # Behind a NUL, which no key has, the key itself: of equal entries, `sort_entries` keeps one.
+    folded = sort_entries(Entry(f"{store._folded_key(key)}\0{key}") for key in keys)
+    for (one, _, key), (other, _, following) in pairwise(entry.key.partition("\0") for entry in folded):
+        if one == other:
+            way_out = "leave one of the two out (excludes)"
+            raise UnsupportedOperation(f"keep {key!r} and {following!r} apart", store, way_out)
 
 
 def refuse_file(file: str | os.PathLike[str], what: str, store: Store, path: str) -> None:

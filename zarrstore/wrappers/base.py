@@ -103,6 +103,9 @@ class Wrapper(Store):
     def _stored_key(self, key: str) -> str:
         return self._from_inner(self.inner._stored_key(self._to_inner(key)))
 
+    def _folded_key(self, key: str) -> str:
+        return self.inner._folded_key(self._to_inner(key))
+
     def _extent(self, key: str) -> Extent | None:
         # A wrapper with values of its own keeps them in no place.
         return self.inner._extent(self._to_inner(key)) if type(self)._get is Wrapper._get else None

@@ -113,6 +113,9 @@ class OverlayStore(OverlayReads):
         places = [(type(store), store._place()) for store in (self.inner, self.upper)]
         return None if any(place is None for _, place in places) else places
 
+    def _folded_key(self, key: str) -> str:
+        return self.inner._folded_key(self.upper._folded_key(key))
+
     def _location(self, path: str) -> tuple[object, str]:
         return id(self), path  # it writes in one place, and reads in two
 

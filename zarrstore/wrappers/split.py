@@ -76,6 +76,9 @@ class SplitStore(SidedReads):
         places = [(type(store), store._place()) for store in (self.inner, self.chunks)]
         return None if any(place is None for _, place in places) else places
 
+    def _folded_key(self, key: str) -> str:
+        return self._side(key)._folded_key(key)
+
     def _location(self, path: str) -> tuple[object, str]:
         return id(self), path
 

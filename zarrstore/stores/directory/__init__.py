@@ -248,6 +248,9 @@ class DirectoryStore(DirectoryWriter):
 
     # Life -------------------------------------------------------------------------------------------------------------
 
+    def _folded_key(self, key: str) -> str:
+        return key.lower() if self.normalize_keys else key
+
     def _extent(self, key: str) -> Extent | None:
         return Extent(self._base + self._own_path(self._stored_key(key)))
 

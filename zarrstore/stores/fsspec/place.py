@@ -130,6 +130,9 @@ class Place(Store):
         """Tell whether the filesystem would take a key for another, so that nothing can have it."""
         return self._traits.unsafe is not None and self._traits.unsafe.search(key) is not None
 
+    def _folded_key(self, key: str) -> str:
+        return self._name(key)
+
     def _name(self, key: str) -> str:
         return key.lower() if self.normalize_keys else key
 
