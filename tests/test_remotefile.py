@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 import zipfile
 from pathlib import Path
@@ -73,6 +74,30 @@ def test_a_web_server_will_do(nginx, items, name):
     with open_store(f"{server.url}/{name}") as store:
         assert inside(store) is KINDS[name]
         assert dict(store) == items
+
+
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_its_content_tells_where_nothing_can_be_listed_and_in_every_mode(nginx, http_server, memory, tmp_path, mode):
+    for name in KINDS:
+        data = (V2 / name).read_bytes()
+        for other in ("data", "x.bin"):
+            (tmp_path / other).write_bytes(data)
+            for url in (f"{nginx(tmp_path).url}/{other}", f"{http_server(tmp_path)}/{other}", memory(other, data)):
+                with open_store(url, mode=mode) as store:
+                    assert inside(store) is KINDS[name], url
+                    assert len(store) == 89
+
+
+def test_a_look_for_a_file_is_one_request_and_none_for_what_is_named_as_a_hierarchy(nginx, proxy, tmp_path):
+    for name in ("plain", "x.zarr", "x.n5"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".zgroup").write_bytes(b'{"zarr_format": 2}')
+    counted = proxy(nginx(tmp_path).url)
+    for name, most in (("plain", 2), ("x.zarr", 0), ("plain/", 0)):  # 2: nginx redirects to the directory
+        counted.reset()
+        with open_store(f"{counted.url}/{name}", mode="r") as store:
+            assert len(counted.requests) <= most
+            assert store[".zgroup"]
 
 
 @pytest.mark.parametrize("entries", [50, 30_000])
@@ -165,6 +190,37 @@ def test_a_copy_is_made_once_and_again_when_the_file_changed(tmp_path, caplog):
     assert second != first
     assert not Path(first).exists()  # one version is kept
     assert dict(SQLiteStore(second)) == {"a": b"2"}
+
+
+def test_a_copy_of_what_a_web_server_has_is_made_once_and_again_when_its_etag_changed(nginx, proxy, tmp_path, caplog):
+    place = tmp_path / "x.sqlite"
+    place.write_bytes((V2 / "legacy.sqlite").read_bytes())
+    os.utime(place, (10**9, 10**9))  # of which nginx makes its ETag, with the size
+    counted = proxy(nginx(tmp_path).url)
+
+    def copies():
+        caplog.clear()
+        with open_store(f"{counted.url}/x.sqlite", mode="r") as store:
+            assert len(store) == 89
+        return [record.getMessage() for record in caplog.records if "copying" in record.getMessage()]
+
+    assert len(copies()) == 1
+    counted.reset()
+    assert copies() == []
+    assert len(counted.requests) <= 2  # its head and its ETag
+    with SQLiteStore(place) as store:
+        store["t"] = b"1"
+        del store["t"]
+    os.utime(place, (10**9 + 5, 10**9 + 5))
+    assert len(copies()) == 1
+
+
+def test_a_directory_of_lmdb_at_a_url_is_opened_through_a_copy_of_its_file(nginx, http_server, memory, items):
+    memory_url = memory("legacy.lmdb/data.mdb", (V2 / "legacy.lmdb/data.mdb").read_bytes()).removesuffix("/data.mdb")
+    for url in (f"{nginx(V2).url}/legacy.lmdb", f"{http_server(V2)}/legacy.lmdb/", memory_url):
+        with open_store(url, mode="r") as store:
+            assert inside(store) is LMDBStore
+            assert dict(store) == items
 
 
 def test_without_an_identity_it_is_copied_each_time_and_so_never_stale(tmp_path):

@@ -18,6 +18,7 @@ __all__ = [
     "check_length",
     "content_length",
     "content_range",
+    "etag_of",
     "is_plain",
     "md5_of",
     "problem_of_body",
@@ -208,30 +209,36 @@ class ValueReader:
 
     def nbytes(self, key: str) -> int:
         """Return the size in bytes; one request, two where HEAD tells none or 0."""
-        size, answer = self._look(key)
+        return self.describe(key)[0]
+
+    def describe(self, key: str) -> tuple[int, str]:
+        """Return the size in bytes and the ETag, ``""`` if the server has none that proves anything; as `nbytes`."""
+        size, answer, tag = self._look(key)
         if size:
-            return size
+            return size, tag
         # HEAD tells no size, or 0, as servers do that make their answers at each request.
         answer = answer or self._ask("GET", key, self._FIRST_BYTE)
+        tag = etag_of(answer.headers)
         part = content_range(answer.headers)
         if answer.status in (206, 416) and part is not None and part.total is not None:
-            return part.total
-        return len(self.whole(key, answer) if answer.status in WHOLE else self.get(key))
+            return part.total, tag
+        return len(self.whole(key, answer) if answer.status in WHOLE else self.get(key)), tag
 
-    def _look(self, key: str) -> tuple[int | None, Answer | None]:
-        """Return the size if HEAD tells it, and the answer about the first byte if HEAD tells nothing."""
+    def _look(self, key: str) -> tuple[int | None, Answer | None, str]:
+        """Return the size if HEAD tells it, the answer about the first byte if it tells nothing, and its ETag."""
         answer = self._ask("HEAD", key, {})
         if answer.status in WHOLE:
+            tag = etag_of(answer.headers)
             with suppress(Unusable):
-                return content_length(answer.headers) if is_plain(answer.headers) else None, None
-            return None, None
+                return content_length(answer.headers) if is_plain(answer.headers) else None, None, tag
+            return None, None, tag
         if answer.status >= 500 and answer.status != 501:
             raise self._refusal(key, answer)
         # No HEAD here: some servers refuse it, by one status or another, for what they send at once.
         answer = self._ask("GET", key, self._FIRST_BYTE)
         if answer.status not in WHOLE and answer.status not in (206, 416):
             raise self._refusal(key, answer)
-        return None, answer
+        return None, answer, ""
 
     def get_range(self, key: str, start: int, stop: int | None) -> bytes:
         """Return the bytes from `start` to `stop` (None: the end), clipped; one request, two behind the end."""
@@ -264,6 +271,18 @@ class ValueReader:
 
 
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
+
+
+def etag_of(headers: Mapping[str, Any]) -> str:
+    """Return the ETag of an answer, the empty string if there is none, or a weak one, which several values may share.
+
+    Examples
+    --------
+    >>> etag_of({"ETag": '"5f-a"'}), etag_of({"ETag": 'W/"5f-a"'}), etag_of({})
+    ('5f-a', '', '')
+    """
+    tag = next((str(value) for name, value in headers.items() if name.lower() == "etag"), "").strip()
+    return tag[1:-1] if len(tag) > 2 and tag[0] == tag[-1] == '"' else ""
 
 
 def md5_of(etag: str) -> str:

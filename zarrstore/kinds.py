@@ -18,6 +18,7 @@ __all__ = [
     "LOOKED_FOR_AT_URL",
     "Kind",
     "foreign_adapter",
+    "foreign_place",
     "is_reference_metadata",
     "kind_of_content",
     "kind_of_scheme",
@@ -173,6 +174,27 @@ def foreign_adapter(target: object) -> Callable[..., Any] | None:
 def kind_of_scheme(scheme: str) -> Kind | None:
     """Return the kind that a URL's scheme always means, None if it leaves it open."""
     return next((kind for kind in KINDS.values() if scheme in kind.schemes), None)
+
+
+def foreign_place(target: object) -> tuple[str, str] | None:
+    """Return the kind and the place of a target in a store of others.
+
+    Examples
+    --------
+    >>> foreign_place("icechunk+s3://bucket/repo"), foreign_place("icechunk:///data/repo")
+    (('icechunk', 's3://bucket/repo'), ('icechunk', '/data/repo'))
+    >>> foreign_place("zarr3:s3://bucket/x"), foreign_place("zarr3:x.zip"), foreign_place("x:y")
+    (('zarr3', 's3://bucket/x'), ('zarr3', 'x.zip'), None)
+    """
+    if not isinstance(target, str):
+        return None
+    name, sign, place = target.partition(":")
+    kind, plus, scheme = name.partition("+")
+    if kind not in ("icechunk", "zarr3") or not sign or not place or os.path.exists(target):
+        return None
+    if plus:
+        return kind, f"{scheme}:{place}"
+    return kind, place.lstrip(":").removeprefix("//")
 
 
 def kind_of_suffix(path: str) -> Kind:

@@ -19,6 +19,7 @@ from zarrstore.kinds import (
     LOOKED_FOR_AT_URL,
     Kind,
     foreign_adapter,
+    foreign_place,
     is_reference_metadata,
     kind_of_content,
     kind_of_scheme,
@@ -130,7 +131,7 @@ def open_store(
         raise ValueError("cannot open an empty path; '.' is the current directory")
     if _is_pipeline(target):
         return load("zarrstore.pipelines:open_pipeline")(target, mode, storage_options, options, open_store)  # type: ignore[no-any-return]
-    foreign = _foreign_place(target)
+    foreign = foreign_place(target)
     if foreign is not None:
         return opening.foreign(*foreign, storage_options)
     local = _local_path(target)
@@ -162,27 +163,6 @@ def _unquoted(text: str) -> str:
     from urllib.parse import unquote
 
     return unquote(text)
-
-
-def _foreign_place(target: object) -> tuple[str, str] | None:
-    """Return the kind and the place of a target in a store of others.
-
-    Examples
-    --------
-    >>> _foreign_place("icechunk+s3://bucket/repo"), _foreign_place("icechunk:///data/repo")
-    (('icechunk', 's3://bucket/repo'), ('icechunk', '/data/repo'))
-    >>> _foreign_place("zarr3:s3://bucket/x"), _foreign_place("zarr3:x.zip"), _foreign_place("x:y")
-    (('zarr3', 's3://bucket/x'), ('zarr3', 'x.zip'), None)
-    """
-    if not isinstance(target, str):
-        return None
-    name, sign, place = target.partition(":")
-    kind, plus, scheme = name.partition("+")
-    if kind not in ("icechunk", "zarr3") or not sign or not place or os.path.exists(target):
-        return None
-    if plus:
-        return kind, f"{scheme}:{place}"
-    return kind, place.lstrip(":").removeprefix("//")
 
 
 def store_class(kind: str) -> Callable[..., Any]:
@@ -299,6 +279,9 @@ class _Opening:
         if by_name.is_folder or not remotefile.ends_at_file(url):
             return self._remote_folder(url, by_name)
         found = self._named_file(url, by_name)
+        if found is None and by_name.name == "lmdb":  # whose environments are directories mostly
+            place, question, query = url.partition("?")
+            found = self._named_file(f"{place.rstrip('/')}/data.mdb{question}{query}", by_name)
         return self._folder_named_as_file(url, by_name) if found is None else found
 
     def _open_folder(self, place: str, **options: Any) -> Store:
@@ -315,6 +298,14 @@ class _Opening:
             if file is None:
                 raise StoreNotFoundError(url, LOOKED_FOR_AT_URL)
             return self._remote_file(file)
+        # Whether anything is below is not known: an archive would be taken for a folder in which nothing is.
+        if self.mode == "a" or (self.mode == "r" and not store.capabilities.listable):
+            from zarrstore import remotefile
+
+            file = remotefile.find_unnamed(url, self._open_folder)
+            if file is not None:
+                store.close()
+                return self._remote_file(file)
         return self._below_url(store, url, by_name, is_there)
 
     def _folder_named_as_file(self, url: str, by_name: Kind) -> Store:

@@ -21,7 +21,7 @@ from zarrstore.values import sha256
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["RemoteFile", "cache_folder", "find", "local_copy", "split"]
+__all__ = ["RemoteFile", "cache_folder", "find", "find_unnamed", "local_copy", "split"]
 
 #: What one request of a local copy brings, in bytes.
 _STEP = 16 << 20
@@ -84,6 +84,23 @@ def find(url: str, open_folder: Callable[[str], Store]) -> RemoteFile | None:
         folder.close()
         return None
     return RemoteFile(url, folder, name, kind)
+
+
+def find_unnamed(url: str, open_folder: Callable[[str], Store]) -> RemoteFile | None:
+    """Return the store of one file at a URL whose name tells nothing; None for a URL that ends as a hierarchy does.
+
+    Notes
+    -----
+    Cost: one request, and none for what ends in ``/``, ``.zarr`` or ``.n5``. A place that may not be read is no file:
+    a directory mostly, and what is below it tells by itself.
+    """
+    place = url.partition("?")[0].lower()
+    if place.endswith(("/", ".zarr", ".n5")) or not ends_at_file(url):
+        return None
+    try:
+        return find(url, open_folder)
+    except (StoreReadError, PermissionError):
+        return None
 
 
 def split(url: str) -> tuple[str, str] | None:

@@ -17,7 +17,7 @@ import click
 from zarrstore.adapt import as_store
 from zarrstore.allowance import MEMORY
 from zarrstore.base import Store
-from zarrstore.errors import StoreNotFoundError
+from zarrstore.errors import StoreNotFoundError, UnsupportedOperation
 from zarrstore.keys import normalize_path
 from zarrstore.optional import require
 from zarrstore.registry import holds_hierarchy, open_store
@@ -158,6 +158,8 @@ def opened(target: str, mode: Any, storage_option: Sequence[str] = (), **options
     is_url = "://" in target or "::" in target
     given = _pairs(storage_option) if is_url else {}
     with open_store(target, mode=mode, storage_options=given or None, **options) as store:
+        if mode == "a" and is_url and not store.capabilities.writable:
+            raise UnsupportedOperation("be written", target, "change a local copy, then upload that")
         yield store
 
 

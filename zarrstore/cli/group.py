@@ -228,6 +228,7 @@ _WORDS = (
     (re.compile(r"\b([a-z][a-z_]*)=(?:'([^']*)'|([0-9]+))"), lambda match: _option(match)),
     (re.compile(r"\b[A-Z]\w*Store\('([^']*)'(?:, [^()]*)?\)"), r"\1"),
     (re.compile(r"\b[A-Z]\w*Store\(<[^>]*>\)"), "the store"),
+    (re.compile(r"\bZipStore\(ValueRanges\(([^()]*), '([^']*)'\)(?:, [^()]*)?\)"), r"\1/\2"),
     # A wrapper around one of them.
     (re.compile(r"\b[A-Z]\w*Store\(([^()]*)\)"), r"\1"),
 )
@@ -246,8 +247,8 @@ def _sentence(exc: Exception) -> str:
         text = str(exc)
     elif isinstance(exc, OSError) and exc.strerror:
         text = f"{exc.filename}: {exc.strerror}" if exc.filename is not None else exc.strerror
-    elif isinstance(exc, OSError | ValueError):
-        text = str(exc)
+    elif isinstance(exc, OSError | ValueError) or (type(exc) is ImportError and exc.name is None):
+        text = str(exc)  # an ImportError that names no module is a sentence of this package
     else:
         text = f"this failed in a way that was not foreseen: {exc or type(exc).__name__} (--debug shows where)"
     for pattern, words in _WORDS:

@@ -10,6 +10,7 @@ from zarrstore.chunknames import whole_names
 from zarrstore.errors import StoreNotFoundError
 from zarrstore.metadata.documents import ZARRAY
 from zarrstore.optional import require
+from zarrstore.stores.fsspec.options import refusal
 from zarrstore.stores.fsspec.place import ABSENT, temporary
 from zarrstore.stores.fsspec.traits import S3
 from zarrstore.stores.fsspec.writing import Writing
@@ -157,7 +158,13 @@ def _open(url: str, workers: int, options: dict[str, Any]) -> tuple[Any, str]:
     try:
         fs, path = core.url_to_fs(url, **options)
     except ImportError as exc:  # fsspec names the package that the protocol needs
-        raise ImportError(f"FSStore({without_secrets(url)!r}): {exc}") from exc
+        raise ImportError(f"FSStore({without_secrets(url)!r}) needs a package that is not installed: {exc}") from exc
+    except TypeError as exc:
+        raise refusal(url, options, exc) or exc from None
+    except OSError as exc:
+        if exc.filename is None:  # FTP connects here, and does not say with whom
+            exc.filename = without_secrets(url)
+        raise
     return fs, str(path)
 
 

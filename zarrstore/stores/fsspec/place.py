@@ -17,6 +17,7 @@ from zarrstore.base import Store
 from zarrstore.errors import InvalidKeyError, ReadOnlyError, StoreReadError
 from zarrstore.stores._files import location
 from zarrstore.stores.fsspec import filesystems
+from zarrstore.stores.fsspec.options import refusal
 from zarrstore.stores.fsspec.requests import S3Requests, WebRequests
 from zarrstore.stores.fsspec.traits import S3, WEB, traits_of
 from zarrstore.threads import separate_at_fork
@@ -50,6 +51,9 @@ class Place(Store):
     workers : int
         Requests in flight at a time.
     """
+
+    #: As the caller gave it.
+    url: str
 
     def __init__(
         self,
@@ -144,6 +148,8 @@ class Place(Store):
             return KeyError(key)
         if isinstance(exc, Unusable):
             return self._read_error(key, str(exc))
+        if (refused := refusal(self.url, getattr(self.fs, "storage_options", None) or {}, exc)) is not None:
+            return refused
         reason = without_secrets(f"{type(exc).__name__}: {exc}")
         if isinstance(exc, PermissionError):
             reason += f"; {self._identity()}"

@@ -146,7 +146,7 @@ class Reading(Place):
             answer = self._ask("HEAD", key, {})
             return _described_by_head(key, answer.headers)
         if self._reader is not None:
-            return super()._entry(key)
+            return Entry(key, *self._reader.describe(key))
         return described(key, self._info(key))
 
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:

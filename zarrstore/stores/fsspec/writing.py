@@ -12,6 +12,7 @@ from zarrstore.driver import Copier, Driver, Pair
 from zarrstore.errors import ConflictError
 from zarrstore.stores.fsspec import filesystems
 from zarrstore.stores.fsspec.listing import Listing
+from zarrstore.stores.fsspec.options import refusal
 from zarrstore.stores.fsspec.place import ABSENT, ATTEMPTS, temporary
 from zarrstore.stores.fsspec.requests import S3Requests
 
@@ -36,6 +37,8 @@ class Writing(Listing):
             else:
                 self._write(key, value)
         except BaseException as exc:
+            if (refused := refusal(self.url, getattr(self.fs, "storage_options", None) or {}, exc)) is not None:
+                raise refused from None
             self._explain(exc, key)
             raise
         finally:

@@ -162,6 +162,9 @@ class HTTPStore(RefuseWrites):
     def _nbytes(self, key: str) -> int:
         return self._reader.nbytes(key)
 
+    def _entry(self, key: str) -> Entry:
+        return Entry(key, *self._reader.describe(key))
+
     def _get_range(self, key: str, start: int, stop: int | None) -> bytes:
         return self._reader.get_range(key, start, stop)
 
