@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import ast
 import pickle
-import signal
+import subprocess
 import sys
 import threading
 import tracemalloc
 from collections import OrderedDict, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from tests.support.collector import not_collecting
 from tests.support.interrupts import Interrupts
 from zarrstore import DictStore
 from zarrstore import keys as k
+
+CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def test_a_value_that_outlived_the_directory_of_its_name_leaves_no_name_behind():
@@ -112,43 +115,54 @@ def test_an_interrupt_at_any_moment_hides_no_key():
                 assert store.listdir(path) == listing_by_keys(store, path)
 
 
+# In a process of its own: to fork the one that runs the tests, which has imported everything, takes much longer.
+FORKS = """
+import os, signal, sys, threading
+from zarrstore import DictStore
+
+store = DictStore()
+store.update({f"a/{i}": b"1" for i in range(300)})
+stop = threading.Event()
+
+def work(n):
+    while not stop.is_set():
+        store.listdir("a")
+        store[f"b{n}/x"] = b"1"
+        store.rmdir(f"b{n}")
+
+def fork(results):
+    for _ in range(15):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # a hang ends as a signal
+            try:
+                found = store.listdir("a")
+                store["c/x"] = b"1"
+                good = len(found) == 300 and store.listdir("c") == ["x"] and "c" in store.listdir()
+                os._exit(0 if good else 1)
+            except BaseException:
+                os._exit(2)
+        results.append(os.waitpid(child, 0)[1])
+
+workers = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+results = []
+forkers = [threading.Thread(target=fork, args=(results,)) for _ in range(int(sys.argv[1]))]
+for thread in (*workers, *forkers):
+    thread.start()
+for thread in forkers:
+    thread.join()
+stop.set()
+for thread in workers:
+    thread.join()
+print(results)
+"""
+
+
 @pytest.mark.parametrize("forking_threads", [1, 2])
 def test_a_child_forked_beside_threads_lists_what_it_has(forking_threads):
-    store = DictStore()
-    store.update({f"a/{i}": b"1" for i in range(300)})
-    stop = threading.Event()
-
-    def work(n):
-        while not stop.is_set():
-            store.listdir("a")
-            store[f"b{n}/x"] = b"1"
-            store.rmdir(f"b{n}")
-
-    def fork(results):
-        for _ in range(15):
-            child = os.fork()
-            if child == 0:
-                signal.alarm(20)  # a hang ends as a signal
-                try:
-                    found = store.listdir("a")
-                    store["c/x"] = b"1"
-                    good = len(found) == 300 and store.listdir("c") == ["x"] and "c" in store.listdir()
-                    os._exit(0 if good else 1)
-                except BaseException:
-                    os._exit(2)
-            results.append(os.waitpid(child, 0)[1])
-
-    workers = [threading.Thread(target=work, args=(n,)) for n in range(3)]
-    results: list[int] = []
-    forkers = [threading.Thread(target=fork, args=(results,)) for _ in range(forking_threads)]
-    for thread in (*workers, *forkers):
-        thread.start()
-    for thread in forkers:
-        thread.join()
-    stop.set()
-    for thread in workers:
-        thread.join()
-    assert results == [0] * (15 * forking_threads)
+    command = [sys.executable, "-c", FORKS, str(forking_threads)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100, cwd=CHECKOUT)
+    assert ast.literal_eval(done.stdout) == [0] * (15 * forking_threads)
 
 
 def test_threads_that_write_while_the_index_is_built_are_listed():
