@@ -8,25 +8,11 @@ import pytest
 
 from tests.support import crash
 from tests.support.world import run_readonly
-from zarrstore.stores.directory import DirectoryStore
-from zarrstore.stores.nested import NestedDirectoryStore
-
-
-def plain(folder: Path) -> DirectoryStore:
-    return DirectoryStore(folder / "data")
-
-
-def always(folder: Path) -> DirectoryStore:
-    return DirectoryStore(folder / "data", durability="always")
-
-
-def nested(folder: Path) -> DirectoryStore:
-    return NestedDirectoryStore(folder / "data")
 
 
 @pytest.mark.parametrize("name", ["plain", "nested", "always"])
 def test_a_kill_loses_nothing_that_was_set(tmp_path: Path, name: str) -> None:
-    found = crash.kills(f"{__name__}:{name}", tmp_path, rounds=30)
+    found = crash.kills(f"tests.support.openers:{name}", tmp_path, rounds=30)
     assert found["bad"] == []
     assert found["acknowledged"] > (30 if name == "always" else 200)  # a sync may take 20 ms
 
@@ -37,7 +23,7 @@ def test_a_kill_loses_nothing_that_was_set(tmp_path: Path, name: str) -> None:
 )
 def test_any_system_call_may_fail_or_be_the_last(tmp_path: Path, name: str, every: int) -> None:
     # Not the two that sync: they do it in threads, and strace counts the calls of each thread by itself.
-    found = crash.failing_calls(f"{__name__}:{name}", tmp_path, every=every)
+    found = crash.failing_calls(f"tests.support.openers:{name}", tmp_path, every=every)
     assert found["bad"] == []
 
 

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.support import crash
 from tests.support.world import run_readonly
-from zarrstore.stores.lmdb import LMDBStore
 
-HERE = f"{__name__}:opened"
-
-
-def opened(folder: Path) -> LMDBStore:
-    return LMDBStore(folder / "data.lmdb")
-
-
-def with_every_call_synced(folder: Path) -> LMDBStore:
-    return LMDBStore(folder / "data.lmdb", sync=True, metasync=True)
+OPENER = "tests.support.openers:lmdb"
 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_kill_loses_nothing_that_was_set(tmp_path, rounds):
-    found = crash.kills(HERE, tmp_path, rounds=rounds)
+    found = crash.kills(OPENER, tmp_path, rounds=rounds)
     assert found["bad"] == []
     assert found["acknowledged"] > 10 * rounds
 
 
 @pytest.mark.needs_peer("strace")
-@pytest.mark.parametrize("where", [HERE, f"{__name__}:with_every_call_synced"], ids=["default", "sync"])
+@pytest.mark.parametrize("where", [OPENER, f"{OPENER}_with_every_call_synced"], ids=["default", "sync"])
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_system_call_may_fail_or_be_the_last(tmp_path, where, every):
     found = crash.failing_calls(where, tmp_path, every=every)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.support import crash
 from tests.support.world import run_readonly
-from zarrstore.stores.sqlite import SQLiteStore
 
-HERE = f"{__name__}:opened"
-
-
-def opened(folder: Path) -> SQLiteStore:
-    return SQLiteStore(folder / "data.sqlite")
+OPENER = "tests.support.openers:sqlite"
 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_kill_loses_nothing_that_was_set(tmp_path, rounds):
-    found = crash.kills(HERE, tmp_path, rounds=rounds)
+    found = crash.kills(OPENER, tmp_path, rounds=rounds)
     assert found["bad"] == []
     assert found["acknowledged"] > 5 * rounds
 
@@ -27,7 +20,7 @@ def test_a_kill_loses_nothing_that_was_set(tmp_path, rounds):
 @pytest.mark.needs_peer("strace")
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.nightly)])
 def test_any_system_call_may_fail_or_be_the_last(tmp_path, every):
-    found = crash.failing_calls(HERE, tmp_path, every=every)
+    found = crash.failing_calls(OPENER, tmp_path, every=every)
     assert found["bad"] == []
     assert sum(found["calls"].get(name, 0) for name in ("fsync", "fdatasync")) >= 2
 

@@ -18,42 +18,19 @@ from zarrstore.errors import DamagedStoreError, LockedStoreError
 from zarrstore.stores.zip import ZipStore
 from zarrstore.stores.zip import format as fmt
 
-HERE = f"{__name__}:opened"
+OPENERS = "tests.support.openers"
 
 
-def opened(folder: Path) -> ZipStore:
-    """Open as a user would: what says that it is damaged is recovered, and then opens."""
-    path = folder / "data.zip"
-    with suppress(DamagedStoreError):
-        return ZipStore(path)
-    ZipStore.recover(path)
-    return ZipStore(path)
-
-
-def recovered_elsewhere(folder: Path) -> ZipStore:
-    path = folder / "data.zip"
-    with suppress(DamagedStoreError):
-        return ZipStore(path)
-    ZipStore.recover(path, folder / "new.zip")
-    os.replace(folder / "new.zip", path)
-    return ZipStore(path)
-
-
-def packed(folder: Path) -> ZipStore:
-    opened(folder).close()
-    return ZipStore(folder / "data.zip", compression=8)
-
-
-@pytest.mark.parametrize("where", [HERE, f"{__name__}:recovered_elsewhere", f"{__name__}:packed"])
-def test_a_kill_loses_nothing_that_was_set_flushed_or_not(tmp_path, where):
-    found = crash.kills(where, tmp_path, rounds=20)
+@pytest.mark.parametrize("name", ["archive", "archive_recovered_elsewhere", "packed_archive"])
+def test_a_kill_loses_nothing_that_was_set_flushed_or_not(tmp_path, name):
+    found = crash.kills(f"{OPENERS}:{name}", tmp_path, rounds=20)
     assert found["bad"] == []
     assert found["acknowledged"] > 100
 
 
 @pytest.mark.needs_peer("strace")
 def test_any_system_call_may_fail_or_be_the_last(tmp_path):
-    found = crash.failing_calls(HERE, tmp_path)
+    found = crash.failing_calls(f"{OPENERS}:archive", tmp_path)
     assert found["bad"] == []
     assert found["calls"]["pwrite64"] >= 9
     assert found["calls"]["fdatasync"] >= 4, "flush and close sync what is listed before the end that lists it"
@@ -62,23 +39,10 @@ def test_any_system_call_may_fail_or_be_the_last(tmp_path):
     assert [title for title in found["silent"] if not title.startswith(("fallocate", "unlink"))] == []
 
 
-class Repacking(ZipStore):
-    """Rewrites the archive at each flush."""
-
-    def _flush(self) -> None:
-        super()._flush()
-        self.repack()
-
-
-def repacking(folder: Path) -> ZipStore:
-    opened(folder).close()
-    return Repacking(folder / "data.zip")
-
-
 @pytest.mark.needs_peer("strace")
 def test_any_system_call_of_a_repack_may_fail_or_be_the_last(tmp_path):
     names = "fallocate,rename,unlink,fsync,fdatasync,ftruncate,fchmod,fchown"
-    found = crash.failing_calls(f"{__name__}:repacking", tmp_path, names)
+    found = crash.failing_calls(f"{OPENERS}:repacking", tmp_path, names)
     assert found["bad"] == []
     assert found["calls"]["rename"] == 1
     assert found["calls"]["fsync"] >= 1, "the directory in which the new archive has its name"

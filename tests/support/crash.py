@@ -2,8 +2,8 @@
 
 ::
 
-    crash.kills("tests.stores.test_lmdb_crash:opened", tmp_path, rounds=40)
-    crash.failing_calls("tests.stores.test_lmdb_crash:opened", tmp_path)
+    crash.kills("tests.support.openers:lmdb", tmp_path, rounds=40)
+    crash.failing_calls("tests.support.openers:lmdb", tmp_path)
 
 A store is named ``module:function``; ``function(folder)`` opens it, the same place every time. All runs in processes
 of their own, forked from one that has imported everything: that is twenty times faster than starting Python each time.
