@@ -133,11 +133,22 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def _places_of_an_example(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    # Not below the folder it runs in, which an example may list.
+    with tempfile.TemporaryDirectory(dir=tmp_path_factory.getbasetemp(), ignore_cleanup_errors=True) as temporary:
+        monkeypatch.setattr(tempfile, "tempdir", temporary)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _examples_write_nowhere_else(request: pytest.FixtureRequest) -> None:
-    """Run docstring examples in a folder of their own: nothing written by a relative path is left in the checkout."""
+    """Run examples in a folder of their own: nothing is left in the checkout, or in the machine's temporary folder."""
     if type(request.node).__name__ == "DoctestItem":
-        request.getfixturevalue("monkeypatch").chdir(request.getfixturevalue("tmp_path"))
+        request.getfixturevalue("_places_of_an_example")
 
 
 # Tests marked `alone` measure time, so no other xdist worker runs a test meanwhile. Everyone takes the turnstile before
