@@ -6,7 +6,6 @@ The format is Kerchunk's. Templates are those of Jinja, in its sandbox: a refere
 from __future__ import annotations
 
 import base64
-import binascii
 import itertools
 import json
 import re
@@ -23,7 +22,14 @@ from zarrstore.optional import require
 __all__ = ["DocumentReferences", "Reference", "decoded"]
 
 #: How many references one document may generate.
-_MOST_GENERATED = 10_000_000
+_MOST_GENERATED = 1_000_000
+#: Characters of a template, and of what a function of one gives.
+_LONGEST = 1 << 14
+#: Methods of texts that a template may call, beside `format`.
+_METHODS = frozenset({"lower", "upper", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "format"})
+_FILTERS = frozenset({"abs", "default", "float", "int", "length", "lower", "round", "string", "trim", "upper"})
+#: Of a format: a width of four digits or more, one that is an argument, or a field within a field.
+_WIDE = re.compile(r"[0-9]{4}|%[^a-zA-Z%]*\*|\{[^{}]*\{[^{]")
 _PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 
@@ -110,7 +116,7 @@ def decoded(value: Any, key: str, label: str) -> bytes | Reference:
             return value.encode("utf-8", "surrogatepass")
         try:
             return base64.b64decode(value[7:], validate=True)
-        except binascii.Error as exc:
+        except ValueError as exc:
             raise DamagedStoreError(label, f"has no base64 at {key!r}: {exc}") from exc
     if isinstance(value, Mapping):
         return documents.dumps(value)
@@ -142,8 +148,11 @@ def _values(document: Mapping[str, Any], label: str) -> Iterator[tuple[str, Any]
     templates = Templates(document.get("templates") or {}, label)
     for key, value in document.get("refs", {}).items():
         yield key, _filled(value, templates)
+    left = _MOST_GENERATED
     for generator in document.get("gen") or ():
-        yield from _generated(generator, templates, label)
+        for item in _generated(generator, templates, label, left):
+            yield item
+            left -= 1
 
 
 def _check_version_0(document: Mapping[str, Any], label: str) -> None:
@@ -194,12 +203,26 @@ class Templates:
 
 
 def _function(text: str) -> Callable[..., str]:
-    return lambda **names: str(_compiled(text).render(**names))
+    def call(**names: Any) -> str:
+        # A function that is given to itself could go on for ever, and texts in texts fill the memory.
+        if not all(isinstance(one, str | int | float) for one in names.values()):
+            raise ValueError("a template is given a text or a number, and nothing else")
+        return _short(str(_compiled(text).render(**names)))
+
+    return call
+
+
+def _short(text: str) -> str:
+    if len(text) > _LONGEST:
+        raise ValueError(f"more than {_LONGEST:,} characters")
+    return text
 
 
 @lru_cache(256)
 def _compiled(text: str) -> Any:
-    return _environment().from_string(text)
+    if "{%" in text:
+        raise ValueError("a statement, where an expression is expected")
+    return _environment().from_string(_short(text))
 
 
 @lru_cache(1)
@@ -207,23 +230,46 @@ def _environment() -> Any:
     sandbox = require("jinja2.sandbox", extra="references", feature="a reference file with templates")
     jinja = require("jinja2", extra="references", feature="a reference file with templates")
 
-    class Environment(sandbox.SandboxedEnvironment):  # type: ignore[misc,name-defined]
-        """Refuses products that are no numbers, and powers that fill the memory."""
+    def refuse_wide(text: Any, method: Any) -> None:
+        if method == "format" and isinstance(text, str) and _WIDE.search(text):
+            raise sandbox.SecurityError("a format that wide")
 
-        intercepted_binops = frozenset({"*", "**"})
+    class Environment(sandbox.SandboxedEnvironment):  # type: ignore[misc,name-defined]
+        """Refuses what fills the memory by a short text: products, powers, wide formats, most methods."""
+
+        intercepted_binops = frozenset({"*", "**", "%"})
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            return isinstance(obj, str) and attr in _METHODS
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            refuse_wide(obj, attribute)
+            return super().getattr(obj, attribute)
+
+        def getitem(self, obj: Any, argument: Any) -> Any:
+            refuse_wide(obj, argument)
+            return super().getitem(obj, argument)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "%":
+                refuse_wide(left, "format")
+                return super().call_binop(context, operator, left, right)
             if not isinstance(left, int | float) or not isinstance(right, int | float):
                 raise sandbox.SecurityError("a product of what is no number")
             if operator == "**" and (abs(right) > 64 or abs(left) > 1 << 32):
                 raise sandbox.SecurityError("a power that large")
             return super().call_binop(context, operator, left, right)
 
-    return Environment(undefined=jinja.StrictUndefined)
+    environment = Environment(undefined=jinja.StrictUndefined)
+    environment.globals.clear()
+    environment.filters = {name: act for name, act in environment.filters.items() if name in _FILTERS}
+    return environment
 
 
-def _generated(generator: Mapping[str, Any], templates: Templates, label: str) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the references of one entry of ``gen``."""
+def _generated(
+    generator: Mapping[str, Any], templates: Templates, label: str, most: int
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the references of one entry of ``gen``, `most` of them."""
     try:
         names = list(generator["dimensions"])
         values = [_dimension(generator["dimensions"][name]) for name in names]
@@ -235,7 +281,7 @@ def _generated(generator: Mapping[str, Any], templates: Templates, label: str) -
     count = 1
     for one in values:
         count *= len(one)
-    if count > _MOST_GENERATED:
+    if count > most:
         raise DamagedStoreError(label, f"would generate {count:,} references; {_MOST_GENERATED:,} are allowed")
     for chosen in itertools.product(*values):
         more = dict(zip(names, chosen, strict=True))

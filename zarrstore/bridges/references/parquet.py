@@ -6,8 +6,8 @@ be read says that its chunks are absent.
 
 from __future__ import annotations
 
-import itertools
 import math
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +25,9 @@ __all__ = ["ParquetReferences"]
 
 #: Tables that are kept, of 10,000 references each as a rule.
 _MOST_TABLES = 32
+#: Tables of one array that are asked for one by one, where they cannot be listed.
+_MOST_ASKED = 100_000
+_TABLE = re.compile(r"refs\.(0|[1-9][0-9]{0,17})\.parq", re.ASCII)
 
 
 class ParquetReferences:
@@ -44,12 +47,14 @@ class ParquetReferences:
         require("pyarrow.parquet", extra="references", feature="a reference file in Parquet")
         try:
             document = documents.loads(files[ZMETADATA], ZMETADATA)
-            self._metadata: dict[str, Any] = dict(document["metadata"])
-            self._record_size = int(document["record_size"])
-        except (KeyError, TypeError, ValueError) as exc:
+            self._metadata: dict[str, Any] = document["metadata"]
+            self._record_size: int = document["record_size"]
+        except (KeyError, ValueError) as exc:
             raise DamagedStoreError(label, f"is no folder of references: {exc}") from exc
-        if self._record_size < 1:
-            raise DamagedStoreError(label, f"is no folder of references: its record_size is {self._record_size}")
+        if not isinstance(self._metadata, dict):
+            raise DamagedStoreError(label, "is no folder of references: its metadata is no object")
+        if not _is_count(self._record_size) or self._record_size < 1:
+            raise DamagedStoreError(label, f"is no folder of references: its record_size is {self._record_size!r:.80}")
         self._grids = {
             k.parent(key): _grid(meta, key, label)
             for key, meta in self._metadata.items()
@@ -84,8 +89,7 @@ class ParquetReferences:
         number = _number(k.replace_root(key, array, ""), counts, separator)
         if number is None:
             raise KeyError(key)
-        table = self._table(array, number // self._record_size)
-        found = _row(table, number % self._record_size)
+        found = self._row(array, *divmod(number, self._record_size))
         if found is None:
             raise KeyError(key)
         return found
@@ -130,10 +134,33 @@ class ParquetReferences:
 
     def _chunks(self, array: str) -> Iterator[str]:
         counts, separator = self._grids[array]
-        names: Iterator[tuple[int, ...]] = itertools.product(*map(range, counts))
-        for number, coordinates in enumerate(names):
-            if _row(self._table(array, number // self._record_size), number % self._record_size) is not None:
-                yield k.join(array, separator.join(map(str, coordinates)) or "0")
+        total = math.prod(counts)
+        for record in self._records(array, -(-total // self._record_size)):
+            first = record * self._record_size
+            rows = min(self._record_size, total - first, _length(self._table(array, record)))
+            for row in range(rows):
+                if self._row(array, record, row) is not None:
+                    coordinates = _coordinates(first + row, counts)
+                    yield k.join(array, separator.join(map(str, coordinates)) or "0")
+
+    def _records(self, array: str, count: int) -> Iterable[int]:
+        """Return the numbers of the tables of an array that there may be, of those that its shape asks for."""
+        if self.files.capabilities.listable:
+            # A shape may be any number, and most of its chunks may never have been written.
+            found = map(_TABLE.fullmatch, self.files._listdir(array))
+            return sorted(number for match in found if match and (number := int(match[1])) < count)
+        if count > _MOST_ASKED:
+            reason = f"has no listing, and {count:,} tables of {array!r} are too many to ask for one by one"
+            raise DamagedStoreError(self.label, reason)
+        return range(count)
+
+    def _row(self, array: str, record: int, row: int) -> bytes | Reference | None:
+        table = self._table(array, record)
+        try:
+            return None if table is None else _found(table, row)
+        except (ArithmeticError, ValueError, TypeError) as exc:
+            name = k.join(array, f"refs.{record}.parq")
+            raise DamagedStoreError(self.label, f"has a table {name!r} whose row {row} is no reference: {exc}") from exc
 
     def children(self, path: str) -> Iterable[str]:
         """Yield the names of the immediate children of a path."""
@@ -152,11 +179,28 @@ class ParquetReferences:
 def _grid(meta: Any, key: str, label: str) -> tuple[list[int], str]:
     """Return the number of chunks of an array along each axis, and the separator in their names."""
     try:
-        counts = [math.ceil(n / chunk) for n, chunk in zip(meta["shape"], meta["chunks"], strict=True)]
-        separator = meta.get("dimension_separator") or "."
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError) as exc:
+        shape, chunks, separator = meta["shape"], meta["chunks"], meta.get("dimension_separator") or "."
+        if not all(map(_is_count, [*shape, *chunks])) or 0 in chunks:
+            raise ValueError("shape and chunks are no sizes")
+        if separator not in (".", "/"):
+            raise ValueError(f"dimension_separator is {separator!r:.80}")
+        counts = [-(-n // chunk) for n, chunk in zip(shape, chunks, strict=True)]
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise DamagedStoreError(label, f"has a document {key!r} that is none: {exc!r}") from exc
     return counts, separator
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _coordinates(number: int, counts: Sequence[int]) -> list[int]:
+    """Return where the chunk of a number stands, in the order of C."""
+    coordinates = []
+    for count in reversed(counts):
+        number, coordinate = divmod(number, count)
+        coordinates.append(coordinate)
+    return coordinates[::-1]
 
 
 def _number(name: str, counts: Sequence[int], separator: str) -> int | None:
@@ -168,7 +212,8 @@ def _number(name: str, counts: Sequence[int], separator: str) -> int | None:
         return None
     number = 0
     for part, count in zip(parts, counts, strict=True):
-        if int(part) >= count or part != str(int(part)):
+        # The length first: Python reads no number of more than 4,300 digits.
+        if len(part) > len(str(count)) or int(part) >= count or part != str(int(part)):
             return None
         number = number * count + int(part)
     return number
@@ -181,23 +226,26 @@ def _columns(data: bytes, name: str, label: str) -> dict[str, Any]:
         table = parquet.read_table(pyarrow.BufferReader(data))
     except (pyarrow.ArrowException, OSError, ValueError) as exc:
         raise DamagedStoreError(label, f"has a table {name!r} that cannot be read: {exc}") from exc
-    columns = {
-        column: table.column(column) for column in ("path", "offset", "size", "raw") if column in table.schema.names
-    }
-    if "path" not in columns and "raw" not in columns:
+    names = [name for name in table.schema.names if name in ("path", "offset", "size", "raw")]
+    if "path" not in names and "raw" not in names:
         raise DamagedStoreError(label, f"has a table {name!r} without the columns path and raw")
-    return columns
+    return {column: table.column(column) for column in names}
 
 
-def _row(table: dict[str, Any] | None, row: int) -> bytes | Reference | None:
-    if table is None:
-        return None
+def _length(table: dict[str, Any] | None) -> int:
+    return 0 if table is None else max(map(len, table.values()))
+
+
+def _found(table: dict[str, Any], row: int) -> bytes | Reference | None:
+    """Return what a row says, None if there is no such chunk; an error of Python if it is no reference."""
     values = {name: column[row].as_py() if row < len(column) else None for name, column in table.items()}
-    raw = values.get("raw")
+    raw, path = values.get("raw"), values.get("path")
     if raw is not None:
         return raw if isinstance(raw, bytes) else str(raw).encode()
-    if not isinstance(values.get("path"), str):
+    if path is None:
         return None
     start, nbytes = values.get("offset") or 0, values.get("size") or 0
+    if not isinstance(path, str) or not _is_count(start) or not _is_count(nbytes):
+        raise ValueError(f"{path!r:.80}, {start!r:.80}, {nbytes!r:.80}")
     # The format has no other way to say "the whole file".
-    return Reference(values["path"], int(start), int(nbytes)) if start or nbytes else Reference(values["path"])
+    return Reference(path, start, nbytes) if start or nbytes else Reference(path)
