@@ -177,6 +177,24 @@ main()
     assert (enabled, frozen) == ("True", "True")
 
 
+def test_a_command_over_s3_does_not_load_the_command_line_of_httpx(tmp_path):
+    pytest.importorskip("httpx")
+    (tmp_path / "x").mkdir()
+    script = """
+import sys
+from zarrstore.cli import main
+sys.argv = ["zarrstore", "ls", "x"]
+try:
+    main()
+finally:
+    import httpx
+    print(bool(httpx.Client), callable(httpx.main), "pygments" in sys.modules, "rich.console" in sys.modules)
+"""
+    command, env = [sys.executable, "-c", script], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=env)
+    assert done.stdout.splitlines()[-1] == "True True False False"
+
+
 def test_a_command_that_python_calls_leaves_the_collector_alone(tmp_path):
     script = """
 import gc

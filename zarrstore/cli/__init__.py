@@ -38,6 +38,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     # What start-up makes lives as long as the process. The collector would look through it time after time, and once
     # more at the end: a fifth of the processor time of a command that does little. The group starts it with the verb.
     gc.disable()
+    # aiobotocore, below s3fs, imports httpx where it is installed, and httpx a command line of its own with rich and
+    # pygments: a fifth of the time to the first request. Where that module cannot be imported, httpx does without.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     try:
         _main(None)
     finally:
