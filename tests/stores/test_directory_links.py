@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -255,3 +257,29 @@ def test_links_within_the_root_and_plain_absence_are_no_warning(root, recwarn):
         assert (store["value"], store.get("none"), store.get("none/x"), "real" in store) == (b"x", None, None, False)
         assert sorted(store) == ["a/value", "real/deep/y", "real/x", "value"]
     assert [str(warning.message) for warning in recwarn] == []
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_no_text_is_a_warning_of_the_listing(tmp_path):
+    store = DirectoryStore(tmp_path / "d")
+    store["a/1"] = b"1"
+    with open(os.fsencode(tmp_path / "d" / "a") + b"/\xff", "wb"):
+        pass
+    with pytest.warns(RuntimeWarning, match=r"'a/.udcff' in .* is a name that is no text in utf-8: .*copy shows it$"):
+        assert list(store) == ["a/1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert copy_store(store, {})[0] == 1
+
+
+def test_in_a_locale_without_utf_8_the_warning_names_the_way_out(tmp_path):
+    store = DirectoryStore(tmp_path / "d")
+    store["a/é"] = b"1"
+    code = f"import zarrstore; print(list(zarrstore.DirectoryStore({str(tmp_path / 'd')!r})))"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+    assert "no text in ascii" in result.stderr
+    assert "PYTHONUTF8=1 reads names as UTF-8" in result.stderr

@@ -73,7 +73,8 @@ class DirectoryStore(DirectoryWriter):
     checked once a second: a link that replaces a directory is followed for a second at most. Setting a key at which a
     link to a file stands replaces the link (and one to a directory, if the store has not met a link within the root
     before). `rmdir` removes links, never what they lead to.
-    Only regular files are values.
+    Only regular files are values. A name that is no text in the encoding of the file system (UTF-8, but for a locale of
+    another one) is no key: a listing that meets one warns, once.
 
     Where the file system does not keep all names apart, a key that it would take for another is absent and cannot be
     set (InvalidKeyError): one that differs from a name that is there in case only, or in the spelling of an accent, and

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import warnings
 from math import inf
 from time import monotonic
@@ -55,6 +56,7 @@ class Folders:
         self.links = follow
         #: Whether the user was warned of a link that leads to no value.
         self.warned = False
+        self._warned_of_names = False
         self._closed: Exception | None = None
         self._places: dict[str, str] = {}
         self._until = 0.0
@@ -163,6 +165,20 @@ class Folders:
         warnings.warn(
             f"{path!r} in {self.root!r} is a link to {target!r}, which leads {leads}: what is behind it, and behind "
             f"other links like it, counts as absent{hint}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def pass_over_name(self, path: str) -> None:
+        """Warn, once, that a file has a name that is no text, so that no key names it."""
+        if self._warned_of_names:
+            return
+        self._warned_of_names = True
+        encoding = sys.getfilesystemencoding()
+        hint = "" if encoding.replace("-", "").lower() == "utf8" else "; PYTHONUTF8=1 reads names as UTF-8"
+        warnings.warn(
+            f"{path!r} in {self.root!r} is a name that is no text in {encoding}: no key names it or what is below it, "
+            f"and no listing or copy shows it{hint}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -67,6 +67,9 @@ class Tree:
             return files, folders
         self._sweep(path, files)
         lead = k.prefix(path)
+        undecoded = _first_undecoded([*files, *folders])
+        if undecoded is not None:
+            self.folders.pass_over_name(lead + undecoded)
         return (
             [name for name in files if k.is_key(lead + name) and not k.is_partial(name)],
             [name for name in folders if k.is_key(lead + name)],
@@ -319,3 +322,12 @@ def _are_plain(names: str) -> bool:
         and "\\" not in names
         and ":" not in names
     )
+
+
+def _first_undecoded(names: list[str]) -> str | None:
+    """Return the first name that is no text; what Python cannot decode, it gives as lone surrogates."""
+    try:
+        "/".join(names).encode()
+    except UnicodeEncodeError:
+        return next(name for name in names if any("\ud800" <= character <= "\udfff" for character in name))
+    return None
