@@ -170,3 +170,20 @@ def test_the_command_line_takes_pipelines(place: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.split() == [".zarray", "zarr.json", "0", "1"]
     assert run(["copy", f"{place}/file.zip|zip:path/to", f"{place}/new|zarr2:sub", "-q"]) == 0
     assert "sub/array/0" in DirectoryStore(place / "new")
+
+
+@pytest.mark.parametrize("adapter", ["zip:nowhere", "zip:|zarr2:nowhere", "zip:a/0", "zip:|readonly:nowhere"])
+def test_a_path_at_which_nothing_is_is_not_opened_as_empty(tmp_path: Path, adapter: str) -> None:
+    with ZipStore(tmp_path / "x.zip", mode="w") as archive:
+        archive.update({".zgroup": b'{"zarr_format": 2}', "a/0": b"1"})
+    target = f"{tmp_path / 'x.zip'}|{adapter}"
+    with pytest.raises(StoreNotFoundError) as caught:
+        open_store(target, mode="r")
+    assert repr(target) in str(caught.value)
+    with open_store(f"{tmp_path / 'x.zip'}|zip:a", mode="r") as store:
+        assert dict(store) == {"0": b"1"}
+
+
+def test_a_pipeline_without_a_place_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"nothing stands before the first \|"):
+        open_store("|zip:", mode="r")

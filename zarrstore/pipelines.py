@@ -20,6 +20,7 @@ from zarrstore.base import Store
 from zarrstore.errors import DestinationExistsError, StoreNotFoundError, UnsupportedOperation
 from zarrstore.kinds import KINDS, load
 from zarrstore.nodes import node_at
+from zarrstore.urls import without_secrets
 from zarrstore.wrappers.prefix import PrefixStore
 from zarrstore.wrappers.readonly import ReadOnlyStore
 
@@ -60,6 +61,8 @@ class _Place:
         open_store: Callable[..., Store],
     ) -> None:
         self.root, more = _plain(root)
+        #: The whole pipeline, for errors.
+        self.target = root
         # What is within a store is erased there, and never the rest of the store.
         self.mode = mode
         self._options = dict(options)
@@ -146,7 +149,7 @@ class _Place:
         other = {2: "zarr3", 3: "zarr2"}[version]
         if node is not None and node.version != version and not self._has(version):
             raise StoreNotFoundError(
-                f"{self.root}|zarr{version}:{self.path}",
+                without_secrets(self.target),
                 f"version {version}; {node.key!r} is version {node.version}: |{other}:",
             )
 
@@ -217,15 +220,21 @@ def open_pipeline(
     b'{"zarr_format": 2}'
     """
     root, parts = _parsed(target)
+    if not root:
+        raise ValueError(f"cannot open {target!r}: nothing stands before the first |; a path or a URL belongs there")
     for part in parts:
         _check(part.name, target)
     place = _Place(root, mode, storage_options, options, open_store)
+    place.target = target
     for part in parts:
         ADAPTERS[part.name](place, part.path)
     store = place.store
     if mode in ("w", "w-"):
         _make_room(store, place.path, mode, target)
     if place.path:
+        if mode in ("r", "r+") and store.capabilities.listable and not any(True for _ in store._listdir(place.path)):
+            what = "a value is there" if place.path in store else "nothing is there"
+            raise StoreNotFoundError(without_secrets(target), f"keys below {place.path!r}; {what}")
         store = PrefixStore(store, place.path)
     return store if mode != "r" or not store.capabilities.writable else ReadOnlyStore(store)
 

@@ -133,7 +133,7 @@ def _echo_summary(result: CopyResult, dry_run: bool, delete: bool) -> None:
 
 
 def _echo(line: str) -> None:
-    click.echo(printable(line))
+    click.echo(printable(line.replace("checksum=True", "--checksum")))
 
 
 class _JsonLines:

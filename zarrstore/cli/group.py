@@ -223,6 +223,8 @@ def _sigterm_raises() -> Iterator[None]:
 #: What the library says to a caller in Python -> what the command line says.
 _WORDS = (
     (re.compile(r"zarrstore\.ZipStore\.recover\('([^']*)'\) keeps them"), r"zarrstore recover \1 keeps them"),
+    # No option of the command line begins an archive anew, and the file may be of another kind.
+    (re.compile(r"; mode='w' begins a new archive"), ""),
     (re.compile(r"\b(?:rmdir|delitems)\('([^']*)'\)"), r"zarrstore rm TARGET \1"),
     (re.compile(r"\b([a-z][a-z_]*)=True\b"), lambda match: f"--{match[1].replace('_', '-')}"),
     (re.compile(r"\b([a-z][a-z_]*)=(?:'([^']*)'|([0-9]+))"), lambda match: _option(match)),
