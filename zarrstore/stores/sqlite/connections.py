@@ -20,6 +20,7 @@ from zarrstore.longpaths import absent_place
 from zarrstore.stores._files import sweep_folder
 from zarrstore.stores._process import Resource, registered
 from zarrstore.stores._sync import create_file, fsync_file
+from zarrstore.stores.sqlite.schema import TABLE, check_schema
 
 if TYPE_CHECKING:
     import sqlite3
@@ -44,7 +45,6 @@ LOG_BYTES = 4 << 20
 RESERVE = 512 << 10
 #: The name under which zarr 2, and SQLite itself, keep a database in memory.
 IN_MEMORY = ":memory:"
-TABLE = "CREATE TABLE IF NOT EXISTS zarr(k TEXT PRIMARY KEY, v BLOB)"
 
 
 class Connections(Resource):
@@ -142,18 +142,14 @@ class Connections(Resource):
         return f"file:{quote(os.fsencode(self.path))}?mode={mode}{'&immutable=1' if self.immutable else ''}"
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
-        tables = {name.decode("utf-8", "replace") for (name,) in connection.execute(query)}
-        if "zarr" not in tables and (tables or self.readonly):
-            names = ", ".join(sorted(tables)) or "nothing"
-            raise DamagedStoreError(self.path, f"is no store of Zarr: it has no table 'zarr', but {names}")
+        has_table = check_schema(connection, self.path, self.readonly)
         if not self.readonly:
             connection.execute("PRAGMA journal_mode = WAL")
             (page_size,) = connection.execute("PRAGMA page_size").fetchone()
             connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // page_size}")
             # Otherwise SQLite as Debian builds it writes every page of a deleted value once more, as zeros.
             connection.execute("PRAGMA secure_delete = FAST")
-            if "zarr" not in tables:
+            if not has_table:
                 connection.execute(TABLE)
         # NORMAL: a commit is with the operating system; `flush` brings the log to the disk.
         connection.execute("PRAGMA synchronous = NORMAL")
