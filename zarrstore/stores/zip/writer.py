@@ -151,6 +151,11 @@ class Writer(Archive):
             self._synced = self.whole_at = self._reserved = stop
         return grown
 
+    def _commit(self, change: Change) -> None:
+        self._unfinished = change  # from here on it happens, be it in the next call
+        self._ceiling -= self._apply(change)
+        self._unfinished = None
+
     def _settle_after_error(self) -> None:
         # The error that is being raised says why; if the disk takes no cut either, the next call tries it again first.
         with suppress(OSError):
@@ -158,9 +163,7 @@ class Writer(Archive):
 
     def _write(self, parts: Sequence[bytes], records: Sequence[tuple[str, bytes]], dropped: Sequence[str]) -> None:
         """Write bytes behind the archive, whole or not at all, and change the index by what they say."""
-        self.settle()
-        if not self.begun:
-            self._begin()
+        self._begin()
         stop, size = self.stop, sum(map(len, parts))
         listed = _listed([record for _, record in records])
         self._unfinished = _TORN
@@ -168,16 +171,16 @@ class Writer(Archive):
             if stop + size + listed > self._ceiling:
                 self._reserve(stop, size + listed, size)
             self.file.write(parts, stop)
-            self._unfinished = change = (stop + size, records, dropped, False)
-            grown = self._apply(change)
-            self._ceiling -= grown
-            self._unfinished = None
+            self._commit((stop + size, records, dropped, False))
         except BaseException:
             self._settle_after_error()
             raise
 
     def _begin(self) -> None:
-        """Make ready for the first write: all entries must be known by then, since the next directory lists them."""
+        """Make ready to write: before the first time all entries must be known, since the next directory lists them."""
+        self.settle()
+        if self.begun:
+            return
         self.directory.check_names()
         self._index = self.directory.index
         self._ceiling = self._reserved - self._closing - _listed(self._index.values())
@@ -322,9 +325,7 @@ class Writer(Archive):
 
         All or none: what was copied before a failure is cut off again.
         """
-        self.settle()
-        if not self.begun:
-            self._begin()
+        self._begin()
         pairs = list(names)
         records: list[tuple[str, bytes]] = []
         stop, listed = self.stop, 0
@@ -337,10 +338,7 @@ class Writer(Archive):
                 records.append((new, entry.record))
             dropped = [old for old, _ in pairs]
             stop = self._write_at(stop, (self._tombstones(dropped),), listed)
-            self._unfinished = change = (stop, records, dropped, False)
-            grown = self._apply(change)
-            self._ceiling -= grown
-            self._unfinished = None
+            self._commit((stop, records, dropped, False))
         except BaseException:
             self._settle_after_error()
             raise
@@ -354,24 +352,17 @@ class Writer(Archive):
 
     def skip(self, size: int) -> None:
         """Leave room for `size` bytes of entries, which `adopt` lists later."""
-        self.settle()
-        if not self.begun:
-            self._begin()
+        self._begin()
         if self.stop + size > self._ceiling:
             self._reserve(self.stop, size)
-        self._change((self.stop + size, (), (), False))
+        self._commit((self.stop + size, (), (), False))
 
     def adopt(self, records: Sequence[tuple[str, bytes]]) -> None:
         """List entries, by their names and records, that lie in room which was left for them."""
-        self._change((self.stop, records, (), False))
+        self.settle()
+        self._commit((self.stop, records, (), False))
         if self.stop > self._ceiling:
             self._reserve(self.stop, 0)
-
-    def _change(self, change: Change) -> None:
-        self.settle()
-        self._unfinished = change
-        self._ceiling -= self._apply(change)
-        self._unfinished = None
 
     def copy_in(self, source: Archive, name: str, record: bytes) -> None:
         """Append an entry of an archive under a name, its data as it is, unpacked nowhere."""
