@@ -7,10 +7,30 @@ from collections.abc import Callable, Iterable, Iterator
 
 from zarrstore.keys import is_below, join, prefix, replace_root
 
-__all__ = ["chunk_coords", "chunk_name", "flat_spellings", "flatten", "is_chunk_name", "nest", "whole_names"]
+__all__ = [
+    "chunk_coords",
+    "chunk_name",
+    "flat_spellings",
+    "flatten",
+    "is_chunk_name",
+    "is_number",
+    "nest",
+    "whole_names",
+]
 
 _CHUNK_NAME = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
 _FLAT_CHUNK_NAME = re.compile(r"[0-9]+(?:\.[0-9]+)+", re.ASCII)
+
+
+def is_number(name: str) -> bool:
+    """Tell whether a name is one coordinate of a chunk.
+
+    Examples
+    --------
+    >>> is_number("20"), is_number("0.1"), is_number("٣"), is_number("")
+    (True, False, False, False)
+    """
+    return name.isascii() and name.isdecimal()
 
 
 def is_chunk_name(name: str) -> bool:
@@ -42,7 +62,7 @@ def chunk_coords(key: str, array: str, separator: str = ".") -> tuple[int, ...] 
     if not is_below(key, array):
         return None
     parts = key[len(array) + 1 if array else 0 :].split(separator)
-    if all(part.isascii() and part.isdecimal() for part in parts):
+    if all(map(is_number, parts)):
         return tuple(map(int, parts))
     return None
 
@@ -81,9 +101,9 @@ def flat_spellings(key: str) -> Iterator[str]:
     (['foo/0/1.2', 'foo/0.1.2'], [], [])
     """
     directory, _, last = key.rpartition("/")
-    while directory and last.replace(".", "").isdecimal() and last.isascii():
+    while directory and is_number(last.replace(".", "")):
         directory, _, number = directory.rpartition("/")
-        if not (number.isascii() and number.isdecimal()):
+        if not is_number(number):
             return
         last = f"{number}.{last}"
         yield f"{directory}/{last}" if directory else last
@@ -123,6 +143,6 @@ def whole_names(names: Iterable[str], array: str, keys: Callable[[str], Iterable
     """
     whole: list[str] = []
     for name in names:
-        below = keys(join(array, name)) if name.isascii() and name.isdecimal() else ()
+        below = keys(join(array, name)) if is_number(name) else ()
         whole.extend([replace_root(key, array, "") for key in below] or [name])
     return sorted(whole)

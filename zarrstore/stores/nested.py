@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from zarrstore import keys as k
 from zarrstore.base import Entry, Store
-from zarrstore.chunknames import flat_spellings, flatten, nest
+from zarrstore.chunknames import flat_spellings, flatten, is_number, nest
 from zarrstore.errors import ConflictError, DestinationExistsError, InvalidKeyError, MetadataError
 from zarrstore.keys import parent
 from zarrstore.metadata.documents import ZARRAY, loads
@@ -320,7 +320,7 @@ class NestedDirectoryStore(DirectoryStore):
 
     def _array_around(self, path: str) -> str | None:
         """Return the array of whose chunk directories `path` is one, None if it is none."""
-        while path and _is_number(k.name(path)):
+        while path and is_number(k.name(path)):
             path = parent(path)
             if self._status(k.join(path, ZARRAY)) is not None:
                 return path
@@ -350,13 +350,13 @@ class NestedDirectoryStore(DirectoryStore):
         """Move to flat files the chunks that are listed flat: without ``.zarray`` they would be listed nested."""
         if self._separator(array) != ".":
             return
-        pending = [k.join(array, name) for name in self._scan(array)[1] if _is_number(name)]
+        pending = [k.join(array, name) for name in self._scan(array)[1] if is_number(name)]
         while pending:
             at = pending.pop()
             files, folders = self._scan(at)
             if ZARRAY in files:  # an array of its own
                 continue
-            pending.extend(k.join(at, name) for name in folders if _is_number(name))
+            pending.extend(k.join(at, name) for name in folders if is_number(name))
             for name in files:
                 nested = k.join(at, name)
                 flat = flatten(nested, array)
@@ -394,7 +394,7 @@ class NestedDirectoryStore(DirectoryStore):
                 # After the chunks: whoever deletes what is listed, key by key, would change their names.
                 files.remove(ZARRAY)
                 pending.append((lead + ZARRAY, None, _AS_IT_IS))
-            numbered = any(map(_is_number, folders))
+            numbered = any(map(is_number, folders))
             for name in files:
                 key = lead + name
                 if numbered and _spellings[key].first and self._is_shadowed(key, folders):
@@ -402,15 +402,16 @@ class NestedDirectoryStore(DirectoryStore):
                 if array is not None:
                     key = flatten(key, array) if separator == "." else _spellings[key].nested
                 yield key
-            pending.extend((lead + name, array if _is_number(name) else None, separator) for name in folders)
+            pending.extend((lead + name, array if is_number(name) else None, separator) for name in folders)
 
     def _is_shadowed(self, flat: str, folders: list[str]) -> bool:
         """Tell whether a flat file stands beside the nested file of the same chunk."""
         nested = nest(flat)
         return k.child(nested, parent(flat)) in folders and self._status(nested) is not None
 
-    def _count(self) -> int:
-        return Store._count(self)
+    # By the keys, and not by the files as in DirectoryStore: a chunk may have two.
+    _count = Store._count
+    _getsize = Store._getsize
 
     def _listdir(self, path: str) -> Iterable[str]:
         path = self._own_path(path)
@@ -419,14 +420,11 @@ class NestedDirectoryStore(DirectoryStore):
         files, folders = self._scan(path)
         lead = k.prefix(path)
         flat = [name for name in files if nest(name) != name]
-        if ZARRAY in files and (flat or any(map(_is_number, folders))):
+        if ZARRAY in files and (flat or any(map(is_number, folders))):
             # A walk, as in zarr 2.2: below here are the chunks that are listed as children of the array.
             return folders + files if not flat and self._separator(path) == "/" else k.children(self._keys(path), path)
         hidden = {name for name in flat if self._is_shadowed(lead + name, folders)}
         return [name for name in files if name not in hidden] + folders
-
-    def _getsize(self, path: str) -> int:
-        return Store._getsize(self, path)
 
     # Trees --------------------------------------------------------------------------------------------------------
 
@@ -438,16 +436,12 @@ class NestedDirectoryStore(DirectoryStore):
 
     def _rename(self, source: str, destination: str) -> None:
         self._forget()
-        one_file = bool(_spellings[source].first or _spellings[destination].first) or _is_number(k.name(source))
+        one_file = bool(_spellings[source].first or _spellings[destination].first) or is_number(k.name(source))
         if one_file or ZARRAY in (k.name(source), k.name(destination)):
             Store._rename(self, source, destination)  # to wherever its new name says
         else:
             super()._rename(source, destination)
         self._forget()
-
-
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdecimal()
 
 
 def _flat(key: str) -> Iterator[str]:

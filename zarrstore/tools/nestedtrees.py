@@ -8,6 +8,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.adapt import as_store
 from zarrstore.base import Store
+from zarrstore.chunknames import is_number
 from zarrstore.errors import MetadataError
 from zarrstore.metadata import documents
 from zarrstore.metadata.chunkkeys import ChunkKeys
@@ -74,7 +75,7 @@ def _is_nested(store: Store, path: str, names: list[str]) -> bool | None:
     # Follow the first directories whose names are numbers: in a nested tree, a value lies one level down for each axis.
     at = path
     for _ in shape:
-        numbers = [name for name in names if name.isascii() and name.isdecimal()]
+        numbers = list(filter(is_number, names))
         if not numbers:
             return None
         at = k.join(at, numbers[0])

@@ -16,6 +16,7 @@ from typing import Any
 from zarrstore import keys as k
 from zarrstore.base import Store
 from zarrstore.bridges.references.document import Reference
+from zarrstore.chunknames import is_number
 from zarrstore.errors import DamagedStoreError
 from zarrstore.metadata import documents
 from zarrstore.metadata.documents import ZARRAY, ZMETADATA
@@ -208,7 +209,7 @@ def _number(name: str, counts: Sequence[int], separator: str) -> int | None:
     parts = name.split(separator)
     if not counts:
         return 0 if name == "0" else None
-    if len(parts) != len(counts) or not all(part.isascii() and part.isdecimal() for part in parts):
+    if len(parts) != len(counts) or not all(map(is_number, parts)):
         return None
     number = 0
     for part, count in zip(parts, counts, strict=True):
