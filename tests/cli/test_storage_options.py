@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cases import each_of
-from zarrstore import FSStore, ZipStore
+from zarrstore import FSStore, ZipStore, copy_store
 from zarrstore.cli.group import run
 
 pytest.importorskip("s3fs", reason="needs s3fs: pip install s3fs")
@@ -67,3 +67,15 @@ def test_a_file_at_a_url_cannot_be_written_and_the_way_out_is_said(
     assert run(["put", url, "new", str(tmp_path / "x.zip")]) == 3
     said = capsys.readouterr().err
     assert f"{url} cannot be written; change a local copy, then upload that" in said
+
+
+def test_notes_of_what_cannot_be_listed_name_the_url_and_no_class(
+    capsys: pytest.CaptureFixture[str], nginx: object, tmp_path: Path
+) -> None:
+    store = {".zmetadata": b'{"zarr_consolidated_format": 1, "metadata": {".zgroup": {"zarr_format": 2}}}'}
+    copy_store(store, str(tmp_path / "x.zarr"))
+    url = f"{nginx(tmp_path).url}/x.zarr"  # type: ignore[operator]
+    assert run(["sync", "-v", url, str(tmp_path / "copy")]) == 0
+    said = capsys.readouterr()
+    assert f"note: {url} cannot be listed" in said.err
+    assert "Store(" not in said.err + said.out

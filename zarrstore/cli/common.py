@@ -190,9 +190,11 @@ def echo_questions(store: Store, path: str, max_questions: int) -> tuple[str, ..
     """Print how many chunks will be asked for by name, and what cannot be seen that way; return what was printed."""
     if store.capabilities.listable:
         return ()
+    from zarrstore.cli.words import in_words
+
     listing = listing_of(store, normalize_path(path), max_questions=max_questions)
     for note in listing.notes:
-        echo_err(f"note: {note}")
+        echo_err(f"note: {in_words(note)}")
     echo_err(f"note: {listing.n_questions:,} chunks are asked for by name")
     return listing.notes
 

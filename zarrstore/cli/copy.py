@@ -22,6 +22,7 @@ from zarrstore.cli.common import (
     target_argument,
     with_executor,
 )
+from zarrstore.cli.words import in_words
 from zarrstore.keys import normalize_path
 from zarrstore.tools.copy import CopyResult, copy_store
 from zarrstore.tools.listing import require
@@ -125,7 +126,7 @@ def _facts(result: CopyResult, dry_run: bool) -> dict[str, object]:
 def _echo_summary(result: CopyResult, dry_run: bool, delete: bool) -> None:
     for note in result.notes:
         if "by size and time" in note:
-            echo_err(f"note: {note.replace('checksum=True', '--checksum')}")
+            echo_err(f"note: {in_words(note)}")
     copied, skipped, nbytes = result
     verb = "would copy" if dry_run else "copied"
     deleted = f", {'would delete' if dry_run else 'deleted'} {result.n_deleted:,}" if delete else ""
@@ -133,7 +134,8 @@ def _echo_summary(result: CopyResult, dry_run: bool, delete: bool) -> None:
 
 
 def _echo(line: str) -> None:
-    click.echo(printable(line.replace("checksum=True", "--checksum")))
+    # A line of a key is left as it is, whatever the key looks like.
+    click.echo(printable(in_words(line) if line.startswith("note: ") else line))
 
 
 class _JsonLines:

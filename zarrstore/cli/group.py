@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -220,28 +219,10 @@ def _sigterm_raises() -> Iterator[None]:
 
 # Sentences ------------------------------------------------------------------------------------------------------------
 
-#: What the library says to a caller in Python -> what the command line says.
-_WORDS = (
-    (re.compile(r"zarrstore\.ZipStore\.recover\('([^']*)'\) keeps them"), r"zarrstore recover \1 keeps them"),
-    # No option of the command line begins an archive anew, and the file may be of another kind.
-    (re.compile(r"; mode='w' begins a new archive"), ""),
-    (re.compile(r"\b(?:rmdir|delitems)\('([^']*)'\)"), r"zarrstore rm TARGET \1"),
-    (re.compile(r"\b([a-z][a-z_]*)=True\b"), lambda match: f"--{match[1].replace('_', '-')}"),
-    (re.compile(r"\b([a-z][a-z_]*)=(?:'([^']*)'|([0-9]+))"), lambda match: _option(match)),
-    (re.compile(r"\b[A-Z]\w*Store\('([^']*)'(?:, [^()]*)?\)"), r"\1"),
-    (re.compile(r"\b[A-Z]\w*Store\(<[^>]*>\)"), "the store"),
-    (re.compile(r"\bZipStore\(ValueRanges\(([^()]*), '([^']*)'\)(?:, [^()]*)?\)"), r"\1/\2"),
-    # A wrapper around one of them.
-    (re.compile(r"\b[A-Z]\w*Store\(([^()]*)\)"), r"\1"),
-)
-
-
-def _option(match: re.Match[str]) -> str:
-    return f"--{match[1].replace('_', '-')} {match[2] if match[2] is not None else match[3]}"
-
 
 def _sentence(exc: Exception) -> str:
     from zarrstore.cli.common import printable
+    from zarrstore.cli.words import in_words
 
     if type(exc) is KeyError:
         return printable(f"nothing is at {exc.args[0]!r}" if exc.args else "nothing is there")
@@ -253,6 +234,4 @@ def _sentence(exc: Exception) -> str:
         text = str(exc)  # an ImportError that names no module is a sentence of this package
     else:
         text = f"this failed in a way that was not foreseen: {exc or type(exc).__name__} (--debug shows where)"
-    for pattern, words in _WORDS:
-        text = pattern.sub(words, text)
-    return printable(text)
+    return printable(in_words(text))

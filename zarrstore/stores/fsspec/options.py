@@ -30,7 +30,7 @@ def refusal(url: str, options: Mapping[str, Any], exc: BaseException) -> ValueEr
     Examples
     --------
     >>> print(refusal("memory://x", {"foo": 1}, TypeError("f() got an unexpected keyword argument 'foo'")))
-    cannot open 'memory://x' with the storage option 'foo': it takes none of this name; leave it out
+    cannot open 'memory://x' with the storage option 'foo': it takes none of this name; leave it out...
     """
     if not isinstance(exc, TypeError):
         return None
