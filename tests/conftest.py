@@ -97,11 +97,20 @@ def s3_bucket(s3_server: s3.S3Server) -> Iterator[str]:
     s3_server.drop_bucket(name)
 
 
-@pytest.fixture
-def s3_counted(s3_server: s3.S3Server) -> Iterator[tuple[s3.S3Server, proxies.Proxy]]:
-    """Yield the S3 server as seen through a proxy, and the proxy, which counts and breaks requests."""
+@pytest.fixture(scope="module")
+def s3_proxy(s3_server: s3.S3Server) -> Iterator[proxies.Proxy]:
+    """Yield a proxy in front of the S3 server. One a module: of one URL, fsspec makes one client, of 0.1 s."""
     with proxies.Proxy(s3_server.endpoint) as proxy:
-        yield s3_server.at(proxy.url), proxy
+        yield proxy
+
+
+@pytest.fixture
+def s3_counted(s3_server: s3.S3Server, s3_proxy: proxies.Proxy) -> Iterator[tuple[s3.S3Server, proxies.Proxy]]:
+    """Yield the S3 server as seen through a proxy, and the proxy, which counts and breaks requests."""
+    s3_proxy.reset()
+    yield s3_server.at(s3_proxy.url), s3_proxy
+    s3_proxy.heal()
+    s3_proxy.become_idle()
 
 
 @pytest.fixture

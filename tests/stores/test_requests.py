@@ -16,6 +16,7 @@ from zarrstore.tools.tree import du, tree
 
 pytest.importorskip("obstore", reason="needs obstore: pip install zarrstore[obstore]")
 
+from tests.stores.test_fsspec import connected
 from tests.stores.test_object_stores import on_s3
 
 CHUNKS = 150
@@ -32,7 +33,7 @@ def bucket(s3_server: Any) -> Any:
 def store(request: pytest.FixtureRequest, s3_counted: Any, bucket: str) -> Any:
     server, _ = s3_counted
     if request.param == "fsspec":
-        return FSStore(f"s3://{bucket}/{uuid.uuid4().hex}", **server.storage_options())
+        return FSStore(f"s3://{bucket}/{uuid.uuid4().hex}", **connected(server.storage_options()))
     return on_s3("obstore", server, bucket, uuid.uuid4().hex)
 
 

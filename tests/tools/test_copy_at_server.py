@@ -15,6 +15,7 @@ from zarrstore.testing import CountingStore, tree
 
 pytest.importorskip("obstore", reason="needs obstore: pip install zarrstore[obstore]")
 
+from tests.stores.test_fsspec import connected
 from tests.stores.test_object_stores import on_s3
 
 KEYS = 12
@@ -44,7 +45,7 @@ def opener(library: str, s3_counted: Any, buckets: list[str]) -> Opener:
         root = uuid.uuid4().hex
         if library == "obstore":
             return on_s3("obstore", server, buckets[bucket], root, **options)
-        return FSStore(f"s3://{buckets[bucket]}/{root}", **server.storage_options(), **options)
+        return FSStore(f"s3://{buckets[bucket]}/{root}", **connected(server.storage_options()), **options)
 
     return opened
 
@@ -151,7 +152,9 @@ def test_an_endpoint_that_the_environment_named_counts(
     assert stores[0]._copier(stores[2]) is None
 
 
-def test_what_the_server_refuses_to_copy_is_got_and_set(opener: Opener, s3_counted: Any) -> None:
+def test_what_the_server_refuses_to_copy_is_got_and_set(
+    opener: Opener, s3_counted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, proxy = s3_counted
     source, dest = filled(opener()), opener()
     refused = {f"a/{n}" for n in range(3)}
@@ -168,7 +171,7 @@ def test_what_the_server_refuses_to_copy_is_got_and_set(opener: Opener, s3_count
             return [Fault(lambda method, path: True, status=403)]
         return faults
 
-    proxy._arrived = arrived
+    monkeypatch.setattr(proxy, "_arrived", arrived)
     proxy.reset()
     assert copy_store(source, dest)[0] == KEYS + 1
     assert values_sent(proxy) == 3

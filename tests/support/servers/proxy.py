@@ -80,6 +80,13 @@ class Proxy:
         """Break nothing any more."""
         self.faults.clear()
 
+    def become_idle(self, seconds: float = 30) -> None:
+        """Wait for the end of requests that their clients gave up on."""
+        until = time.monotonic() + seconds
+        while self._busy:
+            assert time.monotonic() < until, f"{self._busy} requests do not end"
+            time.sleep(0.005)
+
     def start(self) -> Proxy:
         """Begin to listen."""
         self._thread.start()
