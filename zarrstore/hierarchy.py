@@ -20,7 +20,6 @@ from zarrstore.errors import (
 from zarrstore.metadata import documents, v2
 from zarrstore.targets import Target, opens
 from zarrstore.tools.nearby import absent
-from zarrstore.tools.overlap import found_among
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -245,7 +244,7 @@ def delete_node(store: Target, path: object = None, *, executor: Executor | None
     adapted = as_store(store)
     at = k.normalize_path(path)
     named = [k.join(at, name) for name in (documents.ZARRAY, documents.ZGROUP, documents.ZARR_JSON)]
-    if not found_among(adapted, named):
+    if not any(key in adapted for key in named):
         raise absent(adapted, at, "array or group")
     if executor is not None:
         from zarrstore.tools.deletion import delete_elsewhere, deletes_elsewhere

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from zarrstore import keys as k
 from zarrstore.base import Entry
 from zarrstore.driver import Driver
+from zarrstore.permits import Permits
 from zarrstore.stores._objects import Objects
 from zarrstore.threads import Call, Threads
 
@@ -80,7 +81,7 @@ class Waits:
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Follow what is handed to threads, until `monkeypatch` is undone."""
-        submit, result = Threads.submit, Call.result
+        submit, result, map_all = Threads.submit, Call.result, Permits.map
 
         def submit_counted(pool: Threads, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
             ends = [begin := self.now]
@@ -102,6 +103,23 @@ class Waits:
             finally:
                 self.now = max(self.now, getattr(future, "ends", [0])[0])
 
+        def map_counted(permits: Permits, act: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
+            # One thread calls it for one thing after the other; each might as well have been the first.
+            begin, ends = self.now, [self.now]
+
+            def call(thing: Any) -> Any:
+                self.now = begin
+                try:
+                    return act(thing)
+                finally:
+                    ends.append(self.now)
+
+            try:
+                return map_all(permits, call, things)
+            finally:
+                self.now = max(ends)
+
+        monkeypatch.setattr(Permits, "map", map_counted)
         monkeypatch.setattr(Threads, "submit", submit_counted)
         monkeypatch.setattr(Call, "result", result_counted)
 

@@ -44,7 +44,7 @@ VERBS = [
     values_of,
     LRUStoreCache.prefetch,
 ]
-_PARAMETER = re.compile(r"^    +memory : int, bytes, default 128 MiB\n +What the values under way in all threads", re.M)
+_PARAMETER = re.compile(r"^memory : int, bytes, default 128 MiB\n    What the values under way in all threads", re.M)
 
 
 class Far(DictStore):
@@ -137,7 +137,8 @@ def test_every_verb_that_moves_values_takes_the_same_budget(verb: Callable[..., 
     parameter = inspect.signature(verb).parameters["memory"]
     assert parameter.default == MEMORY
     assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    assert _PARAMETER.search(verb.__doc__ or "") or "Parameters as `manifest_of`" in (verb.__doc__ or "")
+    documentation = inspect.getdoc(verb) or ""  # Python 3.13 takes the indentation away by itself
+    assert _PARAMETER.search(documentation) or "Parameters as `manifest_of`" in documentation
 
 
 def test_a_budget_of_nothing_is_refused_before_anything_is_read(tmp_path: Path) -> None:
