@@ -425,3 +425,22 @@ def test_what_would_be_lost_in_version_2_is_named():
         ({"extra": {"must_understand": False}}, "extra"),
     ):
         assert word in v3.losses({**document, **change})[0]
+
+
+@each_of(
+    ("data_type", "value", "shown"),
+    [
+        ("float32", "0x7fc00001", "NaN"),
+        ("float64", "0x7ff8000000000123", "NaN"),
+        ("complex64", ["0x7fc00001", 0.0], ["NaN", 0.0]),
+        ("float32", "0x7fc00000", None),
+        ("float32", "NaN", None),
+        ("float32", "0x7f800000", None),
+        ("complex128", ["NaN", "-Infinity"], None),
+    ],
+    ids=str,
+)
+def test_a_nan_whose_bits_version_2_cannot_say_is_noted(data_type, value, shown):
+    done = v3.array_v3_to_v2(changed(data_type=data_type, fill_value=value))
+    expected = [f"fill_value {value!r} becomes {shown!r}: version 2 has only one NaN"] if shown is not None else []
+    assert (done.problems, done.notes) == ([], expected)

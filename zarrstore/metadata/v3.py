@@ -272,6 +272,8 @@ def array_v3_to_v2(
         zarray["dimension_separator"] = shown_separator
     notes: list[str] = []
     _dimensions_back(document.get("dimension_names"), len(document["shape"]), attrs, notes)
+    if stored.dtype.kind in "fc" and not v3types.same_fill(fill_value, document["fill_value"], stored.dtype):
+        notes.append(f"fill_value {document['fill_value']!r} becomes {fill_value!r}: version 2 has only one NaN")
     # Judged by the rules of version 2, with the key of this document.
     return Translation(v2.check_array(zarray, key).document(), [], notes, attrs)
 

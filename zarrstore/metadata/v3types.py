@@ -288,21 +288,16 @@ def _scalar(value: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f" and isinstance(value, str) and value.startswith("0x"):
         return np.array(_bits(value, dtype.itemsize), dtype=dtype)[()]
     if dtype.kind == "c" and isinstance(value, list) and len(value) == 2:
-        return dtypes.decode_fill([_complex_part(part, dtype.itemsize // 2) for part in value], dtype)
+        # Part by part: a list of floats as version 2 writes them would have lost the bits of a NaN.
+        parts = np.dtype(f"f{dtype.itemsize // 2}")
+        scalar = np.empty((), dtype=dtype)
+        scalar.real, scalar.imag = (_scalar(part, parts) for part in value)
+        return scalar[()]
     if dtype.kind == "V" and isinstance(value, list):
         value = base64.standard_b64encode(bytes(value)).decode("ascii")
     if dtype.names is not None and isinstance(value, dict):
         return _structure(value, dtype)
     return dtypes.decode_fill(value, dtype)
-
-
-def _complex_part(part: Any, nbytes: int) -> Any:
-    """Return the real or the imaginary part as version 2 writes a float."""
-    import numpy as np
-
-    if isinstance(part, str) and part.startswith("0x"):
-        part = _bits(part, nbytes)
-    return part if isinstance(part, str) else dtypes.encode_fill(float(part), np.dtype("f8"))
 
 
 def _structure(value: dict[str, Any], dtype: np.dtype[Any]) -> Any:
