@@ -5,12 +5,10 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("zarr.abc.store", reason="needs zarr 3: pip install zarrstore[zarr3]")
-pytest.importorskip("dask.array", reason="needs dask: pip install zarrstore[dask]")
-pytest.importorskip("distributed", reason="needs distributed: pip install zarrstore[dask]")
+pytest.importorskip("dask", reason="needs dask: pip install zarrstore[dask]")
 pytest.importorskip("xarray", reason="needs xarray: pip install xarray")
 
 import dask
-import dask.array
 import numpy as np
 import xarray
 import zarr
@@ -29,6 +27,12 @@ pytestmark = [
 DATA = np.arange(24 * 10 * 12, dtype="f4").reshape(24, 10, 12)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _dask_array():
+    """Load it here: at the head of the file, each worker would spend half a second on it."""
+    pytest.importorskip("dask.array", reason="needs dask: pip install zarrstore[dask]")
+
+
 def dataset():
     values = dask.array.from_array(DATA, chunks=(6, 5, 12))
     coordinates = {"time": np.arange(24), "lat": np.linspace(-40, 40, 10), "lon": np.linspace(0, 110, 12)}
@@ -38,6 +42,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def cluster():
     """Two worker processes."""
+    pytest.importorskip("distributed", reason="needs distributed: pip install zarrstore[dask]")
     with dask.config.set({"distributed.worker.daemon": True, "distributed.comm.timeouts.connect": "60s"}):
         from distributed import Client, LocalCluster
 

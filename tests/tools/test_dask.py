@@ -26,13 +26,13 @@ from zarrstore import (
 from zarrstore.tools.diff import diff
 from zarrstore.tools.executing import window
 
-distributed = pytest.importorskip("distributed", reason="needs dask: pip install zarrstore[dask]")
-
 CHUNKS = 20_000
 
 
 @pytest.fixture(scope="module")
 def cluster_client(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    # Imported here: at the head of the file, each worker of a run would spend a third of a second on it.
+    distributed = pytest.importorskip("distributed", reason="needs dask: pip install zarrstore[dask]")
     with (
         distributed.LocalCluster(
             n_workers=2,
