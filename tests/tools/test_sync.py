@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from zarrstore import (
     CopyError,
     DictStore,
     DirectoryStore,
+    FSStore,
+    ObstoreStore,
     PrefixStore,
     UnsupportedOperation,
     copy_store,
@@ -318,3 +321,16 @@ def test_a_rate_holds_for_all_that_is_written() -> None:
     dest = ThrottledStore({}, rate=100, sleep=waits.append, clock=lambda: 0.0)
     copy_store({f"a/{n}": bytes(50) for n in range(10)}, dest)
     assert max(waits) == 5.0
+
+
+@each_of(
+    "make", [lambda path: ObstoreStore.from_url(path.as_uri()), lambda path: FSStore(path.as_uri()), DirectoryStore]
+)
+def test_files_of_this_machine_are_compared_whatever_opens_them(tmp_path: Path, make: Any) -> None:
+    at = tmp_path / str(len(list(tmp_path.iterdir())))
+    source = DirectoryStore(at / "s")
+    source["a/0"] = b"new"
+    os.utime(at / "s" / "a" / "0", (1e9, 1e9))
+    DirectoryStore(at / "d")["a/0"] = b"old"
+    result = copy_store(PrefixStore(source, "a"), PrefixStore(make(at / "d"), "a"), if_exists="differ")
+    assert (result.n_copied, result.notes, DirectoryStore(at / "d")["a/0"]) == (1, [], b"new")
