@@ -161,7 +161,9 @@ def tell(kind: str, client: str, server: liar.Liar) -> None:
         if value != right and not (name == "getsize" and value == -1):
             wrong[name] = value if not isinstance(value, bytes) else f"{len(value)} bytes"
     assert wrong == {}
-    assert "absent" not in CLIENTS[client](server, kind)  # on a connection that no lie has spoilt
+    # On a connection that no lie has spoilt. obstore's clients share none: to a new one every server is the honest one.
+    if not client.startswith("Obstore"):
+        assert "absent" not in CLIENTS[client](server, kind)
 
 
 @pytest.mark.parametrize(
