@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Generic, ParamSpec, TypeVar
 
-__all__ = ["Latch", "Starter", "Threads", "are_threads", "separate_at_fork"]
+__all__ = ["Latch", "Starter", "Threads", "are_threads", "free_in_children", "separate_at_fork"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -371,8 +371,34 @@ def separate_at_fork(loop: Any) -> None:
         _loops.add(loop)
 
 
+#: Locks that a forked child finds free.
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def free_in_children(lock: T) -> T:
+    """Return a `threading` lock, which a forked child will find free.
+
+    Notes
+    -----
+    A fork copies the lock of a thread that is inside it, and not the thread: the child would wait for ever. Only for
+    locks whose data are whole between any two steps of their holder, such as counts and the lines of a log.
+
+    Examples
+    --------
+    >>> import threading
+    >>> with free_in_children(threading.Lock()) as taken:
+    ...     taken
+    True
+    """
+    _locks.add(lock)
+    return lock
+
+
 def _after_fork_in_child() -> None:
     import selectors
+
+    for lock in list(_locks):
+        lock._at_fork_reinit()  # as the standard library frees its own
 
     for loop in list(_loops):
         loop._selector = selectors.SelectSelector()  # which knows no connection, and holds nothing open

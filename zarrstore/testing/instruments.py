@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from zarrstore.base import DRIVER, WRITES
+from zarrstore.threads import free_in_children
 from zarrstore.wrappers.base import Wrapper
 
 __all__ = ["CountingStore", "Event", "FailingStore", "Instrument", "Recorder", "RecordingStore", "SlowStore"]
@@ -39,7 +40,7 @@ class Instrument(Wrapper):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
 
 
 def _observed(method: str) -> Callable[..., Any]:
@@ -87,7 +88,7 @@ class CountingStore(Instrument):
         super().__init__(inner)
         self.calls: Counter[str] = Counter()
         self.log: list[tuple[Any, ...]] = []
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
 
     def _before(self, method: str, *args: Any) -> None:
         with self._lock:
@@ -132,7 +133,7 @@ class SlowStore(Instrument):
     def __init__(self, inner: Mapping[str, Any], delay: float, *, concurrent: bool = True) -> None:
         super().__init__(inner)
         self.delay = delay
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
         self.capabilities = replace(self.inner.capabilities, blocking=True, concurrent=concurrent)
 
     def _before(self, method: str, *args: Any) -> None:
@@ -191,7 +192,7 @@ class FailingStore(Instrument):
         self.after = after
         self.times = times
         self.failures = 0
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
 
     def _before(self, method: str, *args: Any) -> None:
         if method not in self.methods or (self.only_keys is not None and not self.only_keys & set(_keys_in(args))):
@@ -257,7 +258,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Recorder, ()  # a copy in another process begins empty

@@ -11,6 +11,7 @@ from typing import Any
 
 from zarrstore.base import Entry, Store
 from zarrstore.testing.instruments import Instrument
+from zarrstore.threads import free_in_children
 
 __all__ = ["RoundsStore"]
 
@@ -57,7 +58,7 @@ class RoundsStore(Instrument):
         self.delay = delay
         self.in_flight = self._in_flight = in_flight
         self.capabilities = replace(self.inner.capabilities, blocking=True, concurrent=concurrent)
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
         self.reset()
 
     def reset(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from zarrstore.base import Store
 from zarrstore.chunknames import is_chunk_name
 from zarrstore.targets import Target
+from zarrstore.threads import free_in_children
 from zarrstore.wrappers._reads import ComputedReads
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_BATCH_KEYS", "Shared", "View", "may_name_a_chunk"]
@@ -50,7 +51,7 @@ class View(ComputedReads):
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = free_in_children(threading.RLock())
         for name in self._memories:
             setattr(self, name, {})
 

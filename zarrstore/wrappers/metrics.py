@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zarrstore.targets import Target
+from zarrstore.threads import free_in_children
 from zarrstore.wrappers._observed import Call, Observed
 
 __all__ = ["MethodMetrics", "MetricsStore"]
@@ -75,7 +76,7 @@ class MetricsStore(Observed):
     def __init__(self, inner: Target) -> None:
         super().__init__(inner)
         self._methods: dict[str, MethodMetrics] = {}
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "_methods": {}}
@@ -83,7 +84,7 @@ class MetricsStore(Observed):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=free_in_children(threading.Lock()))
 
     def _note(self, call: Call) -> None:
         absent = call.outcome == "absent"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from zarrstore.targets import Target
+from zarrstore.threads import free_in_children
 from zarrstore.wrappers._observed import Call, Observed
 
 __all__ = ["UsageLogStore"]
@@ -77,7 +78,7 @@ class UsageLogStore(Observed):
         self._open()
 
     def _open(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = free_in_children(threading.Lock())
         self._complained = False
         self._file: IO[str] | None = None
         log = self.log

@@ -16,6 +16,7 @@ from zarrstore.metadata.chunkkeys import ChunkKeys
 from zarrstore.metadata.documents import DOCUMENTS, ZARR_JSON, ZARRAY, ZATTRS, ZGROUP, deletion_order
 from zarrstore.spelling import chunk_keys_of
 from zarrstore.targets import Target
+from zarrstore.threads import free_in_children
 from zarrstore.wrappers._reads import ComputedReads
 from zarrstore.wrappers._views import MAX_BATCH_BYTES, MAX_BATCH_KEYS, may_name_a_chunk
 
@@ -56,13 +57,13 @@ class V3View(ComputedReads):
 
     def __init__(self, inner: Target) -> None:
         super().__init__(inner)
-        self._lock = threading.RLock()
+        self._lock = free_in_children(threading.RLock())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.RLock())
+        self.__dict__.update(state, _lock=free_in_children(threading.RLock()))
 
     # Documents -----------------------------------------------------------------------------------------------------
 
