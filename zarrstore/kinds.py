@@ -219,6 +219,8 @@ def kind_of_content(path: str) -> Kind | None:
     if os.path.isfile(path):
         with open(path, "rb") as file:
             head = file.read(64)
+    elif os.path.exists(path):
+        return None  # a pipe or a device: to read it could wait for ever
     kind = kind_of_head(head)
     if kind is not None:
         return KINDS["dbm"] if kind.name == "sqlite" and _is_dbm_sqlite(path) else kind

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.cases import each_of
 from zarrstore import CopyError, DictStore, DirectoryStore, PrefixStore, ReadOnlyStore, copy_store
 from zarrstore.errors import DamagedStoreError, DestinationExistsError, LockedStoreError
 from zarrstore.testing import FailingStore, Recorder
@@ -482,3 +485,39 @@ def test_a_key_whose_write_failed_is_not_recorded(source: Any, tmp_path: Path) -
     failing.methods = frozenset()
     assert copy_store(source, failing, resume=tmp_path / "journal", if_exists="replace")[:2] == (2, 1199)
     assert dict(dest) == dict(source)
+
+
+@each_of(
+    "text",
+    [
+        b'{"done":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b"no json",
+        b'{"done":[["a/1",' + b"9" * 5000 + b"]]}",
+        b'{"done":[["\xff","v"]]}',
+        b'{"done":5}',
+        b'{"done":null}',
+        b'{"done":["ab"]}',
+        b'{"done":[["a/1","b","c"]]}',
+        b'{"done":[[5,"v"],["a/1","v"]]}',
+        b'{"done":[["a/1",NaN]]}',
+        b'{"done":[["../../x","v"]]}',
+        b'{"kept":5}',
+        b'{"kept":[5,null,"x"]}',
+        b'{"kept":["../x"]}',
+        b"[1]",
+    ],
+)
+def test_a_line_whose_checksum_is_right_and_that_is_no_record_is_damage(text):
+    source, dest = DictStore({"a/1": b"1", "x": b"2"}), DictStore()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal"
+        with pytest.raises(InterruptedError):
+            copy_store(source, dest, resume=path, if_exists="replace", progress=interrupt)
+        with path.open("ab") as file:
+            file.write(b"%08x %s\n" % (zlib.crc32(text), text) + path.read_bytes().splitlines(keepends=True)[-1])
+        with pytest.raises(DamagedStoreError, match="damaged in line"):
+            copy_store(source, dest, resume=path, if_exists="replace")
+
+
+def interrupt(*_: object) -> None:
+    raise InterruptedError

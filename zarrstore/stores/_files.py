@@ -26,6 +26,7 @@ __all__ = [
     "Pread",
     "is_abandoned",
     "is_busy",
+    "is_pipe",
     "is_temporary",
     "location",
     "pread",
@@ -269,6 +270,14 @@ def read_part(fd: int, span: Callable[[int], tuple[int, int]], pread: Pread = pr
         parts.append(part)
         start += len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def is_pipe(path: str) -> bool:
+    """Tell whether a path is a named pipe: to open one waits for another process."""
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):  # the opening says which
+        return False
 
 
 def is_busy(exc: OSError) -> bool:

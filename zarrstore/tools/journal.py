@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from zarrstore import keys as k
 from zarrstore.base import Entry, Store
 from zarrstore.errors import DamagedStoreError, LockedStoreError
 from zarrstore.tools.streams import sort_entries
@@ -281,8 +282,22 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     checksum, _, text = line.removesuffix(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         return None
-    record = json.loads(text)
-    return record if isinstance(record, dict) else None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):  # the checksum proves the bytes, not who wrote them
+        return None
+    return record if isinstance(record, dict) and _is_record(record) else None
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    kept, done = record.get("kept", []), record.get("done", [])
+    return (
+        isinstance(kept, list)
+        and isinstance(done, list)
+        and all(map(k.is_key, kept))
+        and all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[1], str) for pair in done)
+        and all(k.is_key(pair[0]) for pair in done)
+    )
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -225,9 +225,9 @@ def _columns(data: bytes, name: str, label: str) -> dict[str, Any]:
     parquet = require("pyarrow.parquet", extra="references", feature="a reference file in Parquet")
     try:
         table = parquet.read_table(pyarrow.BufferReader(data))
+        names = [column for column in table.schema.names if column in ("path", "offset", "size", "raw")]
     except (pyarrow.ArrowException, OSError, ValueError) as exc:
         raise DamagedStoreError(label, f"has a table {name!r} that cannot be read: {exc}") from exc
-    names = [name for name in table.schema.names if name in ("path", "offset", "size", "raw")]
     if "path" not in names and "raw" not in names:
         raise DamagedStoreError(label, f"has a table {name!r} without the columns path and raw")
     return {column: table.column(column) for column in names}

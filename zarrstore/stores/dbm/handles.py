@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from zarrstore import keys as k
 from zarrstore.errors import DamagedStoreError, LockedStoreError, UnsupportedOperation
 from zarrstore.longpaths import absent_place
+from zarrstore.stores._files import is_pipe
 from zarrstore.stores.dbm.guard import SELF_LOCKING, Guard
 from zarrstore.threads import Threads
 
@@ -55,6 +56,8 @@ class Handle:
         self.writable = flag[0] != "r"
         self.lock = threading.RLock()
         self._how: tuple[Opener | None, str, str, int, dict[str, Any]] = opener, path, flag, mode, kwargs
+        if any(is_pipe(path + suffix) for suffix in (*_SUFFIXES, ".bak")):
+            raise DamagedStoreError(path, "is a pipe, and no database")
         self._guard = Guard(path, flag)
         # Opened in a thread of its own, because an sqlite3 object refuses all others.
         self.worker: Threads | None = Threads(1, "zarrstore-dbm")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from zarrstore.errors import LockedStoreError, StoreReadError
+from zarrstore.errors import DamagedStoreError, LockedStoreError, StoreReadError
+from zarrstore.stores._files import is_pipe
 
 __all__ = ["File", "OSFile", "ObjectFile", "file_of", "read_fully", "sync_directory"]
 
@@ -121,6 +122,9 @@ class OSFile:
     @classmethod
     def open(cls, path: str, mode: str, label: str) -> OSFile:
         """Open a file: 'r' to read, 'r+' to write too, 'x' to create, 'a' to write or create."""
+        if is_pipe(path):
+            # Opening it would wait for a writer, and an archive is read from its end.
+            raise DamagedStoreError(label, "is a pipe, and no zip archive")
         if mode != "a":
             return cls(io.FileIO(path, _FILE_MODES[mode]), label)
         while True:
