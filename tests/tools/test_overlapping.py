@@ -28,6 +28,8 @@ from zarrstore import (
     UnsupportedOperation,
     ZipStore,
     copy_store,
+    init_array,
+    migrate_2to3,
     pack,
     write_bagit_manifest,
     write_manifest,
@@ -205,4 +207,15 @@ def test_workers_elsewhere_do_not_lose_one_of_two_keys(tmp_path: Path) -> None:
     dest = DirectoryStore(tmp_path / "d", normalize_keys=True)
     with ProcessPoolExecutor(1) as pool, pytest.raises(UnsupportedOperation):
         copy_store(source, dest, executor=pool)
+    assert list(dest) == []
+
+
+@each_of("options", [{}, {"shards": 4}, {"shards": 4, "dry_run": True}], ids=str)
+def test_two_arrays_that_are_one_at_the_destination_are_not_migrated(tmp_path: Path, options: dict[str, Any]) -> None:
+    source: dict[str, bytes] = {}
+    for path in ("A", "a"):
+        init_array(source, shape=2, chunks=2, dtype="u1", compressor=None, path=path, fill_value=0)
+    dest = DirectoryStore(tmp_path, normalize_keys=True)
+    with pytest.raises(UnsupportedOperation, match="cannot keep 'A' and 'a' apart"):
+        migrate_2to3(source, dest, **options)
     assert list(dest) == []

@@ -25,6 +25,7 @@ from zarrstore.tools.migration_copy import CopyOptions, copy_chunks, excludes_of
 from zarrstore.tools.nearby import absent
 from zarrstore.tools.objects import Objects, reencoded, way_out, with_notes
 from zarrstore.tools.overlap import found_among, overlap, values_of_keys
+from zarrstore.tools.overlapping import refuse_merging
 from zarrstore.tools.shard import Shards, migrate_to_shards
 from zarrstore.tools.steps import Step, by_depth, consolidate, repetition, report_of_steps
 
@@ -171,6 +172,8 @@ def _to_dest(source: Store, dest: Store, path: str, shards: Shards | None, optio
     view = view_of(dest)
     if view is not None and options.resume is not None:
         raise UnsupportedOperation("go on from a journal", view, "leave resume out: it is one commit, or none")
+    if view is None and dest._aliases:
+        refuse_merging((node.path for node in walk(source, path)), dest)
     if shards is not None:
         return migrate_to_shards(
             source,

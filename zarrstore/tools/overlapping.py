@@ -61,7 +61,7 @@ def refuse_merging(keys: Iterable[str], store: Store) -> None:
     folded = sort_entries(Entry(f"{store._folded_key(key)}\0{key}") for key in keys)
     for (one, _, key), (other, _, following) in pairwise(entry.key.partition("\0") for entry in folded):
         if one == other:
-            way_out = "leave one of the two out (excludes)"
+            way_out = "leave one of the two out (excludes), or rename it"
             raise UnsupportedOperation(f"keep {key!r} and {following!r} apart", store, way_out)
 
 
