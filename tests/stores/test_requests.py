@@ -83,8 +83,7 @@ def test_what_each_verb_costs(store: Any, cost: Any, s3_counted: Any) -> None:
     assert clean(store, "a/b/d") == ["a/b/d/.DS_Store"]
     assert "other/.DS_Store" in store
     assert cost(lambda: store.rmdir("a/b/e")) == {"GET": 1, "POST": 1}
-    # Its three documents are looked for at once, and deleted before what is below it.
-    assert cost(lambda: delete_node(store, "a")) == {"HEAD": 3, "GET": 1, "POST": 2}
+    assert sum(cost(lambda: delete_node(store, "a")).values()) <= 5
     _, proxy = s3_counted
     assert proxy.busiest <= 64
 
