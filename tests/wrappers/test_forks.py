@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from tests.support.roster import WRAPPERS
 from zarrstore import DictStore
+from zarrstore.wrappers.usagelog import UsageLogStore
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 
@@ -55,3 +57,40 @@ def test_a_child_forked_while_another_thread_holds_a_lock_does_not_wait_for_it(t
     end.set()
     holder.join()
     assert status == 0, "the child waited for a lock that no thread of its own holds"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_forked_while_another_thread_writes_into_the_log_writes_its_own_lines(tmp_path):
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    filler = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    store = UsageLogStore(DictStore(), path)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(1 << 12):  # until the pipe is full, and whoever writes into it waits
+            os.write(filler, b"x" * 4096)
+    writer = threading.Thread(target=store.__setitem__, args=("a", b"1"))
+    writer.start()
+    while not store._lock.locked():
+        time.sleep(0.01)
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            store["b"] = b"2"
+        finally:
+            os._exit(0)
+    ended = 0
+    while not ended:
+        with contextlib.suppress(BlockingIOError):
+            os.read(reader, 1 << 16)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    while writer.is_alive():
+        with contextlib.suppress(BlockingIOError):
+            os.read(reader, 1 << 16)
+    store.close()
+    os.close(reader)
+    os.close(filler)
+    assert status == 0, "the child waited for the buffer of a file that no thread of its own writes to"

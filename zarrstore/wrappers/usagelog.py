@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from io import FileIO
 from typing import IO, Any
 
 from zarrstore.targets import Target
@@ -80,17 +81,21 @@ class UsageLogStore(Observed):
     def _open(self) -> None:
         self._lock = free_in_children(threading.Lock())
         self._complained = False
-        self._file: IO[str] | None = None
+        self._write: Callable[[str], object]
+        self._file: FileIO | None = None
         log = self.log
         if isinstance(log, str):
-            # Appended to, and each line written at once: several processes may share the file.
-            self._file = log = open(log, "a", encoding="utf-8", buffering=1)
+            # Appended to, and each line written at once: several processes may share the file. Without a buffer, whose
+            # lock a forked child would find taken for ever if another thread was writing at the fork.
+            self._file = file = open(log, "ab", buffering=0)
+            self._write = lambda line: _write_all(file, (line + os.linesep).encode())
+            return
         if isinstance(log, logging.Logger):
             logger = log
-            self._write: Callable[[str], object] = lambda line: logger.info("%s", line)
+            self._write = lambda line: logger.info("%s", line)
         elif hasattr(log, "write"):
-            file = log
-            self._write = lambda line: file.write(line + "\n")
+            stream = log
+            self._write = lambda line: stream.write(line + "\n")
         elif callable(log):
             self._write = log
         else:
@@ -149,6 +154,12 @@ class UsageLogStore(Observed):
         # A second close finds the file closed already, which is allowed.
         if self._file is not None:
             self._file.close()
+
+
+def _write_all(file: FileIO, line: bytes) -> None:
+    rest = memoryview(line)
+    while rest:  # a signal, or a disk that is nearly full, may end a write early
+        rest = rest[file.write(rest) :]
 
 
 class _Standard(str):
