@@ -18,6 +18,8 @@ __all__ = [
     "whole_names",
 ]
 
+#: Digits of a coordinate; no array reaches so far.
+_MOST_DIGITS = 600
 _CHUNK_NAME = re.compile(r"[0-9]+(?:\.[0-9]+)*", re.ASCII)
 _FLAT_CHUNK_NAME = re.compile(r"[0-9]+(?:\.[0-9]+)+", re.ASCII)
 
@@ -62,7 +64,8 @@ def chunk_coords(key: str, array: str, separator: str = ".") -> tuple[int, ...] 
     if not is_below(key, array):
         return None
     parts = key[len(array) + 1 if array else 0 :].split(separator)
-    if all(map(is_number, parts)):
+    # Python reads no number of more than 4,300 digits, or 640 where it is told so.
+    if all(map(is_number, parts)) and max(map(len, parts)) <= _MOST_DIGITS:
         return tuple(map(int, parts))
     return None
 
