@@ -165,6 +165,10 @@ class V3View(ComputedReads):
             return path
         return path
 
+    def _folded_key(self, key: str) -> str:
+        # A document is several values of `inner`, and a chunk's name there is asked for; both fold as they are here.
+        return self.inner._folded_key(key)
+
     def _settable(self, key: str) -> str:
         if k.name(key) in DOCUMENTS:
             raise InvalidKeyError(key, "documents of version 2 are not shown here: set zarr.json")
