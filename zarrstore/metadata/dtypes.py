@@ -252,7 +252,7 @@ def encode_fill(fill_value: Any, dtype: np.dtype[Any], object_codec: dict[str, A
     >>> import numpy as np
     >>> encode_fill(np.float32("-inf"), np.dtype("f4")), encode_fill(b"abc", np.dtype("S6"))
     ('-Infinity', 'YWJj')
-    >>> encode_fill(np.datetime64("NaT"), np.dtype("M8[s]")), encode_fill(1 - 2j, np.dtype("c8"))
+    >>> encode_fill(np.datetime64("NaT", "s"), np.dtype("M8[s]")), encode_fill(1 - 2j, np.dtype("c8"))
     (-9223372036854775808, [1.0, -2.0])
     """
     if fill_value is None:

@@ -134,6 +134,8 @@ def _trace(act: Callable[[], object], interrupter: _Interrupter) -> None:
     before, collects = sys.gettrace(), gc.isenabled()
     # Finalizers of what is not of `act` would run in it, have places of their own, and swallow the interrupt.
     gc.disable()
+    # Python 3.12 shows single instructions only if some frame asked for them before the tracer is set.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(interrupter)
     try:
         act()
