@@ -9,10 +9,11 @@ from pathlib import Path
 from tests.support.cases import each_of
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted((ROOT / "zarrstore").rglob("*.py"))
+ROOMS = ("zarrstore", "tests", "benchmarks", "examples")
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 TEXT = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
-#: Only the modules in which one stands anywhere, be it in a comment, are parsed.
-_BARE = re.compile(r"\b(told|said|made|gone)\b")
+#: Only the modules in which one stands as a name may, be it in a comment, are parsed.
+_BARE = re.compile(r"\b(told|said|made|gone)\b(?=\s*(=[^=]|,[^\n]*=|:|\)|in\b))")
 
 
 def test_every_file_that_contributing_names_exists():
@@ -31,7 +32,7 @@ def test_no_variable_is_named_by_a_bare_participle(path):
     tree = ast.parse(source)
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    assert not any(map(_BARE.fullmatch, names)), f"name it by a noun of the field: {path}"
+    assert not names & {"told", "said", "made", "gone"}, f"name it by a noun of the field: {path}"
 
 
 def test_stores_has_at_most_sixteen_entries():

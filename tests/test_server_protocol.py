@@ -27,15 +27,15 @@ def _parsed(block: bytes) -> dict[str, str]:
 
 @pytest.fixture(params=["directory", "nested", "wrapped", "dict"])
 def filled(request, tmp_path):
-    made = {
+    store = {
         "directory": lambda: DirectoryStore(tmp_path),
         "nested": lambda: NestedDirectoryStore(tmp_path),
         "wrapped": lambda: ReadOnlyStore(PrefixStore(DirectoryStore(tmp_path), "p/q")),
         "dict": DictStore,
     }[request.param]()
-    target = made.inner if request.param == "wrapped" else made
+    target = store.inner if request.param == "wrapped" else store
     target.update(VALUES)
-    return made
+    return store
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

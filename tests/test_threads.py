@@ -26,19 +26,19 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 
 def test_the_executor_is_free_after_an_interrupt_at_any_point_of_a_map():
-    made = []
+    results = []
 
     def act():
         with Threads(2) as threads:
-            made.append(threads)
+            results.append(threads)
             list(threads.map(pow, [2, 3, 4], [2, 2, 2]))
 
     for point in each_point(act):
-        if made:
-            threads = made.pop()
+        if results:
+            threads = results.pop()
             threads.shutdown(cancel_futures=True)  # waits: a thread that hangs would end the test by its timeout
             assert threads._closed, point
-            made.clear()
+            results.clear()
 
 
 def test_an_interrupt_at_any_point_of_a_wait_for_one_call_lets_the_next_be_made():
@@ -58,22 +58,22 @@ def test_the_executor_of_the_standard_library_is_seen_to_hang():
         from concurrent.futures import ThreadPoolExecutor
         from tests.support.interrupts import each_point
 
-        made = []
+        results = []
 
         def act():
             pool = ThreadPoolExecutor(2)
-            made.append(pool)
+            results.append(pool)
             list(pool.map(time.sleep, [0.01, 0.01]))
 
         for point in each_point(act):
-            for pool in made:
+            for pool in results:
                 end = threading.Thread(target=pool.shutdown, daemon=True)
                 end.start()
                 end.join(2)
                 if end.is_alive():
                     print("hangs", flush=True)
                     os._exit(0)
-            made.clear()
+            results.clear()
         os._exit(1)
     """)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, cwd=os.getcwd())
@@ -87,31 +87,31 @@ def test_a_latch_lets_all_go_on_after_an_interrupt_at_any_point_of_a_wait_or_a_s
         assert latch.wait(60)
     for _ in each_point(lambda: Latch().set()):
         pass
-    made = []
+    results = []
 
     def act():
-        made.append(Latch())
-        made[-1].set()
+        results.append(Latch())
+        results[-1].set()
 
     for _ in each_point(act):
-        while made:
-            latch = made.pop()
+        while results:
+            latch = results.pop()
             latch.set()  # once more, as whoever cleans up does
             assert latch.is_set()
             assert latch.wait(60)
 
 
 def test_a_thread_that_was_interrupted_at_its_start_is_started_by_the_next_call():
-    made = []
+    results = []
 
     def act():
         ran = SimpleQueue()
-        made.append((Starter(lambda: ran.put(True), "t"), ran))
-        made[-1][0].start()
+        results.append((Starter(lambda: ran.put(True), "t"), ran))
+        results[-1][0].start()
 
     for _ in each_point(act):
-        while made:
-            starter, ran = made.pop()
+        while results:
+            starter, ran = results.pop()
             starter.start()
             assert ran.get(timeout=60)
             starter.thread.join()

@@ -167,13 +167,13 @@ def test_an_array_pickles_to_a_process_that_knows_the_bridge_or_does_not(tmp_pat
             "import pickle, sys; array = pickle.load(open(sys.argv[1], 'rb'));"
             "print(int(array[:].sum()), type(array.store).__name__)"
         )
-        said = [
+        answers = [
             subprocess.run(
                 [sys.executable, "-c", first + script, f"{folder}/array.pickle"], stdout=subprocess.PIPE, text=True
             ).stdout.split()
             for first in ("", "import zarrstore.bridges.zarr2;")
         ]
-        print(json.dumps(said))
+        print(json.dumps(answers))
         """,
         tmp_path,
     ) == [["35", "KVStore"], ["35", "DirectoryStore"]]
@@ -193,19 +193,19 @@ def test_read_only_stores_and_stores_under_zarr_s_own_wrappers_work():
         group.create_dataset("a", shape=4, chunks=1, dtype="i4")[:] = 3
         zarr.consolidate_metadata(held)
         opened = zarr.open_group(ReadOnlyStore(held), mode="r")
-        said = [opened["a"][:].tolist()]
+        answers = [opened["a"][:].tolist()]
         try:
             zarr.open_array(ReadOnlyStore(held), path="a", mode="r+")[:] = 4
         except PermissionError as exc:
-            said.append(type(exc).__name__)
+            answers.append(type(exc).__name__)
         counted = CountingStore(held)
         cached = zarr.open_group(zarr.LRUStoreCache(counted, max_size=None), mode="r")
-        said.append(cached["a"][:].tolist())
+        answers.append(cached["a"][:].tolist())
         counted = CountingStore(held)
         consolidated = zarr.open_group(ConsolidatedStore(counted), mode="r")
         counted.reset()
-        said.append([sorted(iter(consolidated)), consolidated["a"].shape, dict(counted.calls)])
-        print(json.dumps(said))
+        answers.append([sorted(iter(consolidated)), consolidated["a"].shape, dict(counted.calls)])
+        print(json.dumps(answers))
     """) == [[3] * 4, "ReadOnlyError", [3] * 4, [["a"], [4], {"_listdir": 1}]]
 
 

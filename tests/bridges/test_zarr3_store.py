@@ -29,7 +29,7 @@ class MappingStoreTests(StoreTests[MappingStore, cpu.Buffer]):
 
     store_cls = MappingStore
     buffer_cls = cpu.Buffer
-    made: Any
+    make_mapping: Any
 
     async def set(self, store: MappingStore, key: str, value: Buffer) -> None:
         store.mapping[key] = value.to_bytes()
@@ -44,7 +44,7 @@ class MappingStoreTests(StoreTests[MappingStore, cpu.Buffer]):
 
     @pytest.fixture
     def store_kwargs(self, tmp_path: Any) -> Any:
-        mapping = self.made(tmp_path)
+        mapping = self.make_mapping(tmp_path)
         yield {"mapping": mapping}
         as_store(mapping).close()
 
@@ -84,7 +84,7 @@ class ZipStoreTests(MappingStoreTests):
 for _name, _make in MAKERS.items():
     _base = ZipStoreTests if _name == "ZipStore" else MappingStoreTests
     _title = "Test_" + _name.replace(" ", "_")
-    globals()[_title] = type(_title, (_base,), {"made": staticmethod(_make), "__module__": __name__})
+    globals()[_title] = type(_title, (_base,), {"make_mapping": staticmethod(_make), "__module__": __name__})
 del _base, MappingStoreTests, ZipStoreTests
 
 
@@ -101,14 +101,14 @@ def run(machine: Any, examples: int) -> None:
 
 
 def hierarchies(make: Any, folder: Any, examples: int) -> None:
-    made = []
+    stores = []
 
     def machine() -> Any:
-        made.append(as_store(make(folder.mktemp("machine"))))
-        return ZarrHierarchyStateMachine(MappingStore(made[-1]))
+        stores.append(as_store(make(folder.mktemp("machine"))))
+        return ZarrHierarchyStateMachine(MappingStore(stores[-1]))
 
     run(machine, examples)
-    for store in made:
+    for store in stores:
         store.close()
 
 
@@ -134,12 +134,12 @@ def test_many_random_hierarchies_end_as_they_do_in_the_memory_store_of_zarr(name
 @pytest.mark.parametrize("examples", EXAMPLES)
 @pytest.mark.parametrize("name", sorted(MAKERS.keys() - HIERARCHICAL))
 def test_random_keys_end_as_they_do_in_a_dict(name: str, examples: int, tmp_path_factory: Any) -> None:
-    made = []
+    stores = []
 
     def machine() -> Any:
-        made.append(as_store(MAKERS[name](tmp_path_factory.mktemp("machine"))))
-        return ZarrStoreStateMachine(MappingStore(made[-1]))
+        stores.append(as_store(MAKERS[name](tmp_path_factory.mktemp("machine"))))
+        return ZarrStoreStateMachine(MappingStore(stores[-1]))
 
     run(machine, examples)
-    for store in made:
+    for store in stores:
         store.close()

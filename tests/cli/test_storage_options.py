@@ -29,11 +29,11 @@ def test_an_option_that_is_none_is_named_in_plain_words(
     (tmp_path / "value").write_bytes(b"1")
     for arguments in (["ls", "s3://bucket/x"], ["put", "s3://bucket/x", "key", str(tmp_path / "value")]):
         assert run([*arguments, *given, "--storage-option", "key=a", "--storage-option", "secret=b"]) == 3
-        said = capsys.readouterr().err
+        output = capsys.readouterr().err
         for sentence in sentences:
-            assert sentence in said
-        assert "keyword" not in said
-        assert "__init__" not in said
+            assert sentence in output
+        assert "keyword" not in output
+        assert "__init__" not in output
 
 
 def test_the_library_raises_the_same_as_a_value_error() -> None:
@@ -52,10 +52,10 @@ def test_a_package_that_lacks_is_named(capsys: pytest.CaptureFixture[str]) -> No
         "nowhere", "no_such_package.FS", clobber=True, errtxt="Please install no_such_package"
     )
     assert run(["ls", "nowhere://bucket/x"]) == 3
-    said = capsys.readouterr().err
-    assert "needs a package that is not installed" in said
-    assert "Please install no_such_package" in said
-    assert "foreseen" not in said
+    output = capsys.readouterr().err
+    assert "needs a package that is not installed" in output
+    assert "Please install no_such_package" in output
+    assert "foreseen" not in output
 
 
 def test_a_file_at_a_url_cannot_be_written_and_the_way_out_is_said(
@@ -65,8 +65,8 @@ def test_a_file_at_a_url_cannot_be_written_and_the_way_out_is_said(
         archive["a"] = b"1"
     url = f"{nginx(tmp_path).url}/x.zip"  # type: ignore[operator]
     assert run(["put", url, "new", str(tmp_path / "x.zip")]) == 3
-    said = capsys.readouterr().err
-    assert f"{url} cannot be written; change a local copy, then upload that" in said
+    output = capsys.readouterr().err
+    assert f"{url} cannot be written; change a local copy, then upload that" in output
 
 
 def test_notes_of_what_cannot_be_listed_name_the_url_and_no_class(
@@ -76,6 +76,6 @@ def test_notes_of_what_cannot_be_listed_name_the_url_and_no_class(
     copy_store(store, str(tmp_path / "x.zarr"))
     url = f"{nginx(tmp_path).url}/x.zarr"  # type: ignore[operator]
     assert run(["sync", "-v", url, str(tmp_path / "copy")]) == 0
-    said = capsys.readouterr()
-    assert f"note: {url} cannot be listed" in said.err
-    assert "Store(" not in said.err + said.out
+    output = capsys.readouterr()
+    assert f"note: {url} cannot be listed" in output.err
+    assert "Store(" not in output.err + output.out

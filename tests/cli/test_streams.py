@@ -26,7 +26,7 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
 
 
 @each_of(
-    ("line", "said"),
+    ("line", "sentence"),
     [
         ("Z ls d a >&-", "Bad file descriptor"),
         ("Z cat d a/0 >&-", "Bad file descriptor"),
@@ -37,12 +37,12 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
         ("Z ls nowhere 2>&-", ""),
     ],
 )
-def test_what_cannot_be_read_or_printed_is_exit_3_and_a_line(folder: Path, line: str, said: str) -> None:
+def test_what_cannot_be_read_or_printed_is_exit_3_and_a_line(folder: Path, line: str, sentence: str) -> None:
     if "/dev/full" in line and not Path("/dev/full").exists():
         return
     result = shell(folder, line)
     assert (result.returncode, result.stdout) == (3, "")
-    assert (said in result.stderr, result.stderr.count("\n")) == (True, bool(said)), result.stderr
+    assert (sentence in result.stderr, result.stderr.count("\n")) == (True, bool(sentence)), result.stderr
     assert "a/new" not in DirectoryStore(folder / "d")
 
 

@@ -161,9 +161,9 @@ def test_it_names_the_implementation_and_the_room_it_takes(store):
     store.update({"a/b": b"12", "c": b"345"})
     store["c"] = b"6789"
     store.flush()
-    said = store.describe()
-    assert said.pop("dead_bytes") > 0
-    assert said == {"implementation": f"dbm.{_short(store)}", "entries": 2, "live_bytes": 6}
+    description = store.describe()
+    assert description.pop("dead_bytes") > 0
+    assert description == {"implementation": f"dbm.{_short(store)}", "entries": 2, "live_bytes": 6}
 
 
 def _short(store):
@@ -209,12 +209,12 @@ def test_the_danger_of_dumb_is_said_once_and_only_to_those_who_did_not_choose_it
     monkeypatch.setattr(module, "_warned_of_dumb", False)
     for name in "abc":
         DBMStore(tmp_path / name, open=dbm.dumb.open).close()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for name in "abc":
             DBMStore(tmp_path / name).close()
     # What other tests left to the garbage collector may warn meanwhile.
-    warned = [one for one in said if "dbm.dumb" in str(one.message)]
+    warned = [one for one in caught if "dbm.dumb" in str(one.message)]
     assert [one.filename for one in warned] == [__file__]
 
 
@@ -267,8 +267,8 @@ def test_a_second_process_is_refused_unless_both_read(mine, theirs, together, op
         store["a"] = b"1"
     with DBMStore(tmp_path / "d", mine, open=opener) as store:
         with other(tmp_path / "d", theirs, name) as process:
-            said = process.stdout.readline().strip()
-            assert said == ("open" if together or name == "sqlite3" else "LockedStoreError")
+            line = process.stdout.readline().strip()
+            assert line == ("open" if together or name == "sqlite3" else "LockedStoreError")
         assert store["a"] == b"1"
     with other(tmp_path / "d", "c", name) as process:
         assert process.stdout.readline().strip() == "open"
@@ -528,8 +528,8 @@ def test_a_forked_child_neither_harms_the_parent_s_database_nor_uses_it(store, t
     store["b"] = b"2"
     assert os.waitpid(child, 0)[1] == 0
     with other(tmp_path / "d", "c", _short(store)) as process:
-        said = process.stdout.readline().strip()
-    assert said == ("open" if _short(store) == "sqlite3" else "LockedStoreError")
+        line = process.stdout.readline().strip()
+    assert line == ("open" if _short(store) == "sqlite3" else "LockedStoreError")
     assert store.pop("child", None) == (b"2" if _short(store) == "sqlite3" else None)
     assert dict(store) == {"a": b"1", "b": b"2"}
 
@@ -729,14 +729,14 @@ def test_a_full_disk_costs_gnu_only_the_value_that_did_not_fit(tmp_path):
                 store[f"k{kept}"] = bytes(3000)
                 kept += 1
         except OSError as exc:
-            said = str(exc)
+            reason = str(exc)
         whole = all(store.get(f"k{n}") == bytes(3000) for n in range(kept))
-        print(json.dumps([kept, len(store), whole, said]))
+        print(json.dumps([kept, len(store), whole, reason]))
     """
-    kept, found, whole, said = peers.run("self", script, tmp_path / "d")
+    kept, found, whole, reason = peers.run("self", script, tmp_path / "d")
     assert kept == found > 50
     assert whole
-    assert f"cannot set 'k{kept}'" in said
+    assert f"cannot set 'k{kept}'" in reason
 
 
 class _Failing(dict):

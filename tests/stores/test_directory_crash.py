@@ -54,7 +54,7 @@ print(json.dumps({"refused": refused, "same": same, "left": left}))
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing() -> None:
-    told = run_readonly(FULL_DISK)
-    assert told["refused"] > 10
-    assert told["same"]
-    assert told["left"] == []
+    outcome = run_readonly(FULL_DISK)
+    assert outcome["refused"] > 10
+    assert outcome["same"]
+    assert outcome["left"] == []

@@ -168,15 +168,15 @@ def test_an_interrupt_while_directories_are_made_leaves_no_empty_ones(store, mon
 
 
 def test_a_key_of_thousands_of_segments_is_refused_before_a_directory_is_made(store, monkeypatch):
-    made = []
+    new = []
     mkdir = os.mkdir
-    monkeypatch.setattr(os, "mkdir", lambda *args: (made.append(args), mkdir(*args)))
+    monkeypatch.setattr(os, "mkdir", lambda *args: (new.append(args), mkdir(*args)))
     with pytest.raises(InvalidKeyError, match="takes no name so long"):
         store["d/" * 3000 + "x"] = b"1"
     store["there"] = b"1"
     with pytest.raises(InvalidKeyError, match="takes no name so long"):
         store.rename("there", "d/" * 3000 + "x")
-    assert len(made) <= 1  # the root
+    assert len(new) <= 1  # the root
     assert (dict(store), files(Path(store.path))) == ({"there": b"1"}, ["there"])
 
 

@@ -82,8 +82,8 @@ print(json.dumps(problems))
         )
         for i in range(4)
     ]
-    told = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
-    assert told == [[], [], [], []]
+    results = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert results == [[], [], [], []]
     left = [name for _, _, names in os.walk(tmp_path) for name in names if name.startswith(".")]
     assert left == []
 

@@ -112,14 +112,14 @@ def test_no_value_of_a_view_can_be_used_after_its_block(store):
 
 
 @pytest.mark.parametrize(
-    "made", [lambda v: v[10:20], lambda v: v.cast("H"), memoryview, lambda v: np.frombuffer(v, "u1"), np.asarray]
+    "derive", [lambda v: v[10:20], lambda v: v.cast("H"), memoryview, lambda v: np.frombuffer(v, "u1"), np.asarray]
 )
-def test_what_is_made_of_a_value_and_outlives_the_block_is_an_error(store, made):
+def test_what_is_made_of_a_value_and_outlives_the_block_is_an_error(store, derive):
     store["a"] = b"A" * 5000
     holder = []
     with pytest.raises(BufferError, match="let go of the rest within it"):
         with store.reading() as view:
-            holder.append(made(view["a"]))
+            holder.append(derive(view["a"]))
     for n in range(100):
         store["a"] = bytes([n]) * 5000
     assert set(bytes(holder[0])) == {65}, "its memory stays as it was"

@@ -275,13 +275,13 @@ def test_a_second_writer_is_refused_in_this_process_and_in_another(tmp_path):
         import sys, json
         from zarrstore.stores.zip import ZipStore
         from zarrstore.errors import LockedStoreError
-        told = []
+        refusals = []
         for mode in ("a", "w", "r+"):
             try:
                 ZipStore(sys.argv[1], mode=mode)
             except LockedStoreError as exc:
-                told.append(str(exc))
-        print(json.dumps([told, dict((k, v.decode()) for k, v in ZipStore(sys.argv[1], mode="r").items())]))
+                refusals.append(str(exc))
+        print(json.dumps([refusals, dict((k, v.decode()) for k, v in ZipStore(sys.argv[1], mode="r").items())]))
     """
     with ZipStore(path) as store:
         store["a"] = b"1"
@@ -291,8 +291,8 @@ def test_a_second_writer_is_refused_in_this_process_and_in_another(tmp_path):
                 ZipStore(path, mode=mode)
         with pytest.raises(LockedStoreError):
             ZipStore.recover(path)
-        told, read = peers.run("self", script, path)
-        assert len(told) == 3
+        refusals, read = peers.run("self", script, path)
+        assert len(refusals) == 3
         assert read == {"a": "1"}
         store["b"] = b"2"
     with ZipStore(path) as store:

@@ -203,7 +203,7 @@ from zarrstore.stores.zip import ZipStore
 
 os.mkdir("small")
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", "small"], check=True)
-path, told = "small/a.zip", {"acknowledged": 0, "refused": 0, "bad": []}
+path, outcome = "small/a.zip", {"acknowledged": 0, "refused": 0, "bad": []}
 store, held = ZipStore(path), {}
 for version in range(1, 3000):
     key = f"k/{version}"
@@ -211,42 +211,42 @@ for version in range(1, 3000):
     try:
         store[key] = new
         held[key] = new
-        told["acknowledged"] += 1
+        outcome["acknowledged"] += 1
     except OSError as exc:
         assert exc.errno == errno.ENOSPC, exc
-        told["refused"] += 1
+        outcome["refused"] += 1
     if version % 50 == 0:
         store.flush()
-told["flushed full"] = os.statvfs("small").f_bavail
+outcome["flushed full"] = os.statvfs("small").f_bavail
 if dict(store) != held:
-    told["bad"].append("the open store differs")
+    outcome["bad"].append("the open store differs")
 store.close()
 with ZipStore(path) as store:
     if dict(store) != held:
-        told["bad"].append("the store opened again differs")
-    told["freed"] = 0
+        outcome["bad"].append("the store opened again differs")
+    outcome["freed"] = 0
     for key in list(held)[:-5]:  # deleting takes space too, until a flush finds none; repacking needs it elsewhere
         try:
             del store[key]
             del held[key]
-            told["freed"] += 1
+            outcome["freed"] += 1
         except OSError as exc:
             assert exc.errno == errno.ENOSPC, exc
             break
     if dict(store) != held:
-        told["bad"].append("the store with deleted keys differs")
+        outcome["bad"].append("the store with deleted keys differs")
 with ZipStore(path) as store:
     if dict(store) != held:
-        told["bad"].append("the store differs after deleting")
-print(json.dumps(told))
+        outcome["bad"].append("the store differs after deleting")
+print(json.dumps(outcome))
 """
 
 
 def test_a_full_disk_is_an_error_of_the_set_and_loses_nothing():
-    told = run_readonly(FULL_DISK)
-    assert told["bad"] == []
-    assert told["acknowledged"] > 300
-    assert told["refused"] > 300
+    outcome = run_readonly(FULL_DISK)
+    assert outcome["bad"] == []
+    assert outcome["acknowledged"] > 300
+    assert outcome["refused"] > 300
 
 
 LITTLE_ROOM = """

@@ -225,8 +225,8 @@ def _failing_calls(where: str, folder: str, names: str, every: str) -> dict[str,
     log = Path(folder, "strace.log")
     _opener(where)  # imported here, once
     _traced(where, _new(folder, "counted"), ["-e", f"trace={names}"], log)
-    made = re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE)
-    calls = {name: made.count(name) for name in sorted(set(made))}
+    names = re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE)
+    calls = {name: names.count(name) for name in sorted(set(names))}
     bad: list[str] = []
     silent: list[str] = []
     missed: list[str] = []
@@ -246,8 +246,8 @@ def _failing_calls(where: str, folder: str, names: str, every: str) -> dict[str,
 
 def _came(log: str, call: str) -> int:
     """Return how often a thread made a call: strace counts for each thread by itself, and threads share work anew."""
-    made = re.findall(rf"^(\d+) +{call}\(", log, re.MULTILINE)
-    return max(map(made.count, set(made)), default=0)
+    threads = re.findall(rf"^(\d+) +{call}\(", log, re.MULTILINE)
+    return max(map(threads.count, set(threads)), default=0)
 
 
 def _new(folder: str, name: str) -> str:

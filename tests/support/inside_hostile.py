@@ -120,9 +120,9 @@ def verdicts(
     """Throw hostile keys at entry points of a store, and see that nothing happened."""
     folder.mkdir()
     items = tree(1000)
-    made = roster.STORES[name](folder)
+    raw = roster.STORES[name](folder)
     found: dict[tuple[str, int], str] = {}
-    with as_store(made) as store:
+    with as_store(raw) as store:
         store.setitems(items)
         store.flush()
         with world.EscapeSentinel(folder) as sentinel:

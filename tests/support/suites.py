@@ -39,10 +39,10 @@ def stack_suite(name: str, base: roster.Maker, *wraps: Any, **attributes: Any) -
         """Fill what cannot be written through the same stack without its walls, over the same base."""
         store = way_in = base(path)
         for wrap in wraps:
-            made = wrap(store, path)
-            through = made if way_in is store else wrap(way_in, path)
+            wrapped = wrap(store, path)
+            through = wrapped if way_in is store else wrap(way_in, path)
             way_in = through if as_store(through).capabilities.writable else way_in
-            store = made
+            store = wrapped
         as_store(store if as_store(store).capabilities.writable else way_in).setitems(items)
         return store
 

@@ -41,9 +41,9 @@ def fill(store: Any) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
-    made = DirectoryStore(tmp_path / "store")
-    fill(made)
-    return made
+    source = DirectoryStore(tmp_path / "store")
+    fill(source)
+    return source
 
 
 class Log(DirectoryStore):

@@ -364,10 +364,10 @@ def test_the_law_sees_a_removal_that_takes_attributes_that_version_3_does_not_ha
     step = migration._step
 
     def without_attributes(store: Any, node: Any, attributes: Any, in_place: bool) -> Any:
-        made = step(store, node, attributes, in_place)
-        if made.document is not None:
-            made.document["attributes"] = {}
-        return made
+        new_step = step(store, node, attributes, in_place)
+        if new_step.document is not None:
+            new_step.document["attributes"] = {}
+        return new_step
 
     monkeypatch.setattr(migration, "_step", without_attributes)
     assert _broken(tmp_path, "migrate")

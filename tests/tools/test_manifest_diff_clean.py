@@ -102,7 +102,7 @@ def test_info_of_nodes_that_are_odd() -> None:
     assert describe_node({"x/y": b""}, "x") == {"path": "x", "kind": "directory", "children": ["y"]}
     with pytest.raises(KeyError):
         describe_node({"x/y": b""}, "z")
-    told = describe_node({"a/.zarray": b"{"}, "a")
-    assert told["kind"] == "array"
-    assert "error" in told
+    description = describe_node({"a/.zarray": b"{"}, "a")
+    assert description["kind"] == "array"
+    assert "error" in description
     assert describe_store(FilterStore({}))["store"] == "KVStore"

@@ -83,9 +83,9 @@ def test_the_archive_has_the_user_s_mode(tmp_path: Path) -> None:
 def test_an_entry_that_leads_out_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
     archive = tmp_path / "deep" / "er" / "evil.zip"
     archive.parent.mkdir(parents=True)
-    with zipfile.ZipFile(archive, "w") as made:
-        made.writestr("good/0", b"1")
-        made.writestr(name, b"evil")
+    with zipfile.ZipFile(archive, "w") as evil:
+        evil.writestr("good/0", b"1")
+        evil.writestr(name, b"evil")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(DamagedStoreError, match="evil"):
         unpack(archive, tmp_path / "deep" / "er" / "out")

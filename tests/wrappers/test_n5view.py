@@ -171,12 +171,12 @@ from zarrstore.stores.directory import DirectoryStore
 place = sys.argv[1]
 theirs, ours = N5Store(place + "/theirs"), N5View(DirectoryStore(place + "/ours"))
 compressors = [None, numcodecs.GZip(1), numcodecs.BZ2(1), numcodecs.LZMA(preset=1), numcodecs.Blosc("zstd", 1)]
-made = 0
+count = 0
 for dtype, compressor, (shape, chunks) in itertools.product(
     ("i1", "u2", "i4", "u8", "f4", "f8"), compressors, (((7,), (3,)), ((5, 7), (2, 3)), ((3, 5, 4), (2, 2, 3)))
 ):
-    values = np.random.default_rng(made).integers(0, 100, shape).astype(dtype)
-    path = f"g/{made}"
+    values = np.random.default_rng(count).integers(0, 100, shape).astype(dtype)
+    path = f"g/{count}"
     for writer, reader in ((theirs, N5View(DirectoryStore(place + "/theirs"))), (ours, N5Store(place + "/ours"))):
         options = {"chunks": chunks, "dtype": dtype, "compressor": compressor, "fill_value": 0}
         array = zarr.create(shape, store=writer, path=path, **options)
@@ -185,10 +185,10 @@ for dtype, compressor, (shape, chunks) in itertools.product(
         again = zarr.open_array(reader, mode="r", path=path)
         assert (again[...] == values).all(), (path, type(reader))
         assert again.attrs["unit"] == "m"
-    made += 1
+    count += 1
 groups = zarr.open_group(N5View(DirectoryStore(place + "/theirs")), mode="r")
-assert len(list(groups["g"].arrays())) == made
-print(json.dumps(made))
+assert len(list(groups["g"].arrays())) == count
+print(json.dumps(count))
 """
     assert peers.run("zarr2", script, str(tmp_path)) == 90
 
