@@ -333,26 +333,29 @@ def consolidated_updates(
     (['.zmetadata'], True)
     """
     held = {} if known is None else known
+    updates: dict[str, bytes] = {}
+    for path in _read_above(store, changes, held):
+        key = k.join(path, documents.ZMETADATA)
+        data = None if key in changes else held[key]
+        new = None if data is None else _updated_zmetadata(data, key, path, changes)
+        if new is not None and new != data:
+            updates[key] = new
+        key = k.join(path, documents.ZARR_JSON)
+        data = changes[key] if key in changes else held[key]
+        new = None if data is None else _updated_inline(data, key, path, changes)
+        if new is not None and new != data:
+            updates[key] = new
+    return updates
+
+
+def _read_above(store: Store, changes: Mapping[str, bytes | None], held: dict[str, bytes | None]) -> list[str]:
+    """Return the directories above documents that change, and add to `held` what may repeat these there."""
     # Nothing is repeated at an array, and of many arrays each question would count.
     arrays = {k.parent(key) for key, data in changes.items() if _is_of_array(key, data)}
     ancestors = {path: None for key in sorted(changes) for path in k.parents(key) if path not in arrays}
     keys = [k.join(path, name) for path in ancestors for name in (documents.ZMETADATA, documents.ZARR_JSON)]
     held.update(values_of_keys(store, [key for key in keys if key not in changes and key not in held]))
-    updates: dict[str, bytes] = {}
-    for path in ancestors:
-        key = k.join(path, documents.ZMETADATA)
-        data = None if key in changes else held[key]
-        if data is not None:
-            new = _updated_zmetadata(data, key, path, changes)
-            if new != data:
-                updates[key] = new
-        key = k.join(path, documents.ZARR_JSON)
-        data = changes[key] if key in changes else held[key]
-        if data is not None:
-            changed = _updated_inline(data, key, path, changes)
-            if changed is not None and changed != data:
-                updates[key] = changed
-    return updates
+    return list(ancestors)
 
 
 def _is_of_array(key: str, data: bytes | None) -> bool:

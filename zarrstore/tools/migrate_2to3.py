@@ -355,20 +355,23 @@ def _consolidate(
     there = {key for key in keys if held.get(key) is not None}
     there |= found_among(store, [key for key in keys if key not in held])
     for step in groups:
-        assert step.document is not None
-        if step.document.get("node_type") != "group":
+        if not _is_repeating(step, plan, k.join(step.node.path, documents.ZMETADATA) in there):
             continue
-        had_inline = step.document.get("consolidated_metadata") is not None
-        if not had_inline and k.join(step.node.path, documents.ZMETADATA) not in there:
-            continue
-        if had_inline:
-            repeated = consolidated.parse_inline(step.document, step.key) or {}
-            if not consolidated.compare_inline(repeated, repetition(step, plan)):
-                continue
         consolidate(step, plan)
         if existing[step.key] != step.data:
             step.action = "migrated"
             step.notes.append("its consolidated metadata was made anew from the documents, inline")
+
+
+def _is_repeating(step: Step, plan: list[Step], has_zmetadata: bool) -> bool:
+    """Tell whether a group is to repeat the documents below it, and does not do so already as they are planned."""
+    assert step.document is not None
+    if step.document.get("node_type") != "group":
+        return False
+    if step.document.get("consolidated_metadata") is None:
+        return has_zmetadata
+    repeated = consolidated.parse_inline(step.document, step.key) or {}
+    return bool(consolidated.compare_inline(repeated, repetition(step, plan)))
 
 
 def _removable(store: Store, plan: _Plan) -> list[str]:

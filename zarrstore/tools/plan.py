@@ -241,31 +241,47 @@ def _at_destination(
 ) -> Iterator[_State]:
     """Add whether each key is at the destination, and note what else is there. One listing answers for all of them."""
     if not dest.capabilities.listable:
-        while batch := list(islice(states, _ASKED_TOGETHER)):
-            known = found_among(dest, [paths.to_dest(state.entry.key) for state in batch])
-            yield from (state._replace(is_there=paths.to_dest(state.entry.key) in known) for state in batch)
+        yield from _asked_for(states, dest, paths)
         return
+    pairs, has_aliases = _paired(states, dest, paths, details)
+    while part := list(islice(pairs, _ASKED_TOGETHER)):
+        asked = [state.entry.key for state, found in part if has_aliases and state is not None and found is None]
+        known = _aliases_among(dest, [paths.to_dest(key) for key in asked], delete=surplus is not None)
+        for state, found in part:
+            if state is not None:
+                yield _found_there(state, found, paths, known)
+            elif found is not None and surplus is not None and selection.takes(found.key):
+                surplus.add(Entry(paths.to_dest(found.key)))
+
+
+def _asked_for(states: Iterator[_State], dest: Store, paths: Paths) -> Iterator[_State]:
+    """Add whether each key is at a destination that cannot be listed: many questions at once."""
+    while batch := list(islice(states, _ASKED_TOGETHER)):
+        known = found_among(dest, [paths.to_dest(state.entry.key) for state in batch])
+        yield from (state._replace(is_there=paths.to_dest(state.entry.key) in known) for state in batch)
+
+
+def _paired(
+    states: Iterator[_State], dest: Store, paths: Paths, details: bool
+) -> tuple[Iterator[tuple[_State | None, Entry | None]], bool]:
+    """Return the keys beside what the listing of the destination has there, and whether it may have other names."""
     entries = _entries_at(dest, paths, details)
     if paths.source != paths.dest:
         entries = (entry._replace(key=paths.to_source(entry.key)) for entry in entries)
     there = sort_entries(entries)
     first = next(there, None)
-    # Most stores list every key under its own name; and where nothing is, nothing has another name.
-    aliases = dest._aliases and not (first is None and not paths.dest)
     pairs = merge(states, there if first is None else chain([first], there), _key, lambda entry: entry.key)
-    while part := list(islice(pairs, _ASKED_TOGETHER)):
-        asked = [state.entry.key for state, found in part if aliases and state is not None and found is None]
-        known = _aliases_among(dest, [paths.to_dest(key) for key in asked], delete=surplus is not None)
-        for state, found in part:
-            if state is None:
-                if found is not None and surplus is not None and selection.takes(found.key):
-                    surplus.add(Entry(paths.to_dest(found.key)))
-            elif found is not None:
-                # Not `_replace`, which takes three times as long; what a journal says is added later.
-                yield _State(state.entry, True, found)
-            else:
-                is_there = bool(known) and paths.to_dest(state.entry.key) in known
-                yield state._replace(is_there=True) if is_there else state
+    # Most stores list every key under its own name; and where nothing is, nothing has another name.
+    return pairs, dest._aliases and not (first is None and not paths.dest)
+
+
+def _found_there(state: _State, found: Entry | None, paths: Paths, known: set[str]) -> _State:
+    if found is not None:
+        # Not `_replace`, which takes three times as long; what a journal says is added later.
+        return _State(state.entry, True, found)
+    if known and paths.to_dest(state.entry.key) in known:
+        return state._replace(is_there=True)
+    return state
 
 
 def _aliases_among(dest: Store, keys: list[str], delete: bool) -> set[str]:

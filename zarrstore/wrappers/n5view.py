@@ -237,16 +237,20 @@ class N5View(View):
         above = {at for node in nodes for at in k.parents(node)} - set(nodes) - set(k.parents(path))
         with allowed():  # documents are small
             found = self.inner._get_many([k.join(at, n5.ATTRIBUTES) for at in (*nodes, *above)])
-        shown = []
-        for node in nodes:
-            attributes = self._attributes(node, found.__getitem__)
-            is_dataset = node in self._datasets
-            # What has such a document is a dataset or a group, unless it was deleted meanwhile.
-            named = {ZARRAY} if is_dataset else {ZGROUP} if attributes is not None else set()
-            named |= {ZATTRS} if attributes is not None and n5.attrs_of(attributes) else set()
-            shown += [k.join(node, name) for name in named]
+        shown = [key for node in nodes for key in self._shown_at(node, self._attributes(node, found.__getitem__))]
         shown += [k.join(at, ZGROUP) for at in above if self._attributes(at, found.__getitem__) is None]
         return [key for key in shown if k.is_below(key, path)]
+
+    def _shown_at(self, node: str, attributes: Mapping[str, Any] | None) -> list[str]:
+        """Return the documents shown at a node, which is a dataset or a group unless it was deleted meanwhile."""
+        named = []
+        if node in self._datasets:
+            named.append(ZARRAY)
+        elif attributes is not None:
+            named.append(ZGROUP)
+        if attributes is not None and n5.attrs_of(attributes):
+            named.append(ZATTRS)
+        return [k.join(node, name) for name in named]
 
     def _listdir(self, path: str) -> Iterable[str]:
         return dict(self._list_children(path))
