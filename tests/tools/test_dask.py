@@ -33,7 +33,11 @@ CHUNKS = 20_000
 def cluster_client(tmp_path_factory: pytest.TempPathFactory) -> Any:
     # Imported here: at the head of the file, each worker of a run would spend a third of a second on it.
     distributed = pytest.importorskip("distributed", reason="needs dask: pip install zarrstore[dask]")
+    import dask
+
     with (
+        # A worker that a test has killed is started anew. One that takes longer than this would be given up for good.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "200s"}),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -49,7 +53,7 @@ def cluster_client(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture
 def client(cluster_client: Any) -> Any:
-    cluster_client.wait_for_workers(2, timeout=60)  # a test may have killed one
+    cluster_client.wait_for_workers(2, timeout=200)  # a test may have killed one
     return cluster_client
 
 
