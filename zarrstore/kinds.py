@@ -42,7 +42,7 @@ class Kind:
     schemes : tuple of str
         Of URLs that always mean this kind.
     magic : tuple of (offset, bytes)
-        What the file of such a store holds at an offset; one of them is enough.
+        What the file of such a store holds at an offset within its first 64 bytes; one of them is enough.
     modes : mapping of str to mapping
         Arguments by which the class itself opens in a mode of `open_store`. Modes that are not here are applied from
         outside.
