@@ -264,6 +264,14 @@ def test_a_child_that_leaves_the_block_of_its_parent_frees_nothing_of_it(store):
         os._exit(0)
 
 
+def _ends(act, point=None):
+    """Assert that a call in another thread waits for nobody."""
+    other = Starter(act, "other")
+    other.start()
+    other.thread.join(60)
+    assert not other.thread.is_alive(), point
+
+
 def test_an_interrupt_at_any_point_of_a_block_keeps_nobody_waiting(tmp_path):
     def read() -> None:
         with store.reading() as view:
@@ -273,10 +281,7 @@ def test_an_interrupt_at_any_point_of_a_block_keeps_nobody_waiting(tmp_path):
         store = LMDBStore(tmp_path / "data.lmdb")
         store["a"] = b"1"
         came = interrupted(read, point)
-        closer = Starter(store.close, "closer")  # waits for every block
-        closer.start()
-        closer.thread.join(60)
-        assert not closer.thread.is_alive(), point
+        _ends(store.close, point)  # waits for every block
         if not came:
             break
     assert point > 1
@@ -302,10 +307,7 @@ def test_an_interrupt_at_the_entry_of_the_end_of_a_block_keeps_nobody_waiting(st
         sys.settrace(before)
     del caught  # its frames hold the view
     gc.collect()
-    closer = Starter(store.close, "closer")
-    closer.start()
-    closer.thread.join(60)
-    assert not closer.thread.is_alive()
+    _ends(store.close)
 
 
 def test_an_interrupt_at_any_point_of_a_write_that_fails_keeps_nobody_waiting(tmp_path):
@@ -317,10 +319,7 @@ def test_an_interrupt_at_any_point_of_a_write_that_fails_keeps_nobody_waiting(tm
     fill()
     for point in count():
         came = interrupted(fill, point)
-        other = Starter(lambda: store.__setitem__("a", b"1"), "other")
-        other.start()
-        other.thread.join(60)
-        assert not other.thread.is_alive(), point
+        _ends(lambda: store.__setitem__("a", b"1"), point)
         if not came:
             break
     assert point > 1
@@ -332,10 +331,7 @@ def test_an_interrupt_while_a_store_is_lost_keeps_nobody_waiting(tmp_path):
     for point in count():
         stores = [LMDBStore(tmp_path / "data.lmdb")]
         came = interrupted(stores.clear, point)
-        other = Starter(lambda: LMDBStore(tmp_path / "data.lmdb").close(), "other")
-        other.start()
-        other.thread.join(60)
-        assert not other.thread.is_alive(), point
+        _ends(lambda: LMDBStore(tmp_path / "data.lmdb").close(), point)
         if not came:
             break
     assert point > 1
